@@ -1,0 +1,609 @@
+"""The ranking config: what a list is and what to do with it, said once for every component.
+
+Enters: `ranking.yaml`.  Leaves: frozen dataclasses that cannot hold a contradiction.  The one idea: the dataclasses
+below are the documentation, the JSON schema (`json_schema`) and the error messages at once.
+
+>>> config = parse({"name": "shop", "data": {"input": "logs/*.csv", "format": "csv"}, "items": {"f[1-3]": {}}})
+>>> list(config.items)
+['f1', 'f2', 'f3']
+>>> parse({"name": "shop", "data": {"input": "x", "format": "csv", "lable": "y"}, "items": {"f1": {}}})
+Traceback (most recent call last):
+...
+tfx_ranking.components.errors.ConfigError: data.lable: unknown key; did you mean 'label'?
+"""
+
+import contextvars
+import dataclasses
+import datetime
+import difflib
+import fnmatch
+import json
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any, Literal, Union
+
+import pydantic
+import yaml
+
+from tfx_ranking.components.errors import ConfigError
+
+_strict = pydantic.ConfigDict(extra="forbid")
+SPLIT_NAMES = ("train", "validation", "test")
+
+
+_cut = contextvars.ContextVar("_cut", default=False)  # a selection of a checked config is being read
+
+
+class _Refused(ValueError):
+    """A contradiction found inside one dataclass: `key` is the path below it."""
+
+    def __init__(self, key: str, message: str):
+        super().__init__(message)
+        self.key = key
+
+
+def _unless_cut(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A selection lacks keys on purpose; what it was cut from has been checked."""
+
+    def checked(self: Any) -> None:
+        if not _cut.get():
+            check(self)
+
+    return checked
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Splits:
+    """How lists are divided: by a hash of the group id, or by a time column (the latest lists are tested on)."""
+
+    __pydantic_config__ = _strict
+    by: str = "group_id"  # "group_id", or the name of a column whose values order the lists in time
+    train: float | None = None  # share of the lists; the rest when left out
+    validation: float = 0.1  # share of the lists
+    test: float = 0.1  # share of the lists
+
+    @_unless_cut
+    def __post_init__(self) -> None:
+        shares = {"train": self.train, "validation": self.validation, "test": self.test}
+        for name, share in shares.items():
+            if share is not None and not 0 <= share < 1:
+                raise _Refused(name, f"expected a share of the lists in [0, 1); got {share}")
+        if self.train is not None and abs(self.train + self.validation + self.test - 1) > 1e-6:
+            total = self.train + self.validation + self.test
+            raise _Refused("train", f"train, validation and test are shares that add up to 1; got {total:g}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where the logs are and what their columns mean."""
+
+    __pydantic_config__ = _strict
+    input: str | tuple[str, ...] | dict[str, str | tuple[str, ...]]  # file pattern(s), or pattern(s) per split
+    format: Literal["letor", "csv", "parquet", "elwc", "sequence_example", "tf_example", "list_example"]
+    group_id: str = "group_id"
+    item_id: str | None = None  # LETOR: the key in the comment, as in "# docid = …"
+    label: str = "label"
+    label_range: tuple[float, float] | None = None  # lowest and highest label, both allowed
+    weight: str | None = None  # per item
+    position: str | None = None  # rank at which the item was shown, from 1
+    group_sizes: str | None = None  # suffix of the side file that holds the list sizes, e.g. ".query"
+    order: Literal["any", "grouped"] = "any"  # grouped: the rows of a list stand together, no shuffle
+    duplicates: Literal["last", "refuse"] = "last"  # LETOR: the same feature id twice on one line
+    max_bad_fraction: float = 0.001  # of all records
+    max_items: int | None = None  # items a list keeps
+    keep: Literal["position", "label"] = "position"  # which items a capped list keeps
+    no_relevant: Literal["keep", "drop"] = "keep"  # lists without a relevant item
+    on_anomaly: Literal["fail", "warn"] = "fail"
+    schema: str | None = None  # a curated schema (pbtxt) in place of the inferred one
+    span: int | None = None  # with {SPAN} in the pattern; the newest when left out
+    splits: Splits = Splits()
+
+    @_unless_cut
+    def __post_init__(self) -> None:
+        if isinstance(self.input, dict):
+            unknown = sorted(set(self.input) - set(SPLIT_NAMES))
+            if unknown:
+                raise _Refused(f"input.{unknown[0]}", f"expected a split, one of {', '.join(SPLIT_NAMES)}")
+            if "train" not in self.input:
+                raise _Refused("input", "expected a pattern for train; the other splits may be hashed out of it")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise _Refused("max_bad_fraction", f"expected a fraction in [0, 1]; got {self.max_bad_fraction}")
+        if self.max_items is not None and self.max_items < 1:
+            raise _Refused("max_items", f"expected at least 1 item; got {self.max_items}")
+        if self.max_items is not None and self.keep == "position" and self.position is None:
+            raise _Refused("keep", "keeping by position needs data.position; name it, or set keep: label")
+        if self.label_range is not None and self.label_range[0] >= self.label_range[1]:
+            raise _Refused("label_range", f"expected [lowest, highest]; got {list(self.label_range)}")
+        if self.group_sizes is not None and self.format != "letor":
+            raise _Refused("group_sizes", f"a side file of list sizes goes with format letor; got {self.format}")
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns that are no features: role to column name, only those that are set."""
+        roles = {role: getattr(self, role) for role in ("group_id", "item_id", "label", "weight", "position")}
+        return {role: column for role, column in roles.items() if column is not None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Clip:
+    """Cut to [low, high]."""
+
+    __pydantic_config__ = _strict
+    clip: tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bucketize:
+    """Quantile buckets, learned in training; the bucket's number becomes a category."""
+
+    __pydantic_config__ = _strict
+    bucketize: int
+
+
+Step = Union[Literal["z_score", "min_max", "log1p", "sign_log1p", "query_normalise"], Clip, Bucketize]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """The values that occur in training, as TensorFlow Transform learns them."""
+
+    __pydantic_config__ = _strict
+    top_k: int | None = None
+    frequency_threshold: int | None = None
+    num_oov_buckets: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hash:
+    """A value's hash modulo `num_buckets`: no vocabulary to learn."""
+
+    __pydantic_config__ = _strict
+    num_buckets: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tokens(Vocabulary):
+    """Text cut at white space (or tokens that came apart already), looked up one by one."""
+
+    lower: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One feature, of the query (`context`) or of each item (`items`)."""
+
+    __pydantic_config__ = _strict
+    dtype: Literal["float", "int", "string"] = "float"
+    shape: tuple[int, ...] = ()  # of a dense vector
+    default: float | int | str | None = None  # in place of a missing value: 0, 0.0 or "" when left out
+    indicator: bool = False  # one more input: 1.0 where the value is missing
+    transform: tuple[Step, ...] = ()
+    vocabulary: Vocabulary | None = None
+    hash: Hash | None = None
+    tokens: Tokens | None = None
+    embedding: int | None = None  # width
+
+    @_unless_cut
+    def __post_init__(self) -> None:
+        categorical = [key for key in ("vocabulary", "hash", "tokens") if getattr(self, key) is not None]
+        buckets = [i for i, step in enumerate(self.transform) if isinstance(step, Bucketize)]
+        if len(categorical) > 1:
+            raise _Refused(categorical[1], f"expected one of vocabulary, hash, tokens; got {' and '.join(categorical)}")
+        if self.tokens is not None and self.dtype != "string":
+            raise _Refused("tokens", f"tokens are cut from dtype string; got dtype {self.dtype}")
+        if self.dtype == "string" and not categorical:
+            raise _Refused("dtype", "a string needs vocabulary, hash or tokens to become an input")
+        if self.dtype == "float" and categorical:
+            raise _Refused(categorical[0], "expected dtype string or int; got float (bucketize makes floats categories)")
+        if categorical and self.transform:
+            raise _Refused("transform", f"transforms are for numbers; this feature is a category by {categorical[0]}")
+        if self.shape and (self.dtype != "float" or categorical):
+            raise _Refused("shape", "a dense vector has dtype float and no vocabulary, hash or tokens")
+        if any(size < 1 for size in self.shape):
+            raise _Refused("shape", f"expected sizes of at least 1; got {list(self.shape)}")
+        if buckets and (buckets[0] != len(self.transform) - 1 or self.shape):
+            raise _Refused(f"transform[{buckets[0]}]", "bucketize comes last and takes one number, not a vector")
+        if self.embedding is not None and not (categorical or buckets):
+            raise _Refused("embedding", "an embedding needs a category: vocabulary, hash, tokens or bucketize")
+        if self.embedding is not None and self.embedding < 1:
+            raise _Refused("embedding", f"expected a width of at least 1; got {self.embedding}")
+        if self.indicator and (self.dtype != "float"):
+            raise _Refused("indicator", f"only a float can be missing (NaN); got dtype {self.dtype}")
+        expected: tuple[type, ...] = {"float": (int, float), "int": (int,), "string": (str,)}[self.dtype]
+        if self.default is not None and (not isinstance(self.default, expected) or isinstance(self.default, bool)):
+            raise _Refused("default", f"expected a value of dtype {self.dtype}; got {self.default!r}")
+
+    @property
+    def width(self) -> int:
+        """Numbers per value: the product of `shape`, 1 for a scalar."""
+        width = 1
+        for size in self.shape:
+            width *= size
+        return width
+
+    @property
+    def missing(self) -> float | int | str:
+        """What stands in place of a missing value once the transform graph has run."""
+        empty: float | int | str = {"float": 0.0, "int": 0, "string": ""}[self.dtype]
+        return empty if self.default is None else self.default
+
+    @property
+    def is_category(self) -> bool:
+        """Whether the feature reaches the scorer as an id to embed and not as a number."""
+        bucketized = any(isinstance(step, Bucketize) for step in self.transform)
+        return bucketized or any(part is not None for part in (self.vocabulary, self.hash, self.tokens))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transform:
+    """Preprocessing: derived from the features, or the user's own function."""
+
+    __pydantic_config__ = _strict
+    preprocessing_fn: str | None = None  # dotted path of `f(inputs, custom_config)`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """The scorer and its loss."""
+
+    __pydantic_config__ = _strict
+    scorer: str = "dnn"  # linear, dnn, or the dotted path of a function that builds one
+    hidden: tuple[int, ...] = (256, 128, 64)
+    activation: str = "relu"  # Keras' name
+    dropout: float = 0.0
+    normalisation: Literal["none", "batch", "layer"] = "none"
+    loss: Literal["softmax", "approx_ndcg", "pairwise_logistic", "sigmoid_cross_entropy", "mean_squared"] = "softmax"
+
+    @_unless_cut
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise _Refused("dropout", f"expected a fraction in [0, 1); got {self.dropout}")
+        if any(size < 1 for size in self.hidden):
+            raise _Refused("hidden", f"expected layer sizes of at least 1; got {list(self.hidden)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """Stop when the validation split's metric has not risen for `patience` epochs; the best weights stay."""
+
+    __pydantic_config__ = _strict
+    metric: str = "ndcg@10"
+    patience: int = 5  # epochs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PowerPropensity:
+    """The position at rank k is looked at with probability k ** -power."""
+
+    __pydantic_config__ = _strict
+    power: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """How the scorer is trained."""
+
+    __pydantic_config__ = _strict
+    epochs: int = 30
+    batch_lists: int = 64
+    optimizer: str = "adam"  # Keras' name
+    learning_rate: float = 0.001
+    clip_norm: float | None = None  # global norm of the gradients
+    early_stopping: EarlyStopping | None = EarlyStopping()
+    propensity: PowerPropensity | tuple[float, ...] | None = None  # by position; needs data.position
+    seed: int = 1
+
+    @_unless_cut
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_lists"):
+            if getattr(self, key) < 1:
+                raise _Refused(key, f"expected at least 1; got {getattr(self, key)}")
+        if self.learning_rate <= 0:
+            raise _Refused("learning_rate", f"expected a number above 0; got {self.learning_rate}")
+        if isinstance(self.propensity, tuple) and not all(0 < p <= 1 for p in self.propensity):
+            raise _Refused("propensity", f"expected probabilities in (0, 1], first position first; got {self.propensity}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Serving:
+    """The exported model's signatures; `list_example` is always among them."""
+
+    __pydantic_config__ = _strict
+    signatures: tuple[str, ...] = ("predict", "list_example")
+    default: str = "predict"  # what `serving_default` is
+    parity_lists: int = 256  # of the test split, scored through every signature before the export
+
+    @_unless_cut
+    def __post_init__(self) -> None:
+        if self.default not in (*self.signatures, "list_example"):
+            raise _Refused("default", f"expected one of the signatures {list(self.signatures)}; got {self.default!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bless:
+    """When a model may be pushed."""
+
+    __pydantic_config__ = _strict
+    metric: str = "ndcg@10"
+    min_improvement: float = 0.0  # over the live model; an improvement of exactly this passes
+    min_value: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The metrics on the test split, and the convention they are computed by."""
+
+    __pydantic_config__ = _strict
+    metrics: tuple[str, ...] = ("ndcg@5", "ndcg@10", "mrr")
+    slices: tuple[str, ...] = ()  # context features
+    relevant_from: float = 1.0  # lowest label that counts as relevant
+    gain: Literal["exponential", "linear"] = "exponential"
+    no_relevant: Literal["drop", "zero", "one"] = "drop"  # lists without a relevant item
+    bless: Bless = Bless()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Push:
+    """Where TensorFlow Serving looks for versions."""
+
+    __pydantic_config__ = _strict
+    base: str
+    version: Literal["unix_time", "next"] = "unix_time"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """The ML Metadata store: a sqlite file, or any connection as ML Metadata's ConnectionConfig in JSON."""
+
+    __pydantic_config__ = _strict
+    sqlite: str | None = None  # metadata.sqlite beside the artifacts when nothing is said
+    connection: dict[str, Any] | None = None
+
+    @_unless_cut
+    def __post_init__(self) -> None:
+        if self.sqlite is not None and self.connection is not None:
+            raise _Refused("connection", "expected sqlite or connection; got both")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RankingConfig:
+    """Everything in `ranking.yaml`."""
+
+    __pydantic_config__ = _strict
+    name: str
+    data: Data
+    items: dict[str, Feature]
+    context: dict[str, Feature] = dataclasses.field(default_factory=dict)
+    transform: Transform = Transform()
+    model: Model = Model()
+    training: Training = Training()
+    serving: Serving = Serving()
+    evaluation: Evaluation = Evaluation()
+    push: Push | None = None
+    metadata: Metadata = Metadata()
+
+    @_unless_cut
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise _Refused("name", f"expected letters, digits, '.', '_' and '-'; got {self.name!r}")
+        object.__setattr__(self, "context", _expand(self.context, "context"))
+        object.__setattr__(self, "items", _expand(self.items, "items"))
+        if not self.items:
+            raise _Refused("items", "expected at least one item feature")
+        for section in ("context", "items"):
+            for role, column in self.data.columns.items():
+                if column in getattr(self, section):
+                    raise _Refused(f"{section}.{column}", f"data.{role} is no scoring input; take it out of {section}")
+        for name in self.items:
+            if name in self.context:
+                raise _Refused(f"items.{name}", "the same name stands under context; a feature belongs to one of them")
+        for name, feature in self.context.items():
+            if "query_normalise" in feature.transform:
+                raise _Refused(f"context.{name}.transform", "query_normalise compares the items of a list; use z_score")
+        if self.training.propensity is not None and self.data.position is None:
+            raise _Refused("training.propensity", "propensities are by position: name the column in data.position")
+        for i, name in enumerate(self.evaluation.slices):
+            if name not in self.context:
+                hint = _near(name, list(self.context))
+                raise _Refused(f"evaluation.slices[{i}]", f"expected a context feature; got {name!r}{hint}")
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Context features, then item features."""
+        return {**self.context, **self.items}
+
+    def select(self, *keys: str) -> dict[str, Any]:
+        """Only the named parts, JSON-able, for a component that depends on no others.
+
+        keys: paths with `*` for any name, e.g. "items.*.transform"; a section's name stands for all of it.
+        Keys without a default are always there.  `from_selection` gives the config back, unnamed keys at their default.
+        """
+        return _pick(self, keys, ()) or {}
+
+
+def load(path: str | pathlib.Path) -> RankingConfig:
+    """The config in a YAML file; relative paths in it are taken from the file's folder.
+
+    Raises ConfigError with the file, the key's path, what was expected and what came.
+    """
+    path = pathlib.Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name the ranking.yaml to use.") from error
+    try:
+        raw = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    try:
+        return _absolute(parse(raw), path.absolute().parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parse(raw: Any) -> RankingConfig:
+    """The config in plain Python values, paths as they stand.  Raises ConfigError."""
+    if not isinstance(raw, dict):
+        raise ConfigError(f"expected a mapping with name, data and items; got {type(raw).__name__}")
+    try:
+        return _adapter.validate_json(json.dumps(raw, default=_plain), strict=True)
+    except pydantic.ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def from_selection(selection: dict[str, Any]) -> RankingConfig:
+    """The config of what `RankingConfig.select` chose; keys that were left out have their defaults."""
+    token = _cut.set(True)
+    try:
+        return parse(selection)
+    finally:
+        _cut.reset(token)
+
+
+def json_schema() -> dict[str, Any]:
+    """The config's JSON schema, by which editors complete and check `ranking.yaml`."""
+    return _adapter.json_schema()
+
+
+_adapter = pydantic.TypeAdapter(RankingConfig)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a key which stands twice: PyYAML would keep the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (datetime.date, datetime.datetime)):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no place in a ranking config")
+
+
+def _expand(features: dict[str, Feature], section: str) -> dict[str, Feature]:
+    expanded: dict[str, Feature] = {}
+    for name, feature in features.items():
+        span = re.fullmatch(r"(.*)\[(\d+)-(\d+)\](.*)", name)
+        names = [name]
+        if span:
+            first, last = int(span[2]), int(span[3])
+            if first > last:
+                raise _Refused(f"{section}.{name}", f"expected [first-last] with first ≤ last; got [{first}-{last}]")
+            names = [f"{span[1]}{i}{span[4]}" for i in range(first, last + 1)]
+        for each in names:
+            if each in expanded:
+                raise _Refused(f"{section}.{name}", f"{each} was named before")
+            expanded[each] = feature
+    return expanded
+
+
+def _pick(value: Any, keys: tuple[str, ...], at: tuple[str, ...]) -> Any:
+    """`value` cut down to what `keys` name below `at`; None where nothing remains."""
+    path = ".".join(at)
+    if any(fnmatch.fnmatchcase(path, key) for key in keys):
+        return json.loads(pydantic.TypeAdapter(Any).dump_json(value))
+    if dataclasses.is_dataclass(value):
+        picked = {}
+        for field in dataclasses.fields(value):
+            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            inner = getattr(value, field.name)
+            if required and not dataclasses.is_dataclass(inner) and not isinstance(inner, dict):
+                picked[field.name] = inner
+                continue
+            part = _pick(inner, keys, (*at, field.name))
+            if part is not None or required:
+                picked[field.name] = part if part is not None else {}
+        return picked or None
+    if isinstance(value, dict):
+        picked = {name: _pick(each, keys, (*at, name)) for name, each in value.items()}
+        wanted = any(key.startswith(f"{path}.") or key.startswith(f"{path}*") for key in keys)
+        return {name: part or {} for name, part in picked.items()} if wanted else None
+    return None
+
+
+_PATHS = (("data", "input"), ("data", "schema"), ("push", "base"), ("metadata", "sqlite"))
+
+
+def _absolute(config: RankingConfig, folder: pathlib.Path) -> RankingConfig:
+    def resolve(value: Any) -> Any:
+        if isinstance(value, str):
+            return value if "://" in value else str(folder / value)
+        if isinstance(value, tuple):
+            return tuple(resolve(each) for each in value)
+        if isinstance(value, dict):
+            return {split: resolve(each) for split, each in value.items()}
+        return value
+
+    for section, key in _PATHS:
+        part = getattr(config, section)
+        if part is not None:
+            part = dataclasses.replace(part, **{key: resolve(getattr(part, key))})
+            config = dataclasses.replace(config, **{section: part})
+    return config
+
+
+def _explain(error: pydantic.ValidationError) -> str:
+    """Pydantic's findings as one line each: the key's path, what was expected, what came."""
+    lines: dict[str, str] = {}
+    for finding in error.errors():
+        path, message = _one(finding)
+        lines.setdefault(path, message)
+    return "\n".join(f"{path}: {message}" if path else message for path, message in lines.items())
+
+
+def _one(finding: Any) -> tuple[str, str]:
+    loc = [part for part in finding["loc"] if not _is_union_branch(part)]
+    kind, came = finding["type"], finding["input"]
+    if "transform" in loc[2:4] and loc[0] in ("items", "context") and len(loc) > 4:
+        step = loc[: loc.index("transform", 2) + 2]
+        names = "z_score, min_max, log1p, sign_log1p, query_normalise, {clip: [low, high]} or {bucketize: n}"
+        return _path(step), f"expected one of {names}; got {came!r}"
+    if "transform" in loc[2:3] and len(loc) == 4:
+        names = ["z_score", "min_max", "log1p", "sign_log1p", "query_normalise", "clip", "bucketize"]
+        hint = _near(came, names) if isinstance(came, str) else ""
+        return _path(loc), f"expected one of {', '.join(names[:5])}, {{clip: [low, high]}} or {{bucketize: n}}; got {came!r}{hint}"
+    if kind == "value_error" and isinstance(finding["ctx"]["error"], _Refused):
+        refused = finding["ctx"]["error"]
+        return _path([*loc, *refused.key.split(".")]), f"{refused}."
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _known_keys(loc[:-1])
+        hint = _near(str(loc[-1]), known)
+        return _path(loc), f"unknown key{hint or '; known here: ' + ', '.join(known)}"
+    if kind in ("missing", "missing_argument"):
+        return _path(loc), "missing; this key has no default"
+    return _path(loc), f"{finding['msg'][0].lower()}{finding['msg'][1:]}; got {came!r}"
+
+
+def _is_union_branch(part: Any) -> bool:
+    branch = r"(literal|tuple|dict|lax-or-strict|function|json-or-python|nullable|constrained)\W.*|str|int|float|Clip|Bucketize|PowerPropensity"
+    return isinstance(part, str) and re.fullmatch(branch, part) is not None
+
+
+def _known_keys(loc: list[Any]) -> list[str]:
+    at: Any = RankingConfig
+    for part in loc:
+        if dataclasses.is_dataclass(at):
+            at = {field.name: field.type for field in dataclasses.fields(at)}.get(str(part))
+            if getattr(at, "__origin__", None) is not dict:
+                at = next((arg for arg in (at, *getattr(at, "__args__", ())) if dataclasses.is_dataclass(arg)), at)
+        elif getattr(at, "__origin__", None) is dict:
+            at = at.__args__[1]
+    return [field.name for field in dataclasses.fields(at)] if dataclasses.is_dataclass(at) else []
+
+
+def _near(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _path(parts: list[Any]) -> str:
+    text = ""
+    for part in parts:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text

@@ -1,0 +1,13 @@
+"""What tfx-ranking raises, so that a caller can tell a wrong config from wrong data."""
+
+
+class RankingError(ValueError):
+    """Anything that tfx-ranking refuses; the message says what, why and what to do next."""
+
+
+class ConfigError(RankingError):
+    """A config that cannot be used; the message starts with the path of the key."""
+
+
+class DataError(RankingError):
+    """Input data that cannot be used; the message names the file, the place in it and the reason."""
