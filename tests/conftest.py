@@ -1,0 +1,30 @@
+"""What every test shares: the real data's folder, the reference figures' folder, a quiet TensorFlow."""
+
+import os
+from pathlib import Path
+
+# Before any test imports TensorFlow; a child process inherits it.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _folder(variable: str, default: str) -> Path:
+    folder = Path(os.environ.get(variable, ROOT.parent / "shared" / default)).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"{variable}: no folder {folder.name!r} of real files; set {variable} to where they are")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the real data sets: `TFX_RANKING_DATA`, else `../shared/data`; the test is skipped without it."""
+    return _folder("TFX_RANKING_DATA", "data")
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """Folder of the golden values: `TFX_RANKING_REFERENCE`, else `../shared/reference`; skipped without it."""
+    return _folder("TFX_RANKING_REFERENCE", "reference")
