@@ -1,0 +1,110 @@
+"""The command `tfx-ranking`: joins questions and renderers, holds no logic.
+
+Nothing heavy is imported before a command needs it.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; gives its exit code: 0 done, 1 failed or refused, 2 wrong usage, 130 interrupted."""
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        return int(parsed.command(parsed) or 0)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from what was done", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        from tfx_ranking.components.errors import RankingError
+
+        if not isinstance(error, (RankingError, OSError)):
+            raise
+        print(f"tfx-ranking: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tfx-ranking", description="Learning to rank on TFX, from logs to a served model.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, what: Any, help: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help, epilog=f"example: {example}")
+        sub.set_defaults(command=what)
+        return sub
+
+    run = command("run", _run, "Run the pipeline of a config.", "tfx-ranking run ranking.yaml")
+    run.add_argument("config", type=pathlib.Path, help="ranking.yaml")
+    run.add_argument("--root", type=pathlib.Path, help="folder for the artifacts (default: the config's)")
+    _runner_options(run)
+    demo = command("demo", _demo, "Train, evaluate and push a ranker on simulated product-search logs.", "tfx-ranking demo")
+    demo.add_argument("--root", type=pathlib.Path, default=pathlib.Path("demo"), help="folder to fill (default: demo)")
+    _runner_options(demo)
+    inspect = command("inspect", _inspect, "Show what an exported or pushed model holds.", "tfx-ranking inspect serving/shop")
+    inspect.add_argument("directory", type=pathlib.Path, help="a SavedModel, or a folder of versions")
+    schema = command("config-schema", _config_schema, "Print the JSON schema of ranking.yaml for editors.", "tfx-ranking config-schema > ranking.schema.json")
+    del schema
+    return parser
+
+
+def _runner_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--orchestrator", choices=("beam", "local"), default="beam", help="which TFX runner (default: beam)")
+    parser.add_argument("--beam-arg", action="append", default=[], metavar="ARG", help="passed on to every Beam component")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    root = arguments.root or arguments.config.absolute().parent
+    return _run_pipeline(arguments.config, root.absolute(), arguments)
+
+
+def _run_pipeline(config_file: pathlib.Path, root: pathlib.Path, arguments: argparse.Namespace) -> int:
+    import rich.console
+
+    from tfx_ranking.components import config as ranking_config
+    from tfx_ranking.pipelines import local, progress, runs
+
+    config = ranking_config.load(config_file)
+    console = rich.console.Console()
+    run = local.start(config_file.absolute(), root, arguments.orchestrator, arguments.beam_arg)
+    console.print(f"log: {run.log}", soft_wrap=True, highlight=False)
+    steps = progress.follow(run, runs.metadata_connection(config, root), console)
+    if run.process.returncode == 0:
+        console.print(progress.outcome(config, steps), soft_wrap=True, highlight=False)
+        return 0
+    failed = next((step.node for step in steps if step.state in ("failed", "running")), "the start")
+    reason = run.failure or f"the process ended with code {run.process.returncode}"
+    print(f"\n{failed} failed: {reason}\nlog: {run.log}", file=sys.stderr)
+    return 1
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from tfx_ranking.pipelines import demo
+
+    root = arguments.root.absolute()
+    code = _run_pipeline(demo.prepare(root), root, arguments)
+    if code == 0:
+        print(demo.summarise(root))
+    return code
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from tfx_ranking.pipelines import inspection
+
+    print(inspection.render(inspection.inspect(arguments.directory)))
+    return 0
+
+
+def _config_schema(arguments: argparse.Namespace) -> int:
+    from tfx_ranking.components import config
+
+    print(json.dumps(config.json_schema(), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,201 @@
+"""Runs a ranking pipeline on this machine, in a process of its own, and tells how it goes.
+
+`start` begins the run (light: no TFX here) and gives a `Run` to follow; the process it starts is this module run as a
+script: it holds the pipeline's lock, ends what a killed run left behind in ML Metadata, and hands the DAG to TFX's
+runner.  Everything that TFX, Beam and TensorFlow say goes to the run's log file.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import dataclasses
+import datetime
+import fcntl
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.errors import RankingError
+from tfx_ranking.pipelines.runs import artifacts_root, end_dead_executions, metadata_connection
+
+ORCHESTRATORS = ("beam", "local")
+_GRACE = 20.0  # seconds that an interrupted run has to end cleanly
+
+
+@dataclasses.dataclass
+class Run:
+    """A run under way: its process, its log, and what it has said of itself."""
+
+    process: subprocess.Popen[str]
+    log: pathlib.Path
+    run_id: str = ""
+    nodes: tuple[str, ...] = ()
+    failure: str = ""  # one paragraph; empty while nothing failed
+
+    def __post_init__(self) -> None:
+        self.listener = threading.Thread(target=self.listen, daemon=True)
+        self.listener.start()
+
+    @property
+    def under_way(self) -> bool:
+        """False once the process has ended and all that it said is taken in."""
+        return self.process.poll() is None or self.listener.is_alive()
+
+    def listen(self) -> None:
+        """Takes in what the process says of itself, a JSON line each, until it ends."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            said = json.loads(line)
+            self.run_id = said.get("run_id", self.run_id)
+            self.nodes = tuple(said.get("nodes", self.nodes))
+            self.failure = said.get("failure", self.failure)
+
+    def stop(self) -> None:
+        """Interrupts the run and waits until it has ended cleanly; kills it when it does not within 20 s."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(_GRACE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def start(
+    config_file: pathlib.Path, root: pathlib.Path, orchestrator: str = "beam", beam_args: Sequence[str] = ()
+) -> Run:
+    """Begins a run of the pipeline in `config_file`, artifacts under `root`."""
+    config = ranking_config.load(config_file)
+    folder = artifacts_root(config, root) / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}.log"
+    command = [sys.executable, "-m", "tfx_ranking.pipelines.local", str(config_file), "--root", str(root)]
+    command += ["--orchestrator", orchestrator, *(f"--beam-arg={arg}" for arg in beam_args)]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the other in order
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")},
+        )
+    return Run(process, log)
+
+
+def run_here(
+    config_file: pathlib.Path, root: pathlib.Path, orchestrator: str = "beam", beam_args: Sequence[str] = ()
+) -> str:
+    """Runs the pipeline in this process; gives the run's id.  Raises RankingError when another run holds the lock."""
+    config = ranking_config.load(config_file)
+    with _lock(config, root):
+        return _run(config, config_file, root, orchestrator, beam_args, lambda said: None)
+
+
+def _run(config: Any, config_file: pathlib.Path, root: pathlib.Path, orchestrator: str, beam_args: Any, say: Any) -> str:
+    from ml_metadata import metadata_store
+
+    folder = str(config_file.absolute().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # the user's own functions lie beside ranking.yaml
+    store = metadata_store.MetadataStore(metadata_connection(config, root))
+    end_dead_executions(store, config.name)
+
+    from tfx.dsl.compiler import compiler, constants
+    from tfx.orchestration.portable import runtime_parameter_utils
+
+    from tfx_ranking.pipelines.ranking_pipeline import ranking_pipeline
+
+    pipeline = compiler.Compiler().compile(ranking_pipeline(config, root, beam_args))
+    run_id = datetime.datetime.now().isoformat()
+    runtime_parameter_utils.substitute_runtime_parameter(pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
+    say({"run_id": run_id, "nodes": [node.pipeline_node.node_info.id for node in pipeline.nodes]})
+    try:
+        _runner(orchestrator).run_with_ir(pipeline)
+    finally:
+        end_dead_executions(store, config.name)
+    return run_id
+
+
+def _runner(orchestrator: str) -> Any:
+    if orchestrator == "beam":
+        from tfx.orchestration.beam.beam_dag_runner import BeamDagRunner
+
+        return BeamDagRunner()
+    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+
+    return LocalDagRunner()
+
+
+@contextlib.contextmanager
+def _lock(config: Any, root: pathlib.Path) -> Iterator[None]:
+    folder = artifacts_root(config, root)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "run.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise RankingError(
+                f"{config.name}: another run is under way (process {holder}); wait for it or stop it, then try again."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _reason(error: BaseException) -> str:
+    """The first cause in one paragraph, without Beam's and TFX's wrapping."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error) or type(error).__name__
+    text = text.split(" [while running '")[0]
+    return text if isinstance(error, RankingError) else f"{type(error).__name__}: {text}"
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=pathlib.Path)
+    parser.add_argument("--root", type=pathlib.Path, required=True)
+    parser.add_argument("--orchestrator", choices=ORCHESTRATORS, default="beam")
+    parser.add_argument("--beam-arg", action="append", default=[])
+    arguments = parser.parse_args()
+    # The pipe to whoever started this; what libraries print goes to the log instead.
+    pipe = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    with contextlib.suppress(OSError):  # die with the starter: a killed command leaves nobody running
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+    def say(said: dict[str, Any]) -> None:
+        pipe.write(json.dumps(said) + "\n")
+        pipe.flush()
+
+    try:
+        import logging
+
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+        config = ranking_config.load(arguments.config)
+        with _lock(config, arguments.root):
+            _run(config, arguments.config, arguments.root, arguments.orchestrator, arguments.beam_arg, say)
+    except KeyboardInterrupt:
+        say({"failure": "interrupted"})
+        raise SystemExit(130) from None
+    except BaseException as error:
+        traceback.print_exc()
+        say({"failure": _reason(error)})
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,87 @@
+"""What a person sees of a run: one live table on a terminal, plain lines elsewhere.
+
+Enters: a `Run` and ML Metadata.  Leaves: text.  The one idea: the store is asked a few times a second; components
+know nothing of the screen.
+"""
+
+import pathlib
+import time
+from collections.abc import Sequence
+
+import rich.box
+import rich.console
+import rich.live
+import rich.table
+from ml_metadata import metadata_store
+
+from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.model_directory import live_version
+from tfx_ranking.pipelines.local import Run
+from tfx_ranking.pipelines.runs import Step, steps
+
+_STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "cached": "blue", "failed": "bold red"}
+_EVERY = 0.3  # seconds
+
+
+def follow(run: Run, connection: object, console: rich.console.Console) -> list[Step]:
+    """Shows the run until it ends; gives its last state.  Ctrl-C ends the run cleanly and raises KeyboardInterrupt."""
+    began = time.time()
+    store: metadata_store.MetadataStore | None = None
+    seen: dict[str, str] = {}
+    latest: list[Step] = []
+    live = rich.live.Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
+    try:
+        if live:
+            live.start()
+        under_way = True
+        while under_way:
+            under_way = run.under_way
+            if run.nodes:
+                store = store or metadata_store.MetadataStore(connection)
+                latest = steps(store, run.run_id, run.nodes)
+            if live:
+                live.update(table(latest, time.time() - began, run.log))
+            else:
+                _print_changes(latest, seen, console)
+            if under_way:
+                time.sleep(_EVERY)
+    except KeyboardInterrupt:
+        run.stop()
+        raise
+    finally:
+        if live:
+            live.stop()
+    return latest
+
+
+def table(latest: Sequence[Step], seconds: float, log: pathlib.Path) -> rich.table.Table:
+    """The components of a run as a table."""
+    caption = f"{seconds:.0f} s   log: {log}" if latest else f"starting: loading TensorFlow and TFX ({seconds:.0f} s)"
+    drawn = rich.table.Table(box=rich.box.SIMPLE, caption=caption, caption_justify="left")
+    for heading, justify in (("component", "left"), ("state", "left"), ("seconds", "right"), ("figure", "left")):
+        drawn.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for step in latest:
+        took = f"{step.seconds:.1f}" if step.state in ("done", "failed", "running") else ""
+        drawn.add_row(step.node, f"[{_STYLES[step.state]}]{step.state}[/]", took, step.figure)
+    return drawn
+
+
+def _print_changes(latest: Sequence[Step], seen: dict[str, str], console: rich.console.Console) -> None:
+    for step in latest:
+        if step.state != seen.get(step.node, "waiting"):
+            seen[step.node] = step.state
+            took = f"{step.seconds:6.1f} s" if step.state in ("done", "failed") else " " * 8
+            console.print(f"{step.node:<20} {step.state:<8} {took}  {step.figure}".rstrip(), soft_wrap=True, highlight=False)
+
+
+def outcome(config: RankingConfig, latest: Sequence[Step]) -> str:
+    """Where the model is after a run that ended well, and what to try next."""
+    pushed = next((step for step in latest if step.node == "RankingPusher"), None)
+    if config.push is None or pushed is None:
+        return "no push section in the config: the exported model is SignatureExporter's output"
+    lines = [pushed.figure or pushed.state]
+    version = live_version(config.push.base)
+    if version:
+        directory = f"{config.push.base}/{version}"
+        lines += [f"serving: {directory}", f"next:    tfx-ranking inspect {directory}"]
+    return "\n".join(lines)

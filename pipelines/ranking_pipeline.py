@@ -1,0 +1,95 @@
+"""The ranking pipeline: the whole DAG on one screen, an ordinary TFX `Pipeline`.
+
+Enters: a ranking config and where artifacts go.  Leaves: a pipeline that any TFX runner takes.  The one idea: each
+step gets only the parts of the config that it reads, and the state of the world that it depends on (the input's
+fingerprint, the digest of the user's own functions, what the destination serves), so TFX's cache is right by itself.
+"""
+
+import datetime
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from tfx.components.example_validator.component import ExampleValidator
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.components.statistics_gen.component import StatisticsGen
+from tfx.components.transform.component import Transform
+from tfx.orchestration import pipeline
+
+from tfx_ranking.components import evaluator, example_gen, preprocessing, pusher, schema_gen, signature_exporter, trainer
+from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.live_model import LiveModel
+from tfx_ranking.components.model_directory import state
+from tfx_ranking.pipelines.runs import artifacts_root, metadata_connection
+
+
+def ranking_pipeline(
+    config: RankingConfig, root: pathlib.Path, beam_args: Sequence[str] = ()
+) -> pipeline.Pipeline:
+    """Logs to a pushed ranker: the components that `config` asks for, artifacts under `root`."""
+    examples = example_gen.RankingExampleGen(
+        config=config.select(*example_gen.READS), source=example_gen.resolve(config.data)
+    )
+    statistics = StatisticsGen(examples=examples.outputs["examples"])
+    schema: Any = (
+        ImportSchemaGen(schema_file=config.data.schema)
+        if config.data.schema
+        else schema_gen.RankingSchemaGen(
+            statistics=statistics.outputs["statistics"], config=config.select(*schema_gen.READS)
+        )
+    )
+    anomalies = ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+    )
+    transform = Transform(
+        examples=examples.outputs["examples"],
+        schema=schema.outputs["schema"],
+        preprocessing_fn=config.transform.preprocessing_fn or preprocessing.DERIVED,
+        custom_config=preprocessing.custom_config(config),
+        disable_statistics=True,
+    )
+    ranker = trainer.RankingTrainer(
+        transformed_examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        anomalies=anomalies.outputs["anomalies"],
+        config=config.select(*trainer.READS),
+        code=preprocessing.function_digest(config.model.scorer) if "." in config.model.scorer else "",
+    )
+    exported = signature_exporter.SignatureExporter(
+        model=ranker.outputs["model"],
+        transform_graph=transform.outputs["transform_graph"],
+        schema=schema.outputs["schema"],
+        examples=examples.outputs["examples"],
+        transformed_examples=transform.outputs["transformed_examples"],
+        config=config.select(*signature_exporter.READS),
+    )
+    steps = [examples, statistics, schema, anomalies, transform, ranker, exported]
+    live = None
+    if config.push:
+        live = LiveModel(destination=state(config.push.base))
+        steps.append(live)
+    evaluation = evaluator.RankingEvaluator(
+        examples=examples.outputs["examples"],
+        model=exported.outputs["model"],
+        baseline_model=live.outputs["model"] if live else None,
+        config=config.select(*evaluator.READS),
+    )
+    steps.append(evaluation)
+    if config.push:
+        asked = datetime.datetime.now(datetime.timezone.utc).isoformat()  # what was pushed may be gone: never cached
+        steps.append(
+            pusher.RankingPusher(
+                model=exported.outputs["model"],
+                model_blessing=evaluation.outputs["blessing"],
+                config=config.select(*pusher.READS),
+                destination={**state(config.push.base), "asked": asked},
+            )
+        )
+    return pipeline.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=str(artifacts_root(config, root)),
+        components=steps,
+        enable_cache=True,
+        metadata_connection_config=metadata_connection(config, root),
+        beam_pipeline_args=list(beam_args),
+    )
