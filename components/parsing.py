@@ -1,0 +1,190 @@
+"""Protos to `ListBatch`, inside the TensorFlow graph, with stock ops alone.
+
+Enters: a string tensor `[list]` of serialized protos and the columns to read.  Leaves: a `ListBatch` of raw tensors,
+as the transform graph takes them.  The one idea: all items of all lists are parsed at once, flat; no list is padded.
+
+Every parser agrees on the odd cases.  `b""` is an empty list; an empty batch gives an empty batch; a feature that is
+missing takes its column's missing value (NaN, the integer's default, `""`, no tokens), as it is in a list example;
+features that no column names are ignored.  Undecodable bytes, a wrong type, or item features of one list that differ
+in length raise InvalidArgumentError or DataLossError, naming the feature where there is one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf import descriptor_pb2
+
+from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.list_examples import ROW_LENGTHS, Column, ListBatch, Tokens, columns
+
+_DTYPES = {"float": tf.float32, "int": tf.int64, "string": tf.string}
+
+
+def inputs(config: RankingConfig) -> dict[str, Column]:
+    """The columns that a request may carry: the config's features; never the label, the position or the group id."""
+    return {name: column for name, column in columns(config).items() if name in config.features}
+
+
+def parse_elwc(serialized: tf.Tensor, table: Mapping[str, Column]) -> ListBatch:
+    """`ExampleListWithContext` protos, TensorFlow Ranking's format: an Example an item and one for the context.
+
+    serialized: string [list].  One `parse_example` runs over all items of the batch.
+    """
+    # A private message of the same wire format: no package of TensorFlow Serving's at run time, and no collision with
+    # the real message in a process that has it.
+    sizes, (examples, context) = tf.io.decode_proto(
+        tf.concat([serialized, [""]], axis=0),  # decode_proto refuses an empty batch; the list added here is empty
+        message_type="tfx_ranking.ListOfExamples",
+        field_names=["examples", "context"],
+        output_types=[tf.string, tf.string],
+        descriptor_source=_ELWC_DESCRIPTOR,
+    )
+    of_items = tf.boolean_mask(examples, tf.sequence_mask(sizes[:, 0], tf.shape(examples)[1]))
+    of_lists = tf.concat([context, tf.fill([tf.shape(context)[0], 1], "")], axis=1)[:-1, 0]  # "" where there is none
+    return ListBatch(
+        _parse_rows(of_lists, table, "context"),
+        _parse_rows(of_items, table, "items"),
+        tf.concat([[0], tf.cumsum(tf.cast(sizes[:-1, 0], tf.int64))], axis=0),
+    )
+
+
+def parse_list_examples(serialized: tf.Tensor, table: Mapping[str, Column]) -> ListBatch:
+    """List examples: one Example a list, the values of all its items in one feature each.
+
+    serialized: string [list].  The longest item feature says how many items a list has; one that is absent from a
+    list is filled with its missing value, one of another length is an InvalidArgumentError that names it.
+    """
+    of_lists = {name: column for name, column in table.items() if column.level == "context"}
+    of_items = {name: column for name, column in table.items() if column.level == "items"}
+    spec = {name: _row_feature(column) for name, column in of_lists.items()}
+    for name, column in of_items.items():
+        spec[name] = _ragged_feature(column.dtype)
+        if column.tokens:
+            spec[name + ROW_LENGTHS] = _ragged_feature("int")
+    parsed = tf.io.parse_example(serialized, spec)
+    context = {name: _row_value(parsed[name], column) for name, column in of_lists.items()}
+    items, row_splits = _align(parsed, of_items)
+    return ListBatch(context, items, row_splits)
+
+
+PARSERS: dict[str, Callable[[tf.Tensor, Mapping[str, Column]], ListBatch]] = {
+    "elwc": parse_elwc,
+    "list_example": parse_list_examples,
+}
+
+
+def _elwc_descriptor() -> bytes:
+    field = descriptor_pb2.FieldDescriptorProto
+    message = descriptor_pb2.DescriptorProto(
+        name="ListOfExamples",
+        field=[
+            field(name="examples", number=1, label=field.LABEL_REPEATED, type=field.TYPE_BYTES),
+            field(name="context", number=2, label=field.LABEL_OPTIONAL, type=field.TYPE_BYTES),
+        ],
+    )
+    file = descriptor_pb2.FileDescriptorProto(
+        name="tfx_ranking/list_of_examples.proto", package="tfx_ranking", message_type=[message]
+    )
+    return b"bytes://" + descriptor_pb2.FileDescriptorSet(file=[file]).SerializeToString(deterministic=True)
+
+
+_ELWC_DESCRIPTOR = _elwc_descriptor()
+
+
+def _parse_rows(serialized: tf.Tensor, table: Mapping[str, Column], level: str) -> dict[str, tf.Tensor | Tokens]:
+    """One Example a row: the columns of one level."""
+    wanted = {name: column for name, column in table.items() if column.level == level}
+    if not wanted:
+        return {}
+    parsed = tf.io.parse_example(serialized, {name: _row_feature(column) for name, column in wanted.items()})
+    return {name: _row_value(parsed[name], column) for name, column in wanted.items()}
+
+
+def _row_feature(column: Column) -> tf.io.FixedLenFeature | tf.io.RaggedFeature:
+    if column.tokens:
+        return _ragged_feature(column.dtype)
+    shape = [column.width] if column.width > 1 else []
+    return tf.io.FixedLenFeature(shape, _DTYPES[column.dtype], default_value=np.full(shape, column.missing).tolist())
+
+
+def _ragged_feature(dtype: str) -> tf.io.RaggedFeature:
+    return tf.io.RaggedFeature(_DTYPES[dtype], row_splits_dtype=tf.int64)
+
+
+def _row_value(parsed: tf.Tensor | tf.RaggedTensor, column: Column) -> tf.Tensor | Tokens:
+    return Tokens(parsed.values, parsed.row_splits) if column.tokens else parsed
+
+
+def _align(parsed: Mapping[str, tf.RaggedTensor], table: Mapping[str, Column]) -> tuple[dict, tf.Tensor]:
+    """Item columns of one length a list, and the row splits; absent ones are filled, other lengths refused.
+
+    The check is one comparison of a [column, list] matrix; naming what is wrong and filling happen in a branch that
+    a well-formed batch never enters.
+    """
+    names = list(table)
+    keys = [name + ROW_LENGTHS if table[name].tokens else name for name in names]  # one value an item
+    widths = tf.constant([[table[name].width] for name in names], tf.int64)
+    splits = tf.stack([parsed[key].row_splits for key in keys])
+    lengths = splits[:, 1:] - splits[:, :-1]
+    sizes = tf.reduce_max(tf.math.floordiv(lengths, widths), axis=0)
+    row_splits = tf.concat([[0], tf.cumsum(sizes)], axis=0)
+    values = [parsed[key].values for key in keys]
+
+    def filled() -> list[tf.Tensor]:
+        wrong = tf.where((lengths != sizes * widths) & (lengths != 0))
+        with tf.control_dependencies([_refuse_lengths(wrong, names, keys, lengths, sizes, widths)]):
+            lists = tf.repeat(tf.range(tf.size(sizes, tf.int64)), sizes)
+            within = tf.range(row_splits[-1]) - tf.gather(row_splits, lists)
+            return [
+                _fill(parsed[key], table[name], lists, within, 0 if table[name].tokens else table[name].missing)
+                for name, key in zip(names, keys, strict=True)
+            ]
+
+    values = tf.cond(tf.reduce_all(lengths == sizes * widths), lambda: [tf.identity(each) for each in values], filled)
+    items: dict[str, tf.Tensor | Tokens] = {}
+    for name, value in zip(names, values, strict=True):
+        column = table[name]
+        if column.tokens:
+            items[name] = _tokens_of_items(name, parsed[name], value, row_splits)
+        else:
+            items[name] = tf.reshape(value, [-1, column.width]) if column.width > 1 else value
+    return items, row_splits
+
+
+def _refuse_lengths(
+    wrong: tf.Tensor, names: Sequence[str], keys: Sequence[str], lengths: tf.Tensor, sizes: tf.Tensor, widths: tf.Tensor
+) -> tf.Operation:
+    """Fails, naming the first item feature and list in `wrong` (int64 [?, 2]: feature, list), if there is one."""
+    first = tf.concat([wrong, [[0, 0]]], axis=0)[0]
+    if lengths.shape[1] == 0:
+        return tf.no_op()
+    expected = tf.gather(sizes, first[1]) * widths[first[0], 0]
+    longest = tf.argmax(tf.math.floordiv(tf.gather(lengths, first[1], axis=1), widths[:, 0]))
+    message = tf.strings.join([
+        "list ", tf.as_string(first[1]), " of the batch: item feature ", tf.gather(tf.constant(keys), first[0]),
+        " has ", tf.as_string(tf.gather_nd(lengths, first)), " values, expected ", tf.as_string(expected),
+        " as ", tf.gather(tf.constant(names), longest), " has ", tf.as_string(tf.gather(sizes, first[1])),
+        " items; give every item a value, or leave the feature out",
+    ])  # fmt: skip
+    return tf.debugging.Assert(tf.equal(tf.shape(wrong)[0], 0), [message])
+
+
+def _fill(ragged: tf.RaggedTensor, column: Column, lists: tf.Tensor, within: tf.Tensor, missing: object) -> tf.Tensor:
+    """The flat values with `missing` for every item of a list that has none.  lists, within: int64 [item]."""
+    width = column.width
+    values = tf.reshape(ragged.values, [-1, width])
+    blank = tf.cast(tf.fill([1, width], missing), values.dtype)
+    at = tf.gather(ragged.row_splits[:-1], lists) // width + within
+    absent = tf.gather(ragged.row_lengths(), lists) == 0
+    index = tf.where(absent, tf.shape(values, tf.int64)[0], at)
+    return tf.reshape(tf.gather(tf.concat([values, blank], axis=0), index), [-1])
+
+
+def _tokens_of_items(name: str, tokens: tf.RaggedTensor, row_lengths: tf.Tensor, row_splits: tf.Tensor) -> Tokens:
+    """tokens: [list, (token of any item)].  row_lengths: int64 [item]."""
+    inner = tf.concat([[0], tf.cumsum(row_lengths)], axis=0)
+    adds_up = tf.reduce_all(tf.gather(inner, row_splits) == tokens.row_splits) & tf.reduce_all(row_lengths >= 0)
+    message = f"item feature {name}: {name}{ROW_LENGTHS} does not add up to its number of values in every list"
+    with tf.control_dependencies([tf.debugging.Assert(adds_up, [message])]):
+        return Tokens(tf.identity(tokens.values), tf.identity(inner))
