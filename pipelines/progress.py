@@ -15,7 +15,7 @@ import rich.table
 from ml_metadata import metadata_store
 
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.model_directory import live_version
+from tfx_ranking.components.serving_versions import live_version
 from tfx_ranking.pipelines.local import Run
 from tfx_ranking.pipelines.runs import Step, steps
 

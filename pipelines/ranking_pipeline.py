@@ -19,7 +19,7 @@ from tfx.orchestration import pipeline
 from tfx_ranking.components import evaluator, example_gen, preprocessing, pusher, schema_gen, signature_exporter, trainer
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.live_model import LiveModel
-from tfx_ranking.components.model_directory import state
+from tfx_ranking.components.serving_versions import state
 from tfx_ranking.pipelines.runs import artifacts_root, metadata_connection
 
 
