@@ -59,7 +59,7 @@ find_uv() {
   [ -z "${NO_UV:-}" ] || return 1
   command -v uv && return
   if ! .tools/bin/uv --version >/dev/null 2>&1; then
-    "$1" -m venv .tools >/dev/null 2>&1 && .tools/bin/python -m pip install --quiet uv >&2 || {
+    "$1" -m venv .tools >/dev/null 2>&1 && .tools/bin/python -m pip install -qq uv >&2 || {
       say "uv is not here and could not be installed; going on with venv and pip, which is slower."
       return 1
     }
