@@ -50,8 +50,8 @@ with_uv() {
 
 with_pip() {
   "$1" -m venv .venv || { say "python3-venv is missing: install it (Debian, Ubuntu: apt install python3-venv), or install uv."; exit 1; }
-  .venv/bin/python -m pip install --quiet --no-deps -r "$2"
-  .venv/bin/python -m pip install --quiet --no-deps -e .
+  .venv/bin/python -m pip install --quiet --use-pep517 --no-deps -r "$2"
+  .venv/bin/python -m pip install --quiet --use-pep517 --no-deps -e .
 }
 
 # Prints the path of uv: from PATH, else from the local tool folder, where it is installed on first use.
