@@ -82,6 +82,7 @@ class Data:
     input: str | tuple[str, ...] | dict[str, str | tuple[str, ...]]  # file pattern(s), or pattern(s) per split
     format: Literal["letor", "csv", "parquet", "elwc", "sequence_example", "tf_example", "list_example"]
     group_id: str = "group_id"
+    group_from: Literal["column", "record"] = "column"  # record: a list format's file and record number name the list
     item_id: str | None = None  # LETOR: the key in the comment, as in "# docid = …"
     label: str = "label"
     label_range: tuple[float, float] | None = None  # lowest and highest label, both allowed
@@ -115,6 +116,8 @@ class Data:
             raise _Refused("keep", "keeping by position needs data.position; name it, or set keep: label")
         if self.label_range is not None and self.label_range[0] >= self.label_range[1]:
             raise _Refused("label_range", f"expected [lowest, highest]; got {list(self.label_range)}")
+        if self.group_from == "record" and self.format not in ("elwc", "sequence_example", "list_example"):
+            raise _Refused("group_from", f"only a format whose records are lists can name them; got format {self.format}")
         if self.group_sizes is not None and self.format != "letor":
             raise _Refused("group_sizes", f"a side file of list sizes goes with format letor; got {self.format}")
 

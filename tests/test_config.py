@@ -77,6 +77,7 @@ REFUSED = {
     "a default that is not exported": (_with(serving__default="regress"), "serving.default: expected one of the signatures"),
     "two stores": (_with(metadata__connection={}), "metadata.connection: expected sqlite or connection; got both"),
     "side files without LETOR": (_with(data__group_sizes=".query"), "data.group_sizes: a side file of list sizes goes with format letor; got csv"),
+    "rows that name their list": (_with(data__group_from="record"), "data.group_from: only a format whose records are lists can name them; got format csv"),
     "a cap by nothing": (_with(data__position=None, data__max_items=5), "data.keep: keeping by position needs data.position"),
     "a name with a slash": (_with(name="a/b"), "name: expected letters, digits"),
     "no data": ({"name": "a", "items": {"f": {}}}, "data: missing; this key has no default"),
