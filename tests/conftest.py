@@ -6,7 +6,12 @@ from pathlib import Path
 # Before any test imports TensorFlow; a child process inherits it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import hypothesis
 import pytest
+
+# No test asserts on time, so no deadline; the same examples each time in CI.
+hypothesis.settings.register_profile("tfx-ranking", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("tfx-ranking")
 
 ROOT = Path(__file__).resolve().parent.parent
 
