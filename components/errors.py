@@ -11,3 +11,7 @@ class ConfigError(RankingError):
 
 class DataError(RankingError):
     """Input data that cannot be used; the message names the file, the place in it and the reason."""
+
+
+class PushError(RankingError):
+    """A push that did not happen; nothing became visible at the destination, which the message names."""

@@ -1,0 +1,156 @@
+"""From metrics list by list to a report, and from the report to a verdict.
+
+Enters: a table with one row a list (`columns`).  Leaves: JSON-able values.  The one idea: the rows are sorted before
+they are added up, so the order in which lists were measured changes no digit.
+
+>>> from tfx_ranking.components.config import Bless
+>>> judge("ndcg@10", 0.7412, 0.7398, Bless(metric="ndcg@10")).summary
+'ndcg@10 0.7412 (live 0.7398, +0.0014): blessed'
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from tfx_ranking.components import metrics
+from tfx_ranking.components.config import Bless, Evaluation
+
+TOLERANCE = 1e-9  # of every comparison with a threshold: two sums of the same numbers may differ in their last digits
+
+
+class Verdict(NamedTuple):
+    """Whether a model may be pushed, why, and the same in one short line."""
+
+    blessed: bool
+    reason: str
+    summary: str
+
+
+def names(evaluation: Evaluation) -> list[str]:
+    """The metrics to compute: the configured ones and the one that decides, each once."""
+    return list(dict.fromkeys([*evaluation.metrics, evaluation.bless.metric]))
+
+
+def convention(evaluation: Evaluation) -> metrics.Convention:
+    """What the config's metrics mean."""
+    return metrics.Convention(
+        gain=evaluation.gain, no_relevant=evaluation.no_relevant, relevant_from=evaluation.relevant_from
+    )
+
+
+def columns(evaluation: Evaluation, models: list[str]) -> dict[str, pa.DataType]:
+    """The table's columns, one row a list: a metric is NaN where the convention drops the list or a score was NaN.
+
+    models: "model", and "baseline" where there is one.
+
+    >>> list(columns(Evaluation(metrics=("mrr",), slices=("country",), bless=Bless(metric="mrr")), ["model"]))
+    ['group_id', 'items', 'slice.country', 'model.finite', 'model.mrr']
+    """
+    table = {"group_id": pa.string(), "items": pa.int64()}
+    table |= {f"slice.{feature}": pa.string() for feature in evaluation.slices}
+    for model in models:
+        table |= {f"{model}.finite": pa.bool_()}
+        table |= {f"{model}.{name}": pa.float64() for name in names(evaluation)}
+    return table
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """The rows by group id, then by whatever else they hold."""
+    return table.sort_by([(name, "ascending") for name in table.column_names]).combine_chunks()
+
+
+def summarise(table: pa.Table, evaluation: Evaluation, about: Mapping[str, Any], no_baseline: str = "") -> dict[str, Any]:
+    """The report: every figure with its convention, overall and per slice, the baseline's over the same lists.
+
+    table: as `columns` says, in any order.  about: what else the report's reader needs, e.g. the models' digests.
+    no_baseline: why there is none.  A figure that does not exist (no list left) is None.
+    """
+    table = in_order(table)
+    broken = {model: _broken(table, model) for model in ("model", "baseline")}
+    if broken["baseline"]:
+        no_baseline = f"the live model's scores are not numbers in {broken['baseline']}"
+    slices: dict[str, dict[str, Any]] = {}
+    for feature in evaluation.slices:
+        values = np.asarray(table[f"slice.{feature}"])
+        slices[feature] = {
+            value: _figures(table.filter(pa.array(values == value)), evaluation, not no_baseline)
+            for value in sorted(set(values))
+        }
+    overall = _figures(table, evaluation, not no_baseline)
+    decisive = overall["metrics"][evaluation.bless.metric]
+    verdict = judge(
+        evaluation.bless.metric, decisive["value"], decisive.get("baseline"), evaluation.bless, broken["model"], no_baseline
+    )
+    return {
+        **about,
+        "conventions": {name: metrics.describe(name, convention(evaluation)) for name in names(evaluation)},
+        **overall,
+        "slices": slices,
+        "baseline": not no_baseline,
+        "no_baseline": no_baseline,
+        "bless": {**dataclasses.asdict(evaluation.bless), "tolerance": TOLERANCE, **verdict._asdict()},
+    }
+
+
+def judge(
+    metric: str,
+    value: float | None,
+    baseline: float | None,
+    bless: Bless,
+    broken: str = "",
+    no_baseline: str = "nothing serves yet",
+) -> Verdict:
+    """Whether `value` is good enough.
+
+    An improvement of exactly `min_improvement` and a value of exactly `min_value` pass, to within TOLERANCE.  Without a
+    baseline (None) only `min_value` counts.  broken: where the model's scores are no numbers, "" for nowhere.
+    """
+    if broken:
+        return Verdict(False, f"its scores are not numbers in {broken}", f"scores not finite in {broken}: not blessed")
+    if value is None:
+        return Verdict(False, f"no list of the split has a value of {metric}", f"no list with {metric}: not blessed")
+    change = None if baseline is None else value - baseline
+    figures = f"{metric} {value:.4f} ({no_baseline})" if change is None else f"{metric} {value:.4f} (live {baseline:.4f}, {change:+.4f})"
+    failed = []
+    if change is not None and not change >= bless.min_improvement - TOLERANCE:
+        failed.append(f"its {metric} of {value:.6f} is {change:+.6f} from the live model's, expected at least {bless.min_improvement:+g}")
+    if bless.min_value is not None and not value >= bless.min_value - TOLERANCE:
+        failed.append(f"its {metric} of {value:.6f} is below min_value {bless.min_value:g}")
+    if failed:
+        return Verdict(False, "; ".join(failed), f"{figures}: not blessed")
+    passed = f"no baseline: {no_baseline}" if change is None else f"{metric} {change:+.6f} from the live model's"
+    return Verdict(True, passed, f"{figures}: blessed")
+
+
+def _figures(table: pa.Table, evaluation: Evaluation, with_baseline: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in names(evaluation):
+        values = np.asarray(table[f"model.{name}"])
+        kept = int(np.count_nonzero(~np.isnan(values)))
+        found[name] = {
+            "convention": metrics.describe(name, convention(evaluation)),
+            "value": _number(metrics.mean(values)),
+            "lists": kept,
+            "dropped": len(values) - kept,
+        }
+        if with_baseline:
+            baseline = _number(metrics.mean(table[f"baseline.{name}"]))
+            comparable = baseline is not None and found[name]["value"] is not None
+            found[name] |= {"baseline": baseline, "difference": found[name]["value"] - baseline if comparable else None}
+    return {"lists": table.num_rows, "items": int(np.sum(table["items"])), "metrics": found}
+
+
+def _broken(table: pa.Table, model: str) -> str:
+    """Which lists a model gave something else than numbers, "" for none or no such model."""
+    if f"{model}.finite" not in table.column_names:
+        return ""
+    bad = np.asarray(table["group_id"])[~np.asarray(table[f"{model}.finite"])]
+    return f"{len(bad)} of {table.num_rows} lists, the first {bad[0]!r}" if len(bad) else ""
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,240 @@
+"""RankingEvaluator: is the exported model good enough to serve?
+
+Enters: raw list examples of a split that nothing was trained on, the exported model, the live one.  Leaves: a
+ModelEvaluation (`metrics.json`, `per_list.parquet`) and a ModelBlessing as TFX's resolvers and Pusher read it.  The one
+idea: what is measured is what will serve, so the lists go through the exported signature as the bytes they are.
+"""
+
+import io
+import json
+from typing import Any, Dict, Iterator, List
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.parquetio import WriteToParquetBatched
+from apache_beam.utils.shared import Shared
+from tfx.components.evaluator import constants
+from tfx.dsl.component.experimental.annotations import BeamComponentParameter, InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.io import fileio
+from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation
+
+from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components import evaluation_report, list_examples, metrics, serving_versions
+from tfx_ranking.components.errors import ConfigError, DataError
+
+READS = ("data.group_id", "data.label", "context.*.dtype", "context.*.shape", "context.*.tokens", "evaluation")
+SIGNATURE = "list_example"
+BATCH_LISTS = 64
+
+
+@component(use_beam=True)
+def RankingEvaluator(
+    examples: InputArtifact[Examples],
+    model: InputArtifact[Model],
+    config: Parameter[Dict[str, Any]],
+    evaluation: OutputArtifact[ModelEvaluation],
+    blessing: OutputArtifact[ModelBlessing],
+    baseline_model: InputArtifact[Model] = None,
+    split: Parameter[str] = "test",
+    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
+):
+    """Measures a model and the baseline over the same lists and blesses it, or says why not.
+
+    examples: list examples; `split` must not be empty.  model, baseline_model: SavedModels under `Format-Serving`; a
+    baseline that is empty (nothing serves) or has no `list_example` signature is none, and the reason says so.
+    evaluation: every figure with its convention in `metrics.json`, the values list by list in `per_list.parquet`.
+    blessing: TFX's own properties and file, and `reason`.
+    """
+    read = ranking_config.from_selection(config)
+    for i, name in enumerate(read.evaluation.slices):
+        if read.context[name].shape:
+            raise ConfigError(f"evaluation.slices[{i}]: {name!r} is a vector; slice by a feature with one value a list.")
+    models = {"model": f"{model.uri}/Format-Serving"}
+    no_baseline = why_no_baseline(baseline_model.uri if baseline_model else "")
+    if not no_baseline:
+        models["baseline"] = f"{baseline_model.uri}/Format-Serving"
+    files = list_examples.split_files(examples.uri, split)
+    table = measure(beam_pipeline, files, models, config, f"{evaluation.uri}/shards")
+    if not table.num_rows:
+        raise DataError(f"{examples.uri}: split {split!r} has no list; give it a share in data.splits or choose another split.")
+    about = {"split": split, "digests": {name: serving_versions.digest(path) for name, path in models.items()}}
+    report = evaluation_report.summarise(table, read.evaluation, about, no_baseline)
+
+    _write(f"{evaluation.uri}/metrics.json", json.dumps(report, indent=2, allow_nan=False).encode())
+    pq.write_table(evaluation_report.in_order(table), written := io.BytesIO())
+    _write(f"{evaluation.uri}/per_list.parquet", written.getvalue())
+    evaluation.set_string_custom_property("summary", report["bless"]["summary"])
+    for name, figures in report["metrics"].items():
+        evaluation.set_string_custom_property(f"convention {name}", figures["convention"])
+        for kind in ("value", "baseline"):
+            if figures.get(kind) is not None:
+                evaluation.set_float_custom_property(name if kind == "value" else f"{kind} {name}", figures[kind])
+    _record_verdict(blessing, report["bless"], model, baseline_model if report["baseline"] else None)
+
+
+def measure(
+    pipeline: beam.Pipeline, files: List[str], models: Dict[str, str], config: Dict[str, Any], shards: str
+) -> pa.Table:
+    """The metrics of every list in `files`, as `evaluation_report.columns` names them; no rows without lists.
+
+    models: name to SavedModel.  config: a selection of READS.  shards: a folder that Beam's workers and this process
+    both reach; it is empty again afterwards.
+    """
+    wanted = ranking_config.from_selection(config).evaluation
+    schema = pa.schema(list(evaluation_report.columns(wanted, list(models)).items()))
+    if files:
+        with pipeline:
+            _ = (
+                pipeline
+                | "Files" >> beam.Create(sorted(files))
+                # Cut here and not by Beam: a score's last digit depends on what else is in its batch.
+                | "Batches" >> beam.FlatMap(_batches)
+                | "Spread" >> beam.Reshuffle()
+                | "Measure" >> beam.ParDo(_Measure(models, config))
+                | "Write" >> WriteToParquetBatched(f"{shards}/part", schema, file_name_suffix=".parquet")
+            )
+    found = sorted(fileio.glob(f"{shards}/part*"))
+    tables = [pq.read_table(io.BytesIO(_read(file))).cast(schema) for file in found]
+    if fileio.exists(shards):
+        fileio.rmtree(shards)
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def score_lists(signature: Any, serialized: List[bytes], row_splits: np.ndarray) -> np.ndarray:
+    """Float32 [item] from an exported `list_example` signature, the first list's scores first.
+
+    Raises DataError where the model counts other items than the labels do.
+    """
+    import tensorflow as tf
+
+    outputs = signature(inputs=tf.constant(serialized, tf.string))
+    scores, sizes = outputs["scores"].numpy(), outputs["sizes"].numpy()
+    expected = np.diff(row_splits)
+    if not np.array_equal(sizes, expected):
+        bad = int(np.flatnonzero(sizes != expected)[0])
+        raise DataError(f"list {bad} of the batch: the model scored {sizes[bad]} items, the list has {expected[bad]} labels.")
+    return scores[np.arange(scores.shape[1]) < sizes[:, None]]
+
+
+def why_no_baseline(uri: str) -> str:
+    """Why the Model artifact at `uri` cannot be compared with; "" when it can."""
+    directory = f"{uri}/Format-Serving"
+    if not uri or not serving_versions.is_loadable(directory):
+        return "first model"
+    if SIGNATURE not in signature_names(directory):
+        return f"the live model has no signature {SIGNATURE}, so no baseline"
+    return ""
+
+
+def signature_names(directory: str) -> List[str]:
+    """The signatures of a SavedModel, without loading it."""
+    from tensorflow.python.saved_model import loader_impl
+
+    graphs = loader_impl.parse_saved_model(directory).meta_graphs
+    return sorted({name for graph in graphs for name in graph.signature_def})
+
+
+class _Models(dict):
+    """Name to signature; a class of its own, since Beam shares by weak reference."""
+
+
+class _Measure(beam.DoFn):
+    """Batches of serialized lists → tables of metrics.  The models are loaded once a worker process."""
+
+    def __init__(self, models: Dict[str, str], config: Dict[str, Any]):
+        self._directories, self._selection, self._shared = models, config, Shared()
+
+    def setup(self) -> None:
+        config = ranking_config.from_selection(self._selection)
+        self._evaluation, self._data = config.evaluation, config.data
+        table = list_examples.columns(config)
+        self._columns = {name: table[name] for name in (config.data.group_id, config.data.label, *config.evaluation.slices)}
+        self._models = self._shared.acquire(self._load)
+
+    def _load(self) -> _Models:
+        import tensorflow as tf
+
+        loaded = {name: tf.saved_model.load(path) for name, path in self._directories.items()}
+        models = _Models({name: model.signatures[SIGNATURE] for name, model in loaded.items()})
+        models.loaded = loaded  # a signature does not keep its model's variables alive
+        return models
+
+    def process(self, serialized: List[bytes]) -> Iterator[pa.Table]:
+        batch = list_examples.decode(serialized, self._columns)
+        labels = batch.items[self._data.label]
+        groups = [_text(value) for value in batch.context[self._data.group_id]]
+        if np.isnan(labels).any():
+            at = int(np.searchsorted(batch.row_splits, np.flatnonzero(np.isnan(labels))[0], side="right")) - 1
+            raise DataError(f"list {groups[at]!r}: an item has no label; evaluation needs one for every item of the split.")
+        rows: Dict[str, Any] = {"group_id": groups, "items": np.diff(batch.row_splits)}
+        rows |= {f"slice.{name}": _slice_values(batch.context[name], len(groups)) for name in self._evaluation.slices}
+        for model, signature in self._models.items():
+            scores = score_lists(signature, serialized, batch.row_splits)
+            rows |= {f"{model}.{name}": values for name, values in self._values(scores, labels, batch.row_splits).items()}
+        types = evaluation_report.columns(self._evaluation, list(self._models))
+        yield pa.table({name: pa.array(rows[name], kind) for name, kind in types.items()})
+
+    def _values(self, scores: np.ndarray, labels: np.ndarray, row_splits: np.ndarray) -> Dict[str, np.ndarray]:
+        finite_before = np.append(0, np.cumsum(np.isfinite(scores)))
+        finite = np.diff(finite_before[row_splits]) == np.diff(row_splits)
+        values = metrics.per_list(
+            evaluation_report.names(self._evaluation),
+            np.nan_to_num(scores),
+            labels,
+            row_splits,
+            evaluation_report.convention(self._evaluation),
+        )
+        return {"finite": finite, **{name: np.where(finite, each, np.nan) for name, each in values.items()}}
+
+
+def _batches(file: str) -> Iterator[List[bytes]]:
+    batch: List[bytes] = []
+    for record in list_examples.read_records([file]):
+        batch.append(record)
+        if len(batch) == BATCH_LISTS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _slice_values(column: Any, lists: int) -> List[str]:
+    """A context feature's value as text, one a list; tokens joined by blanks as they were in the source."""
+    if isinstance(column, list_examples.Tokens):
+        cuts = column.row_splits
+        return [" ".join(map(_text, column.values[cuts[i] : cuts[i + 1]])) for i in range(lists)]
+    return [_text(value) for value in column]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _record_verdict(blessing: Any, verdict: Dict[str, Any], model: Any, baseline: Any) -> None:
+    """Writes what TFX's Evaluator writes, so that its Pusher and LatestBlessedModelStrategy read it, and the reason."""
+    blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri)
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
+    if baseline:
+        blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY, baseline.uri)
+        blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BASELINE_MODEL_ID_KEY, baseline.id)
+    blessed = verdict["blessed"]
+    value = constants.BLESSED_VALUE if blessed else constants.NOT_BLESSED_VALUE
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)
+    blessing.set_string_custom_property("reason", verdict["reason"])
+    blessing.set_string_custom_property("summary", verdict["summary"])
+    file = constants.BLESSED_FILE_NAME if blessed else constants.NOT_BLESSED_FILE_NAME
+    _write(f"{blessing.uri}/{file}", b"")
+
+
+def _write(path: str, content: bytes) -> None:
+    fileio.makedirs(path.rpartition("/")[0])
+    with fileio.open(path, "wb") as file:
+        file.write(content)
+
+
+def _read(path: str) -> bytes:
+    with fileio.open(path, "rb") as file:
+        return file.read()

@@ -1,0 +1,60 @@
+"""LiveModel: what the push destination serves now, as a Model artifact.
+
+Enters: the destination's state.  Leaves: a copy of the live version under `Format-Serving`.  The one idea: one
+baseline for whoever compares with what serves or starts from it, fixed for the whole run.
+"""
+
+import pathlib
+import shutil
+from typing import Any, Dict
+
+from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import Model
+
+from tfx_ranking.components import serving_versions
+from tfx_ranking.components.errors import RankingError
+
+READS = ("push",)
+
+
+@component
+def LiveModel(destination: Parameter[Dict[str, Any]], model: OutputArtifact[Model]):
+    """Copies the version that serves now.
+
+    destination: `serving_versions.state(push.base)`, taken when the pipeline was put together: it decides whether the
+    cached copy still holds.  With `base` alone (a compiled pipeline) the version that is live when the step runs.
+    model: properties `version`, `digest` and `live`; live 0 with an empty directory when nothing serves.
+    """
+    copied = copy_live(destination, pathlib.Path(model.uri) / "Format-Serving")
+    model.set_int_custom_property("live", int(bool(copied["version"])))
+    model.set_string_custom_property("version", copied["version"])
+    model.set_string_custom_property("digest", copied["digest"])
+    model.set_string_custom_property("summary", f"version {copied['version']}" if copied["version"] else "nothing serves")
+
+
+def copy_live(destination: Dict[str, Any], to: pathlib.Path) -> Dict[str, Any]:
+    """Copies the live version's directory to `to` and returns the state it was in; copies nothing when nothing lives.
+
+    Raises RankingError when the destination is no longer as `destination` says.
+    """
+    base = destination["base"]
+    expected = destination if "digest" in destination else serving_versions.state(base)
+    found = serving_versions.live_version(base)
+    if str(found or "") != str(expected["version"]):
+        raise RankingError(
+            f"{base}: version {expected['version'] or 'none'} was live when this run began, now it is {found or 'none'}. "
+            "Somebody else pushes there or removed it; run the same command again."
+        )
+    if not found:
+        return {"base": base, "version": "", "digest": ""}
+    source = serving_versions.version_directories(base)[found]
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(source, to, copy_function=shutil.copyfile)
+    copied = serving_versions.digest(to)
+    if copied != expected["digest"]:
+        raise RankingError(
+            f"{source}: the files have changed since this run began (digest {expected['digest'][:12]}, now {copied[:12]}). "
+            "A version is never edited in place; run the same command again to take it as it is."
+        )
+    return {"base": base, "version": str(found), "digest": copied}

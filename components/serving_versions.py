@@ -1,0 +1,118 @@
+"""The versions under a base directory as TensorFlow Serving sees them, and which of them is live.
+
+Enters: a directory.  Leaves: numbers, digests.  The one idea: a model is its bytes, so one digest over the sorted
+paths and bytes of its directory is its identity, wherever it is copied to.  Nothing here imports TensorFlow or TFX.
+
+>>> parse_version("0012"), parse_version(".pushing-7"), parse_version("-1")
+(12, None, None)
+"""
+
+import hashlib
+import os
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+from tfx_ranking.components.errors import RankingError
+
+Path = str | os.PathLike[str]
+
+
+class FileDigest(NamedTuple):
+    """What one file holds."""
+
+    size: int  # bytes
+    digest: str  # BLAKE2b, hexadecimal
+
+
+def digest(directory: Path) -> str:
+    """A model's identity: BLAKE2b (256 bits, hexadecimal) over the sorted relative paths and bytes of its files.
+
+    Empty directories, modes and times do not count; a linked file counts as the file.  A directory without files has
+    the digest of nothing, one that is not there raises FileNotFoundError.
+    """
+    return combine(file_digests(directory))
+
+
+def combine(files: dict[str, FileDigest]) -> str:
+    """The digest of a directory of these files (relative path, with `/`, to what the file holds)."""
+    total = hashlib.blake2b(digest_size=32)
+    for path in sorted(files):
+        total.update(f"{path}\0{files[path].size}\0{files[path].digest}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def file_digests(directory: Path) -> dict[str, FileDigest]:
+    """Every file under a directory: its relative path to what it holds."""
+    root = pathlib.Path(directory)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such directory.")
+    found = {}
+    for folder, _, names in os.walk(root, onerror=_raise, followlinks=True):
+        for name in names:
+            path = pathlib.Path(folder, name)
+            found[path.relative_to(root).as_posix()] = file_digest(path)
+    return found
+
+
+def file_digest(path: Path) -> FileDigest:
+    """Size and BLAKE2b of one file."""
+    content = hashlib.blake2b(digest_size=32)
+    size = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            content.update(block)
+            size += len(block)
+    return FileDigest(size, content.hexdigest())
+
+
+def parse_version(name: str) -> int | None:
+    """The version that TensorFlow Serving takes a directory's name for; None for a name that it ignores."""
+    # As its ParseVersionNumber does: blanks around are skipped, leading zeros count nothing, negative ones are ignored.
+    if not re.fullmatch(r"\s*[0-9]+\s*", name, re.ASCII) or int(name) >= 1 << 63:
+        return None
+    return int(name)
+
+
+def version_directories(base: Path) -> dict[int, pathlib.Path]:
+    """Every integer-named child of `base`, whole or broken, lowest version first; none where `base` is not there."""
+    try:
+        children = sorted(pathlib.Path(base).iterdir())
+    except FileNotFoundError:
+        return {}
+    numbered = [(parse_version(child.name), child) for child in children]
+    return dict(sorted((number, child) for number, child in numbered if number is not None))
+
+
+def is_loadable(directory: Path) -> bool:
+    """Whether a directory looks like a SavedModel: graph and variables are there.
+
+    TensorFlow Serving loads a version without `variables/` and fails at request time; such a version is not live.
+    """
+    root = pathlib.Path(directory)
+    graph = (root / "saved_model.pb").is_file() or (root / "saved_model.cpb").is_file()
+    return graph and (root / "variables" / "variables.index").is_file()
+
+
+def live_version(base: Path) -> int | None:
+    """The highest version that is loadable, which is what TensorFlow Serving serves; None when nothing is."""
+    loadable = [number for number, directory in version_directories(base).items() if is_loadable(directory)]
+    return max(loadable, default=None)
+
+
+def state(base: Path) -> dict[str, Any]:
+    """What lives under `base`, JSON-able: `{"base", "version", "digest"}`; both "" when nothing lives.
+
+    Taken when the pipeline is put together, it makes the cache of whatever depends on the destination tell the truth.
+    """
+    if "://" in os.fspath(base):
+        raise RankingError(f"{os.fspath(base)}: expected a local folder as push.base; object stores are not supported yet.")
+    version = live_version(base)
+    absolute = os.path.abspath(base)
+    if version is None:
+        return {"base": absolute, "version": "", "digest": ""}
+    return {"base": absolute, "version": str(version), "digest": digest(version_directories(base)[version])}
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,286 @@
+"""A push is a whole version or none, whatever happens; and what RankingPusher records of it."""
+
+import errno
+import multiprocessing
+import os
+import pathlib
+import shutil
+import signal
+import threading
+import time
+
+import pytest
+
+from tfx_ranking.components import push as pushing
+from tfx_ranking.components import serving_versions
+from tfx_ranking.components.errors import PushError
+from tfx_ranking.components.push import push
+
+
+def make_model(directory, content=b"graph"):
+    (directory / "variables").mkdir(parents=True)
+    (directory / "saved_model.pb").write_bytes(content)
+    (directory / "variables" / "variables.index").write_bytes(b"index")
+    (directory / "variables" / "variables.data-00000-of-00001").write_bytes(content * 1000)
+    (directory / "assets").mkdir()
+    (directory / "assets" / "brand").write_bytes(b"acme\n")
+    return directory
+
+
+@pytest.fixture
+def models(tmp_path):
+    return [make_model(tmp_path / f"model{i}", content=f"graph {i}".encode()) for i in range(3)]
+
+
+def seen(base):
+    """What TensorFlow Serving sees: version to digest."""
+    return {version: serving_versions.digest(path) for version, path in serving_versions.version_directories(base).items()}
+
+
+def test_a_push_makes_one_version_with_the_same_bytes(models, tmp_path):
+    pushed = push(models[0], tmp_path / "not" / "yet" / "there", "next")
+    assert pushed.version == 1
+    assert pushed.directory == tmp_path / "not" / "yet" / "there" / "1"
+    assert not pushed.unchanged
+    assert seen(pushed.directory.parent) == {1: serving_versions.digest(models[0])} == {1: pushed.digest}
+    assert (pushed.directory / "saved_model.pb").stat().st_mode & 0o444
+
+
+@pytest.mark.parametrize("policy", ["next", "unix_time"])
+def test_a_version_is_above_every_integer_named_child(models, tmp_path, policy):
+    future = int(time.time()) + 10_000
+    (tmp_path / "serving" / str(future)).mkdir(parents=True)  # broken, and still a number that Serving has seen
+    assert push(models[0], tmp_path / "serving", policy).version == future + 1
+    assert push(models[1], tmp_path / "serving", policy).version == future + 2
+
+
+def test_unix_time_is_now(models, tmp_path):
+    before = int(time.time())
+    version = push(models[0], tmp_path / "serving").version
+    assert before <= version <= int(time.time())
+
+
+def test_no_number_left(models, tmp_path):
+    (tmp_path / "serving" / str(2**63 - 1)).mkdir(parents=True)
+    with pytest.raises(PushError, match="no version number is left above it"):
+        push(models[0], tmp_path / "serving")
+
+
+def test_what_is_live_is_not_pushed_again_but_what_was_is(models, tmp_path):
+    base = tmp_path / "serving"
+    push(models[0], base, "next")
+    again = push(models[0], base, "next")
+    assert (again.version, again.unchanged) == (1, True)
+    push(models[1], base, "next")
+    assert push(models[0], base, "next").version == 3
+    shutil.rmtree(base / "3")
+    shutil.rmtree(base / "2")
+    shutil.rmtree(base / "1")
+    assert push(models[0], base, "next").version == 1  # an emptied destination is filled again
+
+
+def test_a_broken_live_version_is_no_reason_to_skip(models, tmp_path):
+    base = tmp_path / "serving"
+    push(models[0], base, "next")
+    (base / "1" / "variables" / "variables.index").unlink()
+    assert push(models[0], base, "next").version == 2
+
+
+def test_the_source_must_be_a_saved_model(tmp_path):
+    (tmp_path / "model").mkdir()
+    with pytest.raises(PushError, match="expected a SavedModel"):
+        push(tmp_path / "model", tmp_path / "serving")
+    assert not (tmp_path / "serving").exists()
+
+
+def test_a_flipped_byte_in_the_copy_is_found(models, tmp_path):
+    base = tmp_path / "serving"
+
+    def flip(step):
+        if step == "copied":
+            (base / pushing.STAGING / "assets" / "brand").write_bytes(b"acmf\n")
+
+    with pytest.raises(PushError, match=r"assets/brand: the copy at .* differs from the model"):
+        push(models[0], base, on_step=flip)
+    assert seen(base) == {}
+    assert not (base / pushing.STAGING).exists()
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_disk_that_is_full_or_broken(models, tmp_path, monkeypatch, fault):
+    base = tmp_path / "serving"
+    push(models[0], base, "next")
+    before = seen(base)
+
+    def fail(descriptor):
+        raise OSError(fault, os.strerror(fault))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fail)
+        with pytest.raises(PushError, match=f"{os.strerror(fault)}.*{base}.*Nothing was pushed"):
+            push(models[1], base, "next")
+    assert seen(base) == before
+    assert push(models[1], base, "next").version == 2
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_device(models, tmp_path):
+    def fill(step):
+        if step == "staged":
+            (tmp_path / "serving" / pushing.STAGING / "assets").mkdir()
+            (tmp_path / "serving" / pushing.STAGING / "assets" / "brand").symlink_to("/dev/full")
+
+    with pytest.raises(PushError, match="Nothing was pushed"):
+        push(models[0], tmp_path / "serving", on_step=fill)
+    assert seen(tmp_path / "serving") == {}
+
+
+def test_a_target_that_cannot_be_written(models, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(PushError, match=f"{tmp_path}/file.*Nothing was pushed"):
+        push(models[0], tmp_path / "file" / "serving")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not stop root")
+def test_no_permission(models, tmp_path):
+    base = tmp_path / "serving"
+    push(models[0], base, "next")
+    base.chmod(0o555)
+    try:
+        with pytest.raises(PushError, match="Permission denied"):
+            push(models[1], base, "next")
+        assert push(models[0], base, "next").unchanged
+    finally:
+        base.chmod(0o755)
+
+
+def test_two_pushes_at_once_one_wins_and_the_other_says_so(models, tmp_path):
+    base, inside, go = tmp_path / "serving", threading.Event(), threading.Event()
+
+    def wait(step):
+        if step == "copied":
+            inside.set()
+            go.wait(60)
+
+    first = threading.Thread(target=push, args=(models[0], base, "next", wait))
+    first.start()
+    assert inside.wait(60)
+    with pytest.raises(PushError, match=f"process {os.getpid()} on .* is pushing there now"):
+        push(models[1], base, "next")
+    go.set()
+    first.join()
+    assert seen(base) == {1: serving_versions.digest(models[0])}
+    assert push(models[1], base, "next").version == 2
+
+
+def push_and_die(source, base, step_to_die_at, nth):
+    steps = []
+
+    def on_step(step):
+        steps.append(step)
+        if steps.count(step_to_die_at) == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    push(source, base, "next", on_step)
+
+
+@pytest.mark.parametrize("nth", [1, 3])
+@pytest.mark.parametrize("step", pushing.STEPS)
+def test_a_kill_at_any_step_leaves_the_old_versions_or_the_new_one_whole(models, tmp_path, step, nth):
+    if nth > 1 and step != "copying":
+        pytest.skip("this step happens once")
+    base = tmp_path / "serving"
+    push(models[0], base, "next")
+    old, new = serving_versions.digest(models[0]), serving_versions.digest(models[1])
+    child = multiprocessing.get_context("fork").Process(target=push_and_die, args=(models[1], base, step, nth))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert seen(base) == ({1: old, 2: new} if step == "renamed" else {1: old})
+    again = push(models[1], base, "next")
+    assert (again.version, again.unchanged) == (2, step == "renamed")
+    assert seen(base) == {1: old, 2: new}
+    assert sorted(child.name for child in base.iterdir()) == [pushing.LOCK, "1", "2"]
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_at_random_moments(models, tmp_path):
+    base = tmp_path / "serving"
+    large = [make_model(tmp_path / f"large{i}", content=bytes([i]) * 5000) for i in range(2)]
+    digests = {serving_versions.digest(model) for model in large}
+    for i in range(100):
+        child = multiprocessing.get_context("fork").Process(target=push, args=(large[i % 2], base, "next"))
+        child.start()
+        time.sleep((i % 25) * 0.004)
+        child.kill()
+        child.join()
+        assert set(seen(base).values()) <= digests
+    push(large[0], base, "next")
+    assert not (base / pushing.STAGING).exists()
+
+
+# --- RankingPusher
+
+
+@pytest.fixture(scope="module")
+def pusher():
+    from tfx_ranking.components import pusher
+
+    return pusher
+
+
+CONFIG = {"name": "shop", "data": {"input": "x", "format": "csv"}, "items": {"f1": {}}, "push": {"base": "x", "version": "next"}}
+
+
+def run(pusher, source, base, blessed=None):
+    from tfx.types.standard_artifacts import Model, ModelBlessing, PushedModel
+
+    model, pushed_model, blessing = Model(), PushedModel(), ModelBlessing()
+    model.uri = str(base.parent / f"artifact-{source.name}")
+    if not os.path.exists(model.uri):
+        shutil.copytree(source, os.path.join(model.uri, "Format-Serving"))
+    if blessed is not None:
+        blessing.uri = str(base.parent / "blessing")
+        blessing.set_int_custom_property("blessed", blessed)
+        blessing.set_string_custom_property("reason", "its ndcg@10 is lower")
+    extra = {} if blessed is None else {"model_blessing": blessing}
+    destination = {**serving_versions.state(base), "asked": "2024-01-01"}
+    pusher.RankingPusher.test_call(model=model, config=CONFIG, destination=destination, pushed_model=pushed_model, **extra)
+    return pushed_model
+
+
+def test_pusher_records_what_tfx_records(models, tmp_path, pusher):
+    base = tmp_path / "serving"
+    pushed = run(pusher, models[0], base, blessed=1)
+    assert pushed.get_int_custom_property("pushed") == 1
+    assert pushed.get_string_custom_property("pushed_version") == "1"
+    assert pushed.get_string_custom_property("pushed_destination") == str(base / "1")
+    assert pushed.get_string_custom_property("digest") == serving_versions.digest(base / "1")
+    assert pushed.get_int_custom_property("unchanged") == 0
+    again = run(pusher, models[0], base, blessed=1)
+    assert again.get_int_custom_property("pushed") == again.get_int_custom_property("unchanged") == 1
+    assert again.get_string_custom_property("summary") == "nothing changed, version 1 serves"
+    assert run(pusher, models[1], base).get_string_custom_property("reason") == "pushed without a blessing"
+
+
+def test_what_is_not_blessed_is_not_pushed_and_the_reason_is_said(models, tmp_path, pusher):
+    base = tmp_path / "serving"
+    refused = run(pusher, models[0], base, blessed=0)
+    assert refused.get_int_custom_property("pushed") == 0
+    assert refused.get_string_custom_property("summary") == "not pushed, nothing serves: its ndcg@10 is lower"
+    assert seen(base) == {}
+    run(pusher, models[1], base, blessed=1)
+    refused = run(pusher, models[0], base, blessed=0)
+    assert refused.get_string_custom_property("summary") == "not pushed, version 1 still serves: its ndcg@10 is lower"
+    assert seen(base) == {1: serving_versions.digest(models[1])}
+
+
+def test_a_kill_between_the_rename_and_the_record(models, tmp_path, pusher):
+    """The dead run's version is found by its digest and recorded, also where a second evaluation is less kind."""
+    base = tmp_path / "serving"
+    push(models[0], base, "next")  # and no artifact tells of it
+    for blessed in (1, 0):
+        found = run(pusher, models[0], base, blessed=blessed)
+        assert found.get_int_custom_property("pushed") == found.get_int_custom_property("unchanged") == 1
+        assert found.get_string_custom_property("pushed_version") == "1"
+    assert list(seen(base)) == [1]
