@@ -85,6 +85,8 @@ def summarise(table: pa.Table, evaluation: Evaluation, about: Mapping[str, Any],
     verdict = judge(
         evaluation.bless.metric, decisive["value"], decisive.get("baseline"), evaluation.bless, broken["model"], no_baseline
     )
+    if not no_baseline and len(set(about.get("digests", {}).values())) == 1:
+        verdict = verdict._replace(reason=f"{verdict.reason} (it is the same model, byte by byte)")
     return {
         **about,
         "conventions": {name: metrics.describe(name, convention(evaluation)) for name in names(evaluation)},
@@ -102,7 +104,7 @@ def judge(
     baseline: float | None,
     bless: Bless,
     broken: str = "",
-    no_baseline: str = "nothing serves yet",
+    no_baseline: str = "first model",
 ) -> Verdict:
     """Whether `value` is good enough.
 

@@ -125,7 +125,7 @@ def why_no_baseline(uri: str) -> str:
     if not uri or not serving_versions.is_loadable(directory):
         return "first model"
     if SIGNATURE not in signature_names(directory):
-        return f"the live model has no signature {SIGNATURE}, so no baseline"
+        return f"the live model has no signature {SIGNATURE}"
     return ""
 
 
