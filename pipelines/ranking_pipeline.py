@@ -56,7 +56,7 @@ def ranking_pipeline(
         code=preprocessing.function_digest(config.model.scorer) if "." in config.model.scorer else "",
     )
     exported = signature_exporter.SignatureExporter(
-        model=ranker.outputs["model"],
+        trained_model=ranker.outputs["model"],
         transform_graph=transform.outputs["transform_graph"],
         schema=schema.outputs["schema"],
         examples=examples.outputs["examples"],
