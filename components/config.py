@@ -21,7 +21,7 @@ import json
 import pathlib
 import re
 from collections.abc import Callable
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 import pydantic
 import yaml
@@ -117,7 +117,9 @@ class Data:
         if self.label_range is not None and self.label_range[0] >= self.label_range[1]:
             raise _Refused("label_range", f"expected [lowest, highest]; got {list(self.label_range)}")
         if self.group_from == "record" and self.format not in ("elwc", "sequence_example", "list_example"):
-            raise _Refused("group_from", f"only a format whose records are lists can name them; got format {self.format}")
+            raise _Refused(
+                "group_from", f"only a format whose records are lists can name them; got format {self.format}"
+            )
         if self.group_sizes is not None and self.format != "letor":
             raise _Refused("group_sizes", f"a side file of list sizes goes with format letor; got {self.format}")
 
@@ -144,7 +146,7 @@ class Bucketize:
     bucketize: int
 
 
-Step = Union[Literal["z_score", "min_max", "log1p", "sign_log1p", "query_normalise"], Clip, Bucketize]
+Step = Literal["z_score", "min_max", "log1p", "sign_log1p", "query_normalise"] | Clip | Bucketize
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -198,7 +200,9 @@ class Feature:
         if self.dtype == "string" and not categorical:
             raise _Refused("dtype", "a string needs vocabulary, hash or tokens to become an input")
         if self.dtype == "float" and categorical:
-            raise _Refused(categorical[0], "expected dtype string or int; got float (bucketize makes floats categories)")
+            raise _Refused(
+                categorical[0], "expected dtype string or int; got float (bucketize makes floats categories)"
+            )
         if categorical and self.transform:
             raise _Refused("transform", f"transforms are for numbers; this feature is a category by {categorical[0]}")
         if self.shape and (self.dtype != "float" or categorical):
@@ -228,8 +232,8 @@ class Feature:
     @property
     def missing(self) -> float | int | str:
         """What stands in place of a missing value once the transform graph has run."""
-        empty: float | int | str = {"float": 0.0, "int": 0, "string": ""}[self.dtype]
-        return empty if self.default is None else self.default
+        empty: dict[str, float | int | str] = {"float": 0.0, "int": 0, "string": ""}
+        return empty[self.dtype] if self.default is None else self.default
 
     @property
     def is_category(self) -> bool:
@@ -305,7 +309,9 @@ class Training:
         if self.learning_rate <= 0:
             raise _Refused("learning_rate", f"expected a number above 0; got {self.learning_rate}")
         if isinstance(self.propensity, tuple) and not all(0 < p <= 1 for p in self.propensity):
-            raise _Refused("propensity", f"expected probabilities in (0, 1], first position first; got {self.propensity}")
+            raise _Refused(
+                "propensity", f"expected probabilities in (0, 1], first position first; got {self.propensity}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -568,9 +574,11 @@ def _one(finding: Any) -> tuple[str, str]:
         names = "z_score, min_max, log1p, sign_log1p, query_normalise, {clip: [low, high]} or {bucketize: n}"
         return _path(step), f"expected one of {names}; got {came!r}"
     if "transform" in loc[2:3] and len(loc) == 4:
-        names = ["z_score", "min_max", "log1p", "sign_log1p", "query_normalise", "clip", "bucketize"]
-        hint = _near(came, names) if isinstance(came, str) else ""
-        return _path(loc), f"expected one of {', '.join(names[:5])}, {{clip: [low, high]}} or {{bucketize: n}}; got {came!r}{hint}"
+        steps = ["z_score", "min_max", "log1p", "sign_log1p", "query_normalise", "clip", "bucketize"]
+        hint = _near(came, steps) if isinstance(came, str) else ""
+        return _path(
+            loc
+        ), f"expected one of {', '.join(steps[:5])}, {{clip: [low, high]}} or {{bucketize: n}}; got {came!r}{hint}"
     if kind == "value_error" and isinstance(finding["ctx"]["error"], _Refused):
         refused = finding["ctx"]["error"]
         return _path([*loc, *refused.key.split(".")]), f"{refused}."
@@ -584,7 +592,8 @@ def _one(finding: Any) -> tuple[str, str]:
 
 
 def _is_union_branch(part: Any) -> bool:
-    branch = r"(literal|tuple|dict|lax-or-strict|function|json-or-python|nullable|constrained)\W.*|str|int|float|Clip|Bucketize|PowerPropensity"
+    branch = r"(literal|tuple|dict|lax-or-strict|function|json-or-python|nullable|constrained)\W.*"
+    branch += "|str|int|float|Clip|Bucketize|PowerPropensity"
     return isinstance(part, str) and re.fullmatch(branch, part) is not None
 
 

@@ -109,7 +109,9 @@ def encode(batch: ListBatch, table: Mapping[str, Column]) -> list[bytes]:
         rows = splits if column.level == "items" else np.arange(lists + 1)
         values = getattr(batch, column.level).get(name)
         if values is None:
-            raise DataError(f"{column.level} column {name!r} is not in the batch; it holds {sorted(getattr(batch, column.level))}.")
+            raise DataError(
+                f"{column.level} column {name!r} is not in the batch; it holds {sorted(getattr(batch, column.level))}."
+            )
         if column.tokens:
             inner = np.asarray(values.row_splits, np.int64)
             _check_length(name, len(inner) - 1, int(rows[-1]))
@@ -170,7 +172,7 @@ def decode(serialized: Sequence[bytes], table: Mapping[str, Column]) -> ListBatc
             if column.level == "context":
                 bad = np.flatnonzero(np.diff(rows) != 1)
                 if bad.size:
-                    raise DataError(f"column {name!r}: expected one value a list; list {bad[0]} of the batch has {np.diff(rows)[bad[0]]}.")
+                    raise DataError(f"column {name!r}: expected one value a list; one has {np.diff(rows)[bad[0]]}.")
                 context[name] = shaped
                 continue
             items[name] = shaped

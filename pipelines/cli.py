@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tfx-ranking", description="Learning to rank on TFX, from logs to a served model.")
+    parser = argparse.ArgumentParser(
+        prog="tfx-ranking", description="Learning to rank on TFX, from logs to a served model."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, what: Any, help: str, example: str) -> argparse.ArgumentParser:
@@ -42,19 +44,32 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("config", type=pathlib.Path, help="ranking.yaml")
     run.add_argument("--root", type=pathlib.Path, help="folder for the artifacts (default: the config's)")
     _runner_options(run)
-    demo = command("demo", _demo, "Train, evaluate and push a ranker on simulated product-search logs.", "tfx-ranking demo")
+    demo = command(
+        "demo", _demo, "Train, evaluate and push a ranker on simulated product-search logs.", "tfx-ranking demo"
+    )
     demo.add_argument("--root", type=pathlib.Path, default=pathlib.Path("demo"), help="folder to fill (default: demo)")
     _runner_options(demo)
-    inspect = command("inspect", _inspect, "Show what an exported or pushed model holds.", "tfx-ranking inspect serving/shop")
+    inspect = command(
+        "inspect", _inspect, "Show what an exported or pushed model holds.", "tfx-ranking inspect serving/shop"
+    )
     inspect.add_argument("directory", type=pathlib.Path, help="a SavedModel, or a folder of versions")
-    schema = command("config-schema", _config_schema, "Print the JSON schema of ranking.yaml for editors.", "tfx-ranking config-schema > ranking.schema.json")
+    schema = command(
+        "config-schema",
+        _config_schema,
+        "Print the JSON schema of ranking.yaml for editors.",
+        "tfx-ranking config-schema > ranking.schema.json",
+    )
     del schema
     return parser
 
 
 def _runner_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--orchestrator", choices=("beam", "local"), default="beam", help="which TFX runner (default: beam)")
-    parser.add_argument("--beam-arg", action="append", default=[], metavar="ARG", help="passed on to every Beam component")
+    parser.add_argument(
+        "--orchestrator", choices=("beam", "local"), default="beam", help="which TFX runner (default: beam)"
+    )
+    parser.add_argument(
+        "--beam-arg", action="append", default=[], metavar="ARG", help="passed on to every Beam component"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:

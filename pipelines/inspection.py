@@ -40,16 +40,19 @@ class Inspected:
 
 
 def inspect(directory: pathlib.Path) -> Inspected:
-    """The model in `directory`; of a folder of versions, the one that serves.  Raises RankingError when none is there."""
+    """The model in `directory`; of a folder of versions, the one that serves.  Raises RankingError where none is."""
     directory = directory.absolute()
     if not _is_model(directory):
         version = live_version(str(directory)) if directory.is_dir() else 0
         if not version and _is_model(directory / "Format-Serving"):  # an artifact of the exporter
             directory = directory / "Format-Serving"
         elif not version:
-            found = ", ".join(sorted(child.name for child in directory.iterdir())) if directory.is_dir() else "no folder"
+            found = (
+                ", ".join(sorted(child.name for child in directory.iterdir())) if directory.is_dir() else "no folder"
+            )
             raise RankingError(
-                f"{directory}: expected a SavedModel (saved_model.pb) or a folder of versions; found {found or 'nothing'}."
+                f"{directory}: expected a SavedModel (saved_model.pb) or a folder of versions; "
+                f"found {found or 'nothing'}."
             )
         else:
             directory = directory / str(version)

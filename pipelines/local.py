@@ -101,7 +101,9 @@ def run_here(
         return _run(config, config_file, root, orchestrator, beam_args, lambda said: None)
 
 
-def _run(config: Any, config_file: pathlib.Path, root: pathlib.Path, orchestrator: str, beam_args: Any, say: Any) -> str:
+def _run(
+    config: Any, config_file: pathlib.Path, root: pathlib.Path, orchestrator: str, beam_args: Any, say: Any
+) -> str:
     from ml_metadata import metadata_store
 
     folder = str(config_file.absolute().parent)

@@ -71,7 +71,9 @@ def _print_changes(latest: Sequence[Step], seen: dict[str, str], console: rich.c
         if step.state != seen.get(step.node, "waiting"):
             seen[step.node] = step.state
             took = f"{step.seconds:6.1f} s" if step.state in ("done", "failed") else " " * 8
-            console.print(f"{step.node:<20} {step.state:<8} {took}  {step.figure}".rstrip(), soft_wrap=True, highlight=False)
+            console.print(
+                f"{step.node:<20} {step.state:<8} {took}  {step.figure}".rstrip(), soft_wrap=True, highlight=False
+            )
 
 
 def outcome(config: RankingConfig, latest: Sequence[Step]) -> str:

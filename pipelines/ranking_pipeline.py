@@ -16,16 +16,22 @@ from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.transform.component import Transform
 from tfx.orchestration import pipeline
 
-from tfx_ranking.components import evaluator, example_gen, preprocessing, pusher, schema_gen, signature_exporter, trainer
+from tfx_ranking.components import (
+    evaluator,
+    example_gen,
+    preprocessing,
+    pusher,
+    schema_gen,
+    signature_exporter,
+    trainer,
+)
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.live_model import LiveModel
 from tfx_ranking.components.serving_versions import state
 from tfx_ranking.pipelines.runs import artifacts_root, metadata_connection
 
 
-def ranking_pipeline(
-    config: RankingConfig, root: pathlib.Path, beam_args: Sequence[str] = ()
-) -> pipeline.Pipeline:
+def ranking_pipeline(config: RankingConfig, root: pathlib.Path, beam_args: Sequence[str] = ()) -> pipeline.Pipeline:
     """Logs to a pushed ranker: the components that `config` asks for, artifacts under `root`."""
     examples = example_gen.RankingExampleGen(
         config=config.select(*example_gen.READS), source=example_gen.resolve(config.data)
@@ -38,14 +44,12 @@ def ranking_pipeline(
             statistics=statistics.outputs["statistics"], config=config.select(*schema_gen.READS)
         )
     )
-    anomalies = ExampleValidator(
-        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
-    )
+    anomalies = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     transform = Transform(
         examples=examples.outputs["examples"],
         schema=schema.outputs["schema"],
-        preprocessing_fn=config.transform.preprocessing_fn or preprocessing.DERIVED,
-        custom_config=preprocessing.custom_config(config),
+        preprocessing_fn=config.transform.preprocessing_fn or f"{preprocessing.__name__}.preprocessing_fn",
+        custom_config={"config": config.select(*preprocessing.READS), "code": _code(config.transform.preprocessing_fn)},
         disable_statistics=True,
     )
     ranker = trainer.RankingTrainer(
@@ -53,7 +57,7 @@ def ranking_pipeline(
         transform_graph=transform.outputs["transform_graph"],
         anomalies=anomalies.outputs["anomalies"],
         config=config.select(*trainer.READS),
-        code=preprocessing.function_digest(config.model.scorer) if "." in config.model.scorer else "",
+        code=_code(config.model.scorer if "." in config.model.scorer else None),
     )
     exported = signature_exporter.SignatureExporter(
         trained_model=ranker.outputs["model"],
@@ -93,3 +97,8 @@ def ranking_pipeline(
         metadata_connection_config=metadata_connection(config, root),
         beam_pipeline_args=list(beam_args),
     )
+
+
+def _code(dotted: str | None) -> str:
+    """What changes when the user edits the function behind a dotted path; empty for what is ours."""
+    return preprocessing.function_digest(dotted) if dotted else ""

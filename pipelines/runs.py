@@ -106,7 +106,11 @@ def _node(store: metadata_store.MetadataStore, execution: Any) -> str:
 
 def _figure(store: metadata_store.MetadataStore, execution: Any) -> str:
     events = store.get_events_by_execution_ids([execution.id])
-    outputs = [e.artifact_id for e in events if e.type in (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.DECLARED_OUTPUT)]
+    outputs = [
+        e.artifact_id
+        for e in events
+        if e.type in (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.DECLARED_OUTPUT)
+    ]
     for artifact in store.get_artifacts_by_id(outputs):
         if "summary" in artifact.custom_properties:
             return str(artifact.custom_properties["summary"].string_value)

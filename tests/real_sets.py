@@ -24,11 +24,15 @@ def lightgbm(data: pathlib.Path, folder: pathlib.Path, lists: int | None) -> dic
     return {
         "name": "lightgbm",
         "data": {
-            "input": {"train": "rank.train", "test": "rank.test"}, "format": "letor", "group_sizes": ".query",
-            "order": "grouped", "label_range": [0, 4], "splits": {"validation": 0.2},
+            "input": {"train": "rank.train", "test": "rank.test"},
+            "format": "letor",
+            "group_sizes": ".query",
+            "order": "grouped",
+            "label_range": [0, 4],
+            "splits": {"validation": 0.2},
         },
         "items": {"f[1-300]": {}},
-    }  # fmt: skip
+    }
 
 
 def clueweb(data: pathlib.Path, folder: pathlib.Path, lists: int | None) -> dict[str, Any]:
@@ -46,11 +50,14 @@ def clueweb(data: pathlib.Path, folder: pathlib.Path, lists: int | None) -> dict
         "name": "clueweb",
         "data": {
             "input": {"train": "Fold[123].test.txt.gz", "validation": "Fold4.test.txt.gz", "test": "Fold5.test.txt.gz"},
-            "format": "letor", "order": "grouped", "label_range": [0, 4], "item_id": "docid",
+            "format": "letor",
+            "order": "grouped",
+            "label_range": [0, 4],
+            "item_id": "docid",
         },
         "items": {"f[1-42]": {"transform": ["z_score"]}},
         "training": {"batch_lists": 4},
-    }  # fmt: skip
+    }
 
 
 _ML4IR_FEATURES = {
@@ -86,9 +93,13 @@ def ml4ir_sequence_example(data: pathlib.Path, folder: pathlib.Path, lists: int 
 
 def _ml4ir_data(format: str, suffix: str) -> dict[str, Any]:
     return {
-        "input": {name: f"{name}.{suffix}" for name in ("train", "validation", "test")}, "format": format,
-        "group_id": "query_id", "label": "clicked", "position": "rank", "label_range": [0, 1],
-    }  # fmt: skip
+        "input": {name: f"{name}.{suffix}" for name in ("train", "validation", "test")},
+        "format": format,
+        "group_id": "query_id",
+        "label": "clicked",
+        "position": "rank",
+        "label_range": [0, 1],
+    }
 
 
 def tfr_numeric(data: pathlib.Path, folder: pathlib.Path, lists: int | None) -> dict[str, Any]:
@@ -98,11 +109,14 @@ def tfr_numeric(data: pathlib.Path, folder: pathlib.Path, lists: int | None) -> 
     return {
         "name": "tfr-numeric",
         "data": {
-            "input": {split: f"{name}.tfrecord" for split, name in names.items()}, "format": "elwc",
-            "group_from": "record", "label": "utility", "label_range": [0, 2],
+            "input": {split: f"{name}.tfrecord" for split, name in names.items()},
+            "format": "elwc",
+            "group_from": "record",
+            "label": "utility",
+            "label_range": [0, 2],
         },
         "items": {"custom_features_[1-136]": {"transform": ["z_score"]}},
-    }  # fmt: skip
+    }
 
 
 def tfr_tokens(data: pathlib.Path, folder: pathlib.Path, lists: int | None) -> dict[str, Any]:
@@ -111,12 +125,15 @@ def tfr_tokens(data: pathlib.Path, folder: pathlib.Path, lists: int | None) -> d
     return {
         "name": "tfr-tokens",
         "data": {
-            "input": {"train": "train.tfrecord", "test": "eval.tfrecord"}, "format": "elwc",
-            "group_from": "record", "label": "relevance", "splits": {"validation": 0.3},
+            "input": {"train": "train.tfrecord", "test": "eval.tfrecord"},
+            "format": "elwc",
+            "group_from": "record",
+            "label": "relevance",
+            "splits": {"validation": 0.3},
         },
         "context": {"query_tokens": {"dtype": "string", "tokens": {}, "embedding": 4}},
         "items": {"document_tokens": {"dtype": "string", "tokens": {}, "embedding": 4}},
-    }  # fmt: skip
+    }
 
 
 SETS: dict[str, Callable[[pathlib.Path, pathlib.Path, int | None], dict[str, Any]]] = {

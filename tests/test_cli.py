@@ -19,7 +19,9 @@ def test_every_command_explains_itself_with_an_example(command, capsys):
 
 def test_a_wrong_config_is_one_line_and_no_traceback(tmp_path, capsys):
     file = tmp_path / "ranking.yaml"
-    file.write_text(json.dumps({"name": "a", "data": {"input": "x", "format": "csv", "lable": "y"}, "items": {"f": {}}}))
+    file.write_text(
+        json.dumps({"name": "a", "data": {"input": "x", "format": "csv", "lable": "y"}, "items": {"f": {}}})
+    )
     assert cli.main(["run", str(file)]) == 1
     assert capsys.readouterr().err == f"tfx-ranking: {file}: data.lable: unknown key; did you mean 'label'?\n"
 

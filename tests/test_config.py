@@ -13,8 +13,14 @@ SMALL = {"name": "shop", "data": {"input": "logs/*.csv", "format": "csv"}, "item
 FULL = {
     "name": "shop-search",
     "data": {
-        "input": "logs/*.csv", "format": "csv", "group_id": "query_id", "item_id": "sku", "label": "relevance",
-        "label_range": [0, 4], "position": "rank", "splits": {"by": "group_id", "train": 0.8, "validation": 0.1, "test": 0.1},
+        "input": "logs/*.csv",
+        "format": "csv",
+        "group_id": "query_id",
+        "item_id": "sku",
+        "label": "relevance",
+        "label_range": [0, 4],
+        "position": "rank",
+        "splits": {"by": "group_id", "train": 0.8, "validation": 0.1, "test": 0.1},
     },
     "context": {
         "query_text": {"dtype": "string", "tokens": {"top_k": 20000}, "embedding": 16},
@@ -29,10 +35,14 @@ FULL = {
     "model": {"scorer": "dnn", "hidden": [256, 128, 64], "loss": "approx_ndcg"},
     "training": {"epochs": 30, "batch_lists": 64, "early_stopping": {"metric": "ndcg@10", "patience": 5}, "seed": 1},
     "serving": {"signatures": ["predict", "list_example"], "default": "predict"},
-    "evaluation": {"metrics": ["ndcg@5"], "slices": ["country"], "bless": {"metric": "ndcg@10", "min_improvement": 0.0}},
+    "evaluation": {
+        "metrics": ["ndcg@5"],
+        "slices": ["country"],
+        "bless": {"metric": "ndcg@10", "min_improvement": 0.0},
+    },
     "push": {"base": "serving/shop-search"},
     "metadata": {"sqlite": "metadata.sqlite"},
-}  # fmt: skip
+}
 
 
 def _with(**changes):
@@ -49,40 +59,100 @@ def _with(**changes):
 REFUSED = {
     "a misspelt key": (_with(data__lable="y"), "data.lable: unknown key; did you mean 'label'?"),
     "a misspelt section": (_with(modle={}), "modle: unknown key; did you mean 'model'?"),
-    "a misspelt key, deep": (_with(items__brand__vocabulary={"top": 3}), "items.brand.vocabulary.top: unknown key; did you mean 'top_k'?"),
+    "a misspelt key, deep": (
+        _with(items__brand__vocabulary={"top": 3}),
+        "items.brand.vocabulary.top: unknown key; did you mean 'top_k'?",
+    ),
     "a format there is none of": (_with(data__format="cvs"), "data.format: input should be 'letor', 'csv'"),
     "text for a number": (_with(training__epochs="30"), "training.epochs: input should be a valid integer; got '30'"),
-    "a fraction of an epoch": (_with(training__epochs=3.5), "training.epochs: input should be a valid integer; got 3.5"),
+    "a fraction of an epoch": (
+        _with(training__epochs=3.5),
+        "training.epochs: input should be a valid integer; got 3.5",
+    ),
     "no epochs": (_with(training__epochs=0), "training.epochs: expected at least 1; got 0"),
-    "a step there is none of": (_with(items__price={"transform": ["log1p", "z_scor"]}), "items.price.transform[1]: expected one of z_score, .*; got 'z_scor'; did you mean 'z_score'?"),
-    "a step's bad argument": (_with(items__price={"transform": [{"clip": [1]}]}), "items.price.transform[0]: expected one of .*; got {'clip': [1]}"),
-    "a bucket not last": (_with(items__price={"transform": [{"bucketize": 3}, "log1p"]}), "items.price.transform[0]: bucketize comes last"),
-    "the label as an input": (_with(items__relevance={}), "items.relevance: data.label is no scoring input; take it out of items"),
+    "a step there is none of": (
+        _with(items__price={"transform": ["log1p", "z_scor"]}),
+        "items.price.transform[1]: expected one of z_score, .*; got 'z_scor'; did you mean 'z_score'?",
+    ),
+    "a step's bad argument": (
+        _with(items__price={"transform": [{"clip": [1]}]}),
+        "items.price.transform[0]: expected one of .*; got {'clip': [1]}",
+    ),
+    "a bucket not last": (
+        _with(items__price={"transform": [{"bucketize": 3}, "log1p"]}),
+        "items.price.transform[0]: bucketize comes last",
+    ),
+    "the label as an input": (
+        _with(items__relevance={}),
+        "items.relevance: data.label is no scoring input; take it out of items",
+    ),
     "the position as an input": (_with(context__rank={}), "context.rank: data.position is no scoring input"),
     "the group id as an input": (_with(items__query_id={}), "items.query_id: data.group_id is no scoring input"),
     "a name in both": (_with(items__country={"dtype": "float"}), "items.country: the same name stands under context"),
-    "a bare string": (_with(items__brand={"dtype": "string"}), "items.brand.dtype: a string needs vocabulary, hash or tokens"),
-    "two kinds of category": (_with(items__brand={"dtype": "string", "hash": {"num_buckets": 3}, "vocabulary": {}}), "items.brand.hash: expected one of vocabulary, hash, tokens"),
-    "a default of another type": (_with(items__price={"default": "free"}), "items.price.default: .*expected a value of dtype float; got 'free'"),
-    "an embedding of a number": (_with(items__price={"embedding": 4}), "items.price.embedding: an embedding needs a category"),
-    "the items of a list compared in the context": (_with(context__age={"transform": ["query_normalise"]}), "context.age.transform: query_normalise compares the items"),
+    "a bare string": (
+        _with(items__brand={"dtype": "string"}),
+        "items.brand.dtype: a string needs vocabulary, hash or tokens",
+    ),
+    "two kinds of category": (
+        _with(items__brand={"dtype": "string", "hash": {"num_buckets": 3}, "vocabulary": {}}),
+        "items.brand.hash: expected one of vocabulary, hash, tokens",
+    ),
+    "a default of another type": (
+        _with(items__price={"default": "free"}),
+        "items.price.default: .*expected a value of dtype float; got 'free'",
+    ),
+    "an embedding of a number": (
+        _with(items__price={"embedding": 4}),
+        "items.price.embedding: an embedding needs a category",
+    ),
+    "the items of a list compared in the context": (
+        _with(context__age={"transform": ["query_normalise"]}),
+        "context.age.transform: query_normalise compares the items",
+    ),
     "a range the wrong way round": (_with(**{"items__g[3-1]": {}}), "items.g[3-1]: expected [first-last]"),
     "a feature twice by range": (_with(items__f7={}), "items.f7: f7 was named before"),
-    "a slice of no feature": (_with(evaluation__slices=["contry"]), "evaluation.slices[0]: expected a context feature; got 'contry'; did you mean 'country'?"),
-    "shares above 1": (_with(data__splits={"train": 0.8, "test": 0.5}), "data.splits.train: train, validation and test are shares that add up to 1; got 1.4"),
-    "a split there is none of": (_with(data__input={"trian": "x"}), "data.input.trian: expected a split, one of train, validation, test"),
+    "a slice of no feature": (
+        _with(evaluation__slices=["contry"]),
+        "evaluation.slices[0]: expected a context feature; got 'contry'; did you mean 'country'?",
+    ),
+    "shares above 1": (
+        _with(data__splits={"train": 0.8, "test": 0.5}),
+        "data.splits.train: train, validation and test are shares that add up to 1; got 1.4",
+    ),
+    "a split there is none of": (
+        _with(data__input={"trian": "x"}),
+        "data.input.trian: expected a split, one of train, validation, test",
+    ),
     "no pattern for train": (_with(data__input={"test": "x"}), "data.input: expected a pattern for train"),
-    "propensities without a position": (_with(data__position=None, training__propensity={"power": 1.0}), "training.propensity: propensities are by position"),
-    "a propensity of 0": (_with(training__propensity=[1.0, 0.0]), "training.propensity: expected probabilities in (0, 1]"),
-    "a default that is not exported": (_with(serving__default="regress"), "serving.default: expected one of the signatures"),
+    "propensities without a position": (
+        _with(data__position=None, training__propensity={"power": 1.0}),
+        "training.propensity: propensities are by position",
+    ),
+    "a propensity of 0": (
+        _with(training__propensity=[1.0, 0.0]),
+        "training.propensity: expected probabilities in (0, 1]",
+    ),
+    "a default that is not exported": (
+        _with(serving__default="regress"),
+        "serving.default: expected one of the signatures",
+    ),
     "two stores": (_with(metadata__connection={}), "metadata.connection: expected sqlite or connection; got both"),
-    "side files without LETOR": (_with(data__group_sizes=".query"), "data.group_sizes: a side file of list sizes goes with format letor; got csv"),
-    "rows that name their list": (_with(data__group_from="record"), "data.group_from: only a format whose records are lists can name them; got format csv"),
-    "a cap by nothing": (_with(data__position=None, data__max_items=5), "data.keep: keeping by position needs data.position"),
+    "side files without LETOR": (
+        _with(data__group_sizes=".query"),
+        "data.group_sizes: a side file of list sizes goes with format letor; got csv",
+    ),
+    "rows that name their list": (
+        _with(data__group_from="record"),
+        "data.group_from: only a format whose records are lists can name them; got format csv",
+    ),
+    "a cap by nothing": (
+        _with(data__position=None, data__max_items=5),
+        "data.keep: keeping by position needs data.position",
+    ),
     "a name with a slash": (_with(name="a/b"), "name: expected letters, digits"),
     "no data": ({"name": "a", "items": {"f": {}}}, "data: missing; this key has no default"),
     "a list": ([], "expected a mapping with name, data and items; got list"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("raw", "message"), REFUSED.values(), ids=list(REFUSED))
@@ -99,7 +169,8 @@ def test_all_of_it():
     config = parse(FULL)
     assert [name for name in config.items if name.startswith("f")] == [f"f{i}" for i in range(1, 137)]
     assert config.items["image"].width == 128
-    assert config.features["brand"].is_category and not config.features["price"].is_category
+    assert config.features["brand"].is_category
+    assert not config.features["price"].is_category
 
 
 def test_relative_paths_are_the_files(tmp_path):
@@ -112,10 +183,10 @@ def test_relative_paths_are_the_files(tmp_path):
 
 def test_a_file_that_is_no_config(tmp_path):
     file = tmp_path / "ranking.yaml"
-    with pytest.raises(ConfigError, match="ranking.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"ranking\.yaml: cannot be read"):
         load(file)
     file.write_text("name: [")
-    with pytest.raises(ConfigError, match="ranking.yaml: not valid YAML"):
+    with pytest.raises(ConfigError, match=r"ranking\.yaml: not valid YAML"):
         load(file)
     file.write_text("name: a\nname: b\n")
     with pytest.raises(ConfigError, match="the key 'name' stands twice"):
@@ -127,7 +198,8 @@ def test_a_selection_holds_what_was_named_and_nothing_else():
     selected = config.select("items.*.transform", "training.seed")
     assert selected["items"]["price"] == {"transform": ["log1p", "z_score"]}
     assert selected["training"] == {"seed": 1}
-    assert "model" not in selected and "label" not in selected["data"]
+    assert "model" not in selected
+    assert "label" not in selected["data"]
     json.dumps(selected)
     again = from_selection(selected)
     assert again.items["price"].transform == ("log1p", "z_score")

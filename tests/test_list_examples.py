@@ -39,7 +39,9 @@ def _batch(sizes, rng):
 def _flat(batch):
     for columns in (batch.context, batch.items):
         for name, value in columns.items():
-            yield from [(name, value.values), (name, value.row_splits)] if isinstance(value, Tokens) else [(name, value)]
+            yield from (
+                [(name, value.values), (name, value.row_splits)] if isinstance(value, Tokens) else [(name, value)]
+            )
     yield "row_splits", batch.row_splits
 
 
