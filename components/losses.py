@@ -78,7 +78,7 @@ def pairwise_logistic(scores: Tensor, labels: Tensor, *, mask: Tensor, weights: 
     scores, labels, weights: float [list, item].  mask: bool, same shape; False is padding.
     A pair's weight is that of its better item.  Memory grows with items².  Returns a float scalar.
 
-    >>> round(float(pairwise_logistic([[0.0, 0.0]], [[1.0, 0.0]], mask=[[True, True]])), 4)  # log(2) / (1 list x 2 items)
+    >>> round(float(pairwise_logistic([[0.0, 0.0]], [[1.0, 0.0]], mask=[[True, True]])), 4)  # log(2) / 2 places
     0.3466
     """
     scores, labels, mask, weights = _clean(scores, labels, mask, weights)

@@ -1,0 +1,268 @@
+"""RankingTrainer: transformed list examples in, a Keras ranker and its learning curve out.
+
+Enters: transformed examples, the transform graph, anomalies, config.  Leaves: `Format-Keras/ranker.keras` and a
+ModelRun with `history.json` and TensorBoard logs.  The one idea: whole splits in memory as flat columns
+(`training_data`), lists in an order that depends on their group ids alone, so that equal inputs and an equal seed give
+bit-equal weights.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, Dict
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import ExampleAnomalies, Examples, Model, ModelRun, TransformGraph
+
+from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components import losses, metrics, scorers, training_data
+from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.errors import ConfigError, DataError, RankingError
+from tfx_ranking.components.list_examples import ListBatch
+
+READS = (
+    "data.on_anomaly",
+    "data.position",
+    "context.*.embedding",
+    "items.*.embedding",
+    "model",
+    "training",
+    "evaluation.gain",
+    "evaluation.no_relevant",
+    "evaluation.relevant_from",
+)
+
+
+@component
+def RankingTrainer(
+    transformed_examples: InputArtifact[Examples],
+    transform_graph: InputArtifact[TransformGraph],
+    config: Parameter[Dict[str, Any]],
+    model: OutputArtifact[Model],
+    model_run: OutputArtifact[ModelRun],
+    anomalies: InputArtifact[ExampleAnomalies] = None,
+    train_split: Parameter[str] = "train",
+    validation_split: Parameter[str] = "validation",
+    code_digest: Parameter[str] = "",
+):
+    """Trains a ranker on one split, stops it on another, and opens no third.
+
+    config: a selection of READS.  anomalies: of ExampleValidator; refused or warned about by `data.on_anomaly`.
+    code_digest: of the module behind a dotted `model.scorer`; nothing reads it, but a changed one trains again.
+    """
+    del code_digest
+    settings = ranking_config.from_selection(config)
+    if anomalies is not None:
+        training_data.check_anomalies(anomalies.uri, (train_split, validation_split), settings.data.on_anomaly)
+    layout = training_data.read_layout(transform_graph.uri)
+    train_data, train_files = training_data.read_split(transformed_examples.uri, train_split, layout)
+    validation_data, validation_files = training_data.read_split(transformed_examples.uri, validation_split, layout)
+    ranker, history = train(train_data, validation_data, settings, sizes=layout.sizes, logs=model_run.uri)
+
+    with tf.io.gfile.GFile(os.path.join(model_run.uri, "history.json"), "w") as file:
+        file.write(json.dumps(history, indent=1))
+    save(ranker, os.path.join(model.uri, "Format-Keras", "ranker.keras"))
+    opened = {train_split: train_files, validation_split: validation_files}
+    for artifact in (model, model_run):
+        artifact.set_string_custom_property("opened", json.dumps(opened))
+        artifact.set_string_custom_property("summary", history["summary"])
+        artifact.set_string_custom_property("metric", history["metric"])
+        artifact.set_float_custom_property("best_value", history["best_value"])
+        artifact.set_int_custom_property("best_epoch", history["best_epoch"])
+
+
+def train(
+    train_data: ListBatch,
+    validation_data: ListBatch,
+    config: RankingConfig,
+    sizes: Mapping[str, int] | None = None,
+    logs: str | None = None,
+) -> tuple[keras.Model, dict[str, Any]]:
+    """A trained ranker and the history of its training.
+
+    train_data, validation_data: NumPy columns as `training_data.read_split` gives them.  sizes: ids per category, by
+    input name; what is not there is counted in `train_data`.  logs: folder for TensorBoard.
+    The history is JSON-able: the metric with its convention, one entry an epoch, the best one, a summary.
+    Raises DataError for data that cannot be trained on, RankingError when the loss stops being a number.
+    """
+    settings = config.training
+    for name, data in {"training": train_data, "validation": validation_data}.items():
+        training_data.check(data, name)
+    # Everything random below (initial weights, dropout, shuffling) hangs on the seed alone.
+    keras.utils.set_random_seed(settings.seed)
+    tf.config.experimental.enable_op_determinism()
+    train_data, validation_data = training_data.in_hash_order(train_data), training_data.in_hash_order(validation_data)
+    weights = training_data.item_weights(train_data, settings.propensity)
+    if weights is not None:
+        train_data = train_data._replace(items={**train_data.items, "weight": weights})
+
+    ranker = scorers.build(training_data.inputs(train_data, config, sizes or {}), config.model)
+    fit = Fit(ranker, losses.LOSSES[config.model.loss])
+    fit.compile(optimizer=_optimizer(config), jit_compile=False)  # XLA would compile every batch's shape anew
+    lists = len(train_data.row_splits) - 1
+    watch = _Watch(fit, train_data, validation_data, config)
+    callbacks = [watch]
+    if logs is not None:
+        callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
+    indices = tf.data.Dataset.range(lists).shuffle(lists, settings.seed, reshuffle_each_iteration=True)
+    batches = training_data.batches(train_data, indices, settings.batch_lists)
+    fit.fit(batches, epochs=settings.epochs, callbacks=callbacks, verbose=0)
+    return ranker, watch.finish()
+
+
+def save(ranker: keras.Model, path: str) -> None:
+    """Writes `ranker.keras` and reads it back in safe mode, as the exporter will; ConfigError where that fails."""
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    ranker.save(path)
+    try:
+        keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        raise ConfigError(
+            f"model.scorer: the trained {type(ranker).__name__} cannot be loaded again ({error}). Register its class "
+            "with keras.saving.register_keras_serializable and create all weights in __init__ or build."
+        ) from error
+
+
+class Fit(keras.Model):
+    """The ranker as Keras' `fit` trains it: flat scores, padded only for the loss."""
+
+    def __init__(self, ranker: keras.Model, loss: Any):
+        super().__init__()
+        self.ranker = ranker
+        self.list_loss = loss
+        self.bad_lists = tf.Variable([], shape=[None], dtype=tf.int64, trainable=False)  # of the step that broke
+        self.built = True
+
+    def call(self, inputs, training=False):
+        return self.ranker(inputs, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        scores, mask = pad(y_pred, x["row_lengths"])
+        labels, _ = pad(y["label"], x["row_lengths"])
+        weights = pad(y["weight"], x["row_lengths"])[0] if "weight" in y else None
+        loss = self.list_loss(scores, labels, mask=mask, weights=weights)
+        for penalty in self.ranker.losses:
+            loss += penalty
+        broke = ~tf.math.is_finite(loss) & (tf.size(self.bad_lists) == 0)
+        tf.cond(broke, lambda: self.bad_lists.assign(y["lists"]), lambda: self.bad_lists.value())
+        return loss
+
+
+def pad(values: tf.Tensor, row_lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Flat [item] values as [list, longest], and the bool mask of the same shape."""
+    padded = tf.RaggedTensor.from_row_lengths(values, row_lengths, validate=False).to_tensor()
+    return padded, tf.sequence_mask(row_lengths, tf.shape(padded)[1])
+
+
+class _Watch(keras.callbacks.Callback):
+    """Measures the validation split after each epoch, keeps the best weights, stops on time or on a broken loss."""
+
+    def __init__(self, fit: Fit, train_data: ListBatch, validation_data: ListBatch, config: RankingConfig):
+        super().__init__()
+        self.fit, self.train_data, self.validation_data = fit, train_data, validation_data
+        self.settings = config.training
+        stopping = self.settings.early_stopping
+        self.metric = str(metrics.parse(stopping.metric if stopping else "ndcg@10"))
+        evaluation = config.evaluation
+        self.convention = metrics.Convention(
+            gain=evaluation.gain, no_relevant=evaluation.no_relevant, relevant_from=evaluation.relevant_from
+        )
+        self.items = int(train_data.row_splits[-1])
+        self.epochs: list[dict[str, Any]] = []
+        self.best: tuple[int, float, list[np.ndarray]] | None = None
+        self.scorer = tf.function(lambda inputs: fit.ranker(inputs, training=False), reduce_retracing=True)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if len(self.fit.bad_lists.numpy()):
+            raise RankingError(self._explain(batch))
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.perf_counter() - self.began
+        value = self._validate()
+        if logs is not None:
+            logs[self.metric] = value
+        entry = {"epoch": epoch + 1, "loss": float(logs["loss"]), self.metric: value}
+        self.epochs.append({**entry, "seconds": seconds, "items_per_second": self.items / seconds})
+        if self.best is None or value > self.best[1] or self.settings.early_stopping is None:
+            self.best = (epoch + 1, value, self.fit.ranker.get_weights())
+        elif epoch + 1 - self.best[0] >= self.settings.early_stopping.patience:
+            self.fit.stop_training = True
+
+    def finish(self) -> dict[str, Any]:
+        """The best weights in place, and the history."""
+        epoch, value, weights = self.best
+        self.fit.ranker.set_weights(weights)
+        rates = [each["items_per_second"] for each in self.epochs]
+        rate = float(np.median(rates[1:] or rates))  # the first epoch holds the tracing
+        return {
+            "metric": metrics.describe(self.metric, self.convention),
+            "convention": str(self.convention),
+            "best_epoch": epoch,
+            "best_value": value,
+            "summary": f"{self.metric} {value:.4f} (epoch {epoch} of {len(self.epochs)}), {rate:,.0f} items/s",
+            "items_per_second": rate,
+            "train": _sizes(self.train_data),
+            "validation": _sizes(self.validation_data),
+            "seed": self.settings.seed,
+            "epochs": self.epochs,
+        }
+
+    def _validate(self) -> float:
+        data = self.validation_data
+        indices = tf.data.Dataset.range(len(data.row_splits) - 1)
+        batches = training_data.batches(data, indices, self.settings.batch_lists)
+        scores = np.concatenate([self.scorer(inputs).numpy() for inputs, _ in batches])
+        if not np.isfinite(scores).all():
+            item = int(np.flatnonzero(~np.isfinite(scores))[0])
+            group = training_data.group_of(data, item)
+            raise RankingError(
+                f"the score of an item of validation list {group!r} is {scores[item]}, after a finite loss."
+            )
+        values = metrics.per_list([self.metric], scores, data.items["label"], data.row_splits, self.convention)
+        value = metrics.mean(values[self.metric])
+        if np.isnan(value):
+            raise DataError(
+                "the validation split has no list with a relevant item, so nothing can choose the best epoch: give it "
+                "more lists (data.splits.validation), or see evaluation.relevant_from."
+            )
+        return value
+
+    def _explain(self, step: int) -> str:
+        lists = self.fit.bad_lists.numpy()
+        name, value, group = training_data.largest(self.train_data, lists)
+        groups = [_text(self.train_data.context["group_id"][i]) for i in lists]
+        shown = ", ".join(groups[:10]) + (f" and {len(groups) - 10} more" if len(groups) > 10 else "")
+        return (
+            f"the loss is no finite number at step {step + 1} of epoch {len(self.epochs) + 1}. "
+            f"The batch's lists: {shown}. "
+            f"The feature with the largest magnitude there is {name} = {value:g} (list {_text(group)}). "
+            "Scale or clip it (items.<name>.transform), or lower training.learning_rate."
+        )
+
+
+def _sizes(data: ListBatch) -> dict[str, int]:
+    return {"lists": len(data.row_splits) - 1, "items": int(data.row_splits[-1])}
+
+
+def _text(group: Any) -> str:
+    return repr(group.decode("utf-8", "replace") if isinstance(group, bytes) else str(group))
+
+
+def _optimizer(config: RankingConfig) -> keras.optimizers.Optimizer:
+    settings = config.training
+    try:
+        kind = type(keras.optimizers.get(settings.optimizer))
+    except ValueError:
+        known = sorted(name.lower() for name in dir(keras.optimizers) if name[0].isupper() and name != "Optimizer")
+        raise ConfigError(
+            f"training.optimizer: expected one of {', '.join(known)}; got {settings.optimizer!r}."
+        ) from None
+    return kind(learning_rate=settings.learning_rate, global_clipnorm=settings.clip_norm)

@@ -1,0 +1,205 @@
+"""The trainer on NumPy data: what it learns, that it repeats itself, what it refuses."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components import metrics, scorers, trainer, training_data
+from tfx_ranking.components.config import PowerPropensity
+from tfx_ranking.components.errors import ConfigError, DataError, RankingError
+from tfx_ranking.components.list_examples import ListBatch, Tokens
+
+BRAND_LIFT = np.array([0.0, 2.0, -2.0, 1.0])
+
+
+def lists_of(count, seed, width=3):
+    """Lists whose relevance is a linear function of two numbers, a brand, a token and the query's wish."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, 12, count)
+    splits = np.append(0, np.cumsum(lengths))
+    total = splits[-1]
+    numeric = rng.normal(size=(total, width)).astype(np.float32)
+    brand = rng.integers(0, 4, total)
+    token_counts = rng.integers(0, 3, total)
+    tokens = Tokens(rng.integers(0, 5, token_counts.sum()), np.append(0, np.cumsum(token_counts)))
+    wish = rng.integers(0, 2, count)
+    worth = numeric[:, 0] * np.where(np.repeat(wish, lengths) == 1, 1, -1) + BRAND_LIFT[brand]
+    return ListBatch(
+        {
+            "group_id": np.array([b"q%d-%d" % (seed, i) for i in range(count)], object),
+            "context/wish": wish,
+            "context/numeric": wish[:, None].astype(np.float32),
+        },
+        {
+            "items/numeric": numeric,
+            "items/brand": brand,
+            "items/tags": tokens,
+            "label": (worth > 1).astype(np.float32) + (worth > 2),
+            "position": np.arange(total) - np.repeat(splits[:-1], lengths) + 1,
+        },
+        splits,
+    )
+
+
+def config_of(**sections):
+    raw = {
+        "name": "t",
+        "data": {"input": "x", "format": "csv", "position": "rank"},
+        "items": {"brand": {"dtype": "string", "vocabulary": {}, "embedding": 3}},
+    }
+    model = {"hidden": [16, 8], **sections.pop("model", {})}
+    training = {"epochs": 3, "batch_lists": 16, "learning_rate": 0.01, **sections.pop("training", {})}
+    return ranking_config.parse({**raw, "model": model, "training": training, **sections})
+
+
+def scores_of(ranker, data):
+    ((inputs, _),) = training_data.batches(data, tf.data.Dataset.range(len(data.row_splits) - 1), 10**6)
+    return ranker(inputs).numpy()
+
+
+@pytest.mark.parametrize("scorer", scorers.SCORERS)
+def test_learns_what_is_there_to_learn(scorer):
+    data, validation = lists_of(200, 1), lists_of(60, 2)
+    ranker, history = trainer.train(data, validation, config_of(model={"scorer": scorer}, training={"epochs": 12}))
+    values = metrics.per_list(
+        ["ndcg@10"], scores_of(ranker, validation), validation.items["label"], validation.row_splits
+    )
+    # The weights in the ranker are those of the best epoch.
+    assert metrics.mean(values["ndcg@10"]) == pytest.approx(history["best_value"])
+    assert history["best_value"] == max(each["ndcg@10"] for each in history["epochs"])
+    assert history["best_value"] > {"linear": 0.75, "dnn": 0.85}[scorer]
+    assert history["metric"] == "ndcg@10(gain=exponential, no_relevant=drop, ties=averaged)"
+    json.dumps(history)
+
+
+@pytest.mark.parametrize(
+    "loss", ["softmax", "approx_ndcg", "pairwise_logistic", "sigmoid_cross_entropy", "mean_squared"]
+)
+def test_every_loss_trains(loss):
+    model = {"loss": loss, "normalisation": "batch", "dropout": 0.1}
+    _, history = trainer.train(lists_of(60, 1), lists_of(20, 2), config_of(model=model))
+    assert history["epochs"][-1]["loss"] < history["epochs"][0]["loss"]
+
+
+def test_equal_data_and_seed_give_bit_equal_weights():
+    data, validation = lists_of(50, 1), lists_of(20, 2)
+    config = config_of(model={"dropout": 0.2, "normalisation": "layer"})
+    shuffled = training_data.take(data, np.random.default_rng(0).permutation(50))  # written in another order
+
+    def weights(data, config):
+        return trainer.train(data, validation, config)[0].get_weights()
+
+    first = weights(data, config)
+    for again in (weights(data, config), weights(shuffled, config)):
+        for a, b in zip(first, again, strict=True):
+            np.testing.assert_array_equal(a, b)
+    other = weights(data, dataclasses.replace(config, training=dataclasses.replace(config.training, seed=2)))
+    assert not np.array_equal(first[-2], other[-2])
+
+
+def test_early_stopping_counts_epochs_without_a_rise():
+    stopping = {"metric": "mrr", "patience": 2}
+    config = config_of(training={"epochs": 50, "learning_rate": 1e-9, "early_stopping": stopping})
+    _, history = trainer.train(lists_of(30, 1), lists_of(20, 2), config)
+    assert len(history["epochs"]) == history["best_epoch"] + 2
+
+
+def test_no_early_stopping_keeps_the_last_weights():
+    config = config_of(training={"epochs": 4, "early_stopping": None})
+    _, history = trainer.train(lists_of(30, 1), lists_of(20, 2), config)
+    assert history["best_epoch"] == 4
+
+
+def test_every_list_once_an_epoch():
+    data = lists_of(37, 1)
+    indices = tf.data.Dataset.range(37).shuffle(37, 1, reshuffle_each_iteration=True)
+    batches = training_data.batches(data, indices, 8)
+    assert batches.cardinality() == 5  # known, or Keras would run an extra step
+    orders = [np.concatenate([targets["lists"].numpy() for _, targets in batches]) for _ in range(2)]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(37))
+    assert not np.array_equal(*orders)
+
+
+def test_a_batch_holds_what_its_lists_hold():
+    data = lists_of(20, 1)
+    inputs, targets = next(iter(training_data.batches(data, tf.data.Dataset.from_tensor_slices(np.array([7, 3])), 2)))
+    expected = training_data.take(data, np.array([7, 3]))
+    np.testing.assert_array_equal(inputs["items/numeric"], expected.items["items/numeric"])
+    np.testing.assert_array_equal(inputs["items/tags"], expected.items["items/tags"].values)
+    np.testing.assert_array_equal(inputs["items/tags/row_lengths"], np.diff(expected.items["items/tags"].row_splits))
+    np.testing.assert_array_equal(inputs["row_lengths"], np.diff(expected.row_splits))
+    np.testing.assert_array_equal(inputs["context/wish"], data.context["context/wish"][[7, 3]])
+    np.testing.assert_array_equal(targets["label"], expected.items["label"])
+
+
+def test_a_loss_that_breaks_names_step_lists_and_feature():
+    data = lists_of(20, 1)
+    data.items["items/numeric"][data.row_splits[4], 2] = np.float32(3e38)
+    with pytest.raises(RankingError) as caught:
+        trainer.train(data, lists_of(20, 2), config_of(model={"loss": "mean_squared"}, training={"batch_lists": 2}))
+    message = str(caught.value)
+    assert "the loss is no finite number at step" in message
+    assert "'q1-4'" in message
+    assert "items/numeric[2] = 3e+38 (list 'q1-4')" in message
+
+
+def test_weights_by_propensity():
+    data = ListBatch(
+        {"group_id": np.array([b"q"])},
+        {"label": np.array([1.0, 0, 1, 1]), "position": np.array([1, 2, 2, 9]), "weight": np.float32([1, 1, 3, 1])},
+        np.array([0, 4]),
+    )
+    # 1 / p(position) on clicked items, times their weight; p(k) = 1 / k, or the list's last one behind its end.
+    np.testing.assert_allclose(training_data.item_weights(data, PowerPropensity(power=1.0)), [1, 1, 2 * 3, 9])
+    np.testing.assert_allclose(training_data.item_weights(data, (1.0, 0.5, 0.1)), [1, 1, 2 * 3, 10])
+    np.testing.assert_allclose(training_data.item_weights(data, None), [1, 1, 3, 1])
+    data.items["position"][3] = 0
+    with pytest.raises(DataError, match="list b'q': a clicked item has position 0; positions count from 1"):
+        training_data.item_weights(data, (1.0,))
+
+
+def test_propensities_change_the_training():
+    data, validation = lists_of(40, 1), lists_of(20, 2)
+    plain = trainer.train(data, validation, config_of())[0].get_weights()
+    weighted = trainer.train(data, validation, config_of(training={"propensity": {"power": 1.0}}))[0].get_weights()
+    assert not np.array_equal(plain[-2], weighted[-2])
+
+
+def test_lists_of_one_group_id_are_ordered_by_content():
+    data = lists_of(12, 1)
+    data.context["group_id"][:] = b"same"
+    shuffled = training_data.take(data, np.random.default_rng(1).permutation(12))
+    np.testing.assert_array_equal(
+        training_data.in_hash_order(data).items["label"], training_data.in_hash_order(shuffled).items["label"]
+    )
+
+
+def test_refused_data_and_config():
+    data, validation = lists_of(10, 1), lists_of(10, 2)
+    empty = training_data.take(data, np.array([], np.int64))
+    with pytest.raises(DataError, match="the validation split is empty"):
+        trainer.train(data, empty, config_of())
+    none_relevant = validation._replace(items={**validation.items, "label": validation.items["label"] * 0})
+    with pytest.raises(DataError, match="validation split has no list with a relevant item"):
+        trainer.train(data, none_relevant, config_of())
+    with pytest.raises(ConfigError, match=r"training\.optimizer: expected one of .*adam.*; got 'adamm'"):
+        trainer.train(data, validation, config_of(training={"optimizer": "adamm"}))
+    with pytest.raises(ConfigError, match=r"model\.scorer: expected one of linear, dnn"):
+        trainer.train(data, validation, config_of(model={"scorer": "dnnn"}))
+    with pytest.raises(ConfigError, match=r"model\.scorer: 'no_such\.module' cannot be imported"):
+        trainer.train(data, validation, config_of(model={"scorer": "no_such.module"}))
+
+
+def test_a_saved_ranker_scores_the_same(tmp_path):
+    data, validation = lists_of(30, 1), lists_of(20, 2)
+    ranker, _ = trainer.train(data, validation, config_of(model={"normalisation": "batch"}))
+    path = str(tmp_path / "Format-Keras" / "ranker.keras")
+    trainer.save(ranker, path)
+    loaded = keras.saving.load_model(path)  # safe mode
+    np.testing.assert_array_equal(scores_of(ranker, validation), scores_of(loaded, validation))
