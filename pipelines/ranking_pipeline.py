@@ -57,7 +57,7 @@ def ranking_pipeline(config: RankingConfig, root: pathlib.Path, beam_args: Seque
         transform_graph=transform.outputs["transform_graph"],
         anomalies=anomalies.outputs["anomalies"],
         config=config.select(*trainer.READS),
-        code=_code(config.model.scorer if "." in config.model.scorer else None),
+        code_digest=_code(config.model.scorer if "." in config.model.scorer else None),
     )
     exported = signature_exporter.SignatureExporter(
         trained_model=ranker.outputs["model"],

@@ -86,8 +86,20 @@ def write_csv(simulation: Simulation, folder: pathlib.Path) -> list[pathlib.Path
     files = []
     for day, table in simulate_days(simulation):
         files.append(folder / f"{day}.csv")
-        pyarrow.csv.write_csv(table, str(files[-1]))
+        unfinished = folder / f".{day}.csv.unfinished"  # no pattern *.csv sees half a day
+        pyarrow.csv.write_csv(table, str(unfinished))
+        unfinished.replace(files[-1])
     return files
+
+
+def days(simulation: Simulation) -> list[str]:
+    """The dates of a log, which are its files' names.
+
+    >>> days(Simulation(days=2, first_day="2026-12-31"))
+    ['2026-12-31', '2027-01-01']
+    """
+    first = datetime.date.fromisoformat(simulation.first_day)
+    return [(first + datetime.timedelta(days=i)).isoformat() for i in range(simulation.days)]
 
 
 def simulate(simulation: Simulation) -> pa.Table:
@@ -108,12 +120,9 @@ def simulate_days(simulation: Simulation) -> Iterator[tuple[str, pa.Table]]:
     """(date, that day's log), day after day; every day has its own random stream."""
     catalogue_seed, *day_seeds = np.random.SeedSequence(simulation.seed).spawn(1 + simulation.days)
     catalogue = _catalogue(simulation, np.random.default_rng(catalogue_seed))
-    first = datetime.date.fromisoformat(simulation.first_day)
     bounds = np.linspace(0, simulation.queries, simulation.days + 1).astype(int)
-    for i, seed in enumerate(day_seeds):
-        day = first + datetime.timedelta(days=i)
-        rng = np.random.default_rng(seed)
-        yield day.isoformat(), _one_day(simulation, catalogue, rng, day, bounds[i], bounds[i + 1])
+    for i, (day, seed) in enumerate(zip(days(simulation), day_seeds)):
+        yield day, _one_day(simulation, catalogue, np.random.default_rng(seed), day, bounds[i], bounds[i + 1])
 
 
 def examination(position: Array, power: float) -> Array:
@@ -180,7 +189,7 @@ def _catalogue(simulation: Simulation, rng: np.random.Generator) -> _Catalogue:
 
 
 def _one_day(
-    simulation: Simulation, catalogue: _Catalogue, rng: np.random.Generator, day: datetime.date, first: int, last: int
+    simulation: Simulation, catalogue: _Catalogue, rng: np.random.Generator, day: str, first: int, last: int
 ) -> pa.Table:
     n = last - first
     noun = rng.integers(len(NOUNS) * 5, size=n)
@@ -215,7 +224,7 @@ def _one_day(
 
     words = np.array([*TRAITS, ""])[trait], np.array([*BRANDS, ""])[brand], np.array(list(WISHES))[wish]
     nouns = np.array([name for names in NOUNS.values() for name in names])
-    midnight = np.datetime64(day.isoformat())
+    midnight = np.datetime64(day)
     times = np.char.add(np.datetime_as_string(midnight + second.astype("timedelta64[s]")), "Z")
     context = {
         "query_id": pa.array([f"q{i:07d}" for i in range(first, last)], pa.string()),
