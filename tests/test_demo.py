@@ -1,0 +1,136 @@
+"""The demo: what it prepares, how it asks the simulator for the truth, and, slow, the whole of it."""
+
+import csv
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from tfx_ranking.components import config
+from tfx_ranking.components.errors import RankingError
+from tfx_ranking.pipelines import demo, search_logs
+
+SMALL = search_logs.Simulation(queries=40, days=2, products=100)
+
+
+def test_prepare_writes_the_config_and_the_logs(tmp_path):
+    path = demo.prepare(tmp_path, SMALL)
+    assert path == tmp_path / "ranking.yaml"
+    assert sorted(file.name for file in (tmp_path / "logs").iterdir()) == ["2026-11-01.csv", "2026-11-02.csv"]
+    read = config.load(path)
+    assert read.name == "shop-search"
+    assert read.push is not None
+    assert read.push.base == str(tmp_path / "serving" / "shop-search")
+
+
+def test_the_truth_and_the_position_are_no_inputs(tmp_path):
+    read = config.load(demo.prepare(tmp_path, SMALL))
+    shown = set(search_logs.simulate(SMALL).column_names)
+    assert set(read.features) <= shown
+    assert not set(read.features) & {"relevance", "clicked", "position", "query_id", "sku", "time"}
+    assert read.data.label == "clicked"
+    assert read.training.propensity == config.PowerPropensity(power=demo.SIMULATION.power)
+
+
+def test_prepare_leaves_what_is_there(tmp_path):
+    path = demo.prepare(tmp_path, SMALL)
+    path.write_text(path.read_text().replace("epochs: 6", "epochs: 2"))
+    log, other = tmp_path / "logs" / "2026-11-01.csv", tmp_path / "logs" / "2026-11-02.csv"
+    before, whole = log.stat().st_mtime_ns, other.read_bytes()
+    demo.prepare(tmp_path, SMALL)
+    assert log.stat().st_mtime_ns == before
+    other.unlink()  # as a run killed while it wrote them
+    demo.prepare(tmp_path, SMALL)
+    assert other.read_bytes() == whole
+    assert config.load(path).training.epochs == 2
+
+
+def test_true_relevance_is_found_by_query_and_sku(tmp_path):
+    demo.prepare(tmp_path, SMALL)
+    with (tmp_path / "logs" / "2026-11-02.csv").open() as file:
+        rows = list(csv.DictReader(file))[:5]
+    queries, skus = (np.array([row[name].encode() for row in rows], object) for name in ("query_id", "sku"))
+    grades = demo.true_relevance(tmp_path / "logs", queries, skus)
+    assert grades.tolist() == [float(row["relevance"]) for row in rows]
+    with pytest.raises(RankingError, match="no row shows nothing for query q"):
+        demo.true_relevance(tmp_path / "logs", queries[:1], np.array([b"nothing"], object))
+
+
+def test_comparing_before_a_run_says_what_to_run(tmp_path):
+    demo.prepare(tmp_path, SMALL)
+    with pytest.raises(RankingError, match="no run has exported a model yet; run `tfx-ranking demo"):
+        demo.compare(tmp_path)
+
+
+def run_demo(root: pathlib.Path) -> str:
+    command = [shutil.which("tfx-ranking", path=str(pathlib.Path(sys.executable).parent)), "demo", "--root", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_whole_demo(tmp_path):
+    root = tmp_path / "demo"
+    printed = run_demo(root)
+    versions = list((root / "serving" / "shop-search").iterdir())
+    assert len(versions) == 1
+    assert (versions[0] / "saved_model.pb").is_file()
+    assert (root / "metadata.sqlite").is_file()
+
+    comparison = demo.compare(root)
+    assert demo.render(comparison) in printed  # equal trainings give equal figures
+    logged, plain, corrected = comparison.orders
+    # The effect that the propensities are there for: no figure, but the order of the three and that it is no accident.
+    assert corrected.by_relevance > plain.by_relevance > logged.by_relevance
+    assert comparison.gain > 2 * comparison.half_width
+    # By the clicks it is the other way round, as the summary says.
+    assert logged.by_clicks > corrected.by_clicks
+
+    # The logged order's figures once more, from the log files of the test split's queries with scikit-learn.
+    queries = queries_of_the_test_split(root)
+    rows: dict[str, list[dict[str, str]]] = {query: [] for query in queries}
+    for file in sorted((root / "logs").glob("*.csv")):
+        with file.open() as opened:
+            for row in csv.DictReader(opened):
+                if row["query_id"] in rows:
+                    rows[row["query_id"]].append(row)
+    assert comparison.lists == len(queries)
+    for column, figure in (("relevance", logged.by_relevance), ("clicked", logged.by_clicks)):
+        values = []
+        for shown in rows.values():
+            gains = [2.0 ** int(row[column]) - 1 for row in shown]
+            scores = [-float(row["position"]) for row in shown]
+            if any(gains):
+                values.append(sklearn.metrics.ndcg_score([gains], [scores], k=10))
+        assert figure == pytest.approx(np.mean(values), abs=1e-9)
+
+    again = run_demo(root)
+    assert len(list((root / "serving" / "shop-search").iterdir())) == 1
+    assert demo.render(comparison) in again
+
+
+def queries_of_the_test_split(root: pathlib.Path) -> list[str]:
+    from tfx_ranking.components import list_examples
+
+    read = config.load(root / "ranking.yaml")
+    folder = demo.newest_export(read, root)["examples"]
+    records = list(list_examples.read_records(list_examples.split_files(folder, "test")))
+    table = list_examples.columns(read)
+    batch = list_examples.decode(records, {name: table[name] for name in ("query_id", "sku")})
+    return [query.decode() for query in batch.context["query_id"]]
+
+
+def test_a_comparison_can_be_rendered_from_its_fields():
+    orders = tuple(demo.Order(name, 0.5, 0.25) for name in ("a", "b", "c"))
+    comparison = demo.Comparison(orders, "ndcg@10(…)", lists=1200, gain=-0.01, half_width=0.02)
+    text = demo.render(comparison)
+    assert "On the 1,200 lists" in text
+    assert "-0.0100 ± 0.0200" in text
+    assert dataclasses.asdict(comparison)["orders"][0] == {"name": "a", "by_relevance": 0.5, "by_clicks": 0.25}
