@@ -423,12 +423,14 @@ class RankingConfig:
         return {**self.context, **self.items}
 
     def select(self, *keys: str) -> dict[str, Any]:
-        """Only the named parts, JSON-able, for a component that depends on no others.
+        """Only the named parts, for a component that depends on no others: section to its JSON.
 
         keys: paths with `*` for any name, e.g. "items.*.transform"; a section's name stands for all of it.
         Keys without a default are always there.  `from_selection` gives the config back, unnamed keys at their default.
         """
-        return _pick(self, keys, ()) or {}
+        # Text, since TFX (1.16, 1.21) takes a dict as a parameter only where all values have one type and none is None.
+        picked: dict[str, Any] = _pick(self, keys, ()) or {}
+        return {name: part if isinstance(part, str) else json.dumps(part) for name, part in picked.items()}
 
 
 def load(path: str | pathlib.Path) -> RankingConfig:
@@ -465,7 +467,8 @@ def from_selection(selection: dict[str, Any]) -> RankingConfig:
     """The config of what `RankingConfig.select` chose; keys that were left out have their defaults."""
     token = _cut.set(True)
     try:
-        return parse(selection)
+        is_json = {name: name != "name" and isinstance(part, str) for name, part in selection.items()}
+        return parse({name: json.loads(part) if is_json[name] else part for name, part in selection.items()})
     finally:
         _cut.reset(token)
 

@@ -4,7 +4,7 @@ Enters: a table with one row a list (`columns`).  Leaves: JSON-able values.  The
 they are added up, so the order in which lists were measured changes no digit.
 
 >>> from tfx_ranking.components.config import Bless
->>> judge("ndcg@10", 0.7412, 0.7398, Bless(metric="ndcg@10")).summary
+>>> judge(0.7412, 0.7398, Bless(metric="ndcg@10")).summary
 'ndcg@10 0.7412 (live 0.7398, +0.0014): blessed'
 """
 
@@ -63,7 +63,9 @@ def in_order(table: pa.Table) -> pa.Table:
     return table.sort_by([(name, "ascending") for name in table.column_names]).combine_chunks()
 
 
-def summarise(table: pa.Table, evaluation: Evaluation, about: Mapping[str, Any], no_baseline: str = "") -> dict[str, Any]:
+def summarise(
+    table: pa.Table, evaluation: Evaluation, about: Mapping[str, Any], no_baseline: str = ""
+) -> dict[str, Any]:
     """The report: every figure with its convention, overall and per slice, the baseline's over the same lists.
 
     table: as `columns` says, in any order.  about: what else the report's reader needs, e.g. the models' digests.
@@ -82,9 +84,7 @@ def summarise(table: pa.Table, evaluation: Evaluation, about: Mapping[str, Any],
         }
     overall = _figures(table, evaluation, not no_baseline)
     decisive = overall["metrics"][evaluation.bless.metric]
-    verdict = judge(
-        evaluation.bless.metric, decisive["value"], decisive.get("baseline"), evaluation.bless, broken["model"], no_baseline
-    )
+    verdict = judge(decisive["value"], decisive.get("baseline"), evaluation.bless, broken["model"], no_baseline)
     if not no_baseline and len(set(about.get("digests", {}).values())) == 1:
         verdict = verdict._replace(reason=f"{verdict.reason} (it is the same model, byte by byte)")
     return {
@@ -99,7 +99,6 @@ def summarise(table: pa.Table, evaluation: Evaluation, about: Mapping[str, Any],
 
 
 def judge(
-    metric: str,
     value: float | None,
     baseline: float | None,
     bless: Bless,
@@ -111,15 +110,18 @@ def judge(
     An improvement of exactly `min_improvement` and a value of exactly `min_value` pass, to within TOLERANCE.  Without a
     baseline (None) only `min_value` counts.  broken: where the model's scores are no numbers, "" for nowhere.
     """
+    metric = bless.metric
     if broken:
         return Verdict(False, f"its scores are not numbers in {broken}", f"scores not finite in {broken}: not blessed")
     if value is None:
         return Verdict(False, f"no list of the split has a value of {metric}", f"no list with {metric}: not blessed")
     change = None if baseline is None else value - baseline
-    figures = f"{metric} {value:.4f} ({no_baseline})" if change is None else f"{metric} {value:.4f} (live {baseline:.4f}, {change:+.4f})"
+    compared = no_baseline if change is None else f"live {baseline:.4f}, {change:+.4f}"
+    figures = f"{metric} {value:.4f} ({compared})"
     failed = []
     if change is not None and not change >= bless.min_improvement - TOLERANCE:
-        failed.append(f"its {metric} of {value:.6f} is {change:+.6f} from the live model's, expected at least {bless.min_improvement:+g}")
+        expected = f"expected at least {bless.min_improvement:+g}"
+        failed.append(f"its {metric} of {value:.6f} is {change:+.6f} from the live model's, {expected}")
     if bless.min_value is not None and not value >= bless.min_value - TOLERANCE:
         failed.append(f"its {metric} of {value:.6f} is below min_value {bless.min_value:g}")
     if failed:

@@ -51,7 +51,9 @@ def RankingEvaluator(
     read = ranking_config.from_selection(config)
     for i, name in enumerate(read.evaluation.slices):
         if read.context[name].shape:
-            raise ConfigError(f"evaluation.slices[{i}]: {name!r} is a vector; slice by a feature with one value a list.")
+            raise ConfigError(
+                f"evaluation.slices[{i}]: expected a feature with one value a list; {name!r} is a vector."
+            )
     models = {"model": f"{model.uri}/Format-Serving"}
     no_baseline = why_no_baseline(baseline_model.uri if baseline_model else "")
     if not no_baseline:
@@ -59,7 +61,7 @@ def RankingEvaluator(
     files = list_examples.split_files(examples.uri, split)
     table = measure(beam_pipeline, files, models, config, f"{evaluation.uri}/shards")
     if not table.num_rows:
-        raise DataError(f"{examples.uri}: split {split!r} has no list; give it a share in data.splits or choose another split.")
+        raise DataError(f"{examples.uri}: split {split!r} has no list; give it a share in data.splits or name another.")
     about = {"split": split, "digests": {name: serving_versions.digest(path) for name, path in models.items()}}
     report = evaluation_report.summarise(table, read.evaluation, about, no_baseline)
 
@@ -115,7 +117,7 @@ def score_lists(signature: Any, serialized: List[bytes], row_splits: np.ndarray)
     expected = np.diff(row_splits)
     if not np.array_equal(sizes, expected):
         bad = int(np.flatnonzero(sizes != expected)[0])
-        raise DataError(f"list {bad} of the batch: the model scored {sizes[bad]} items, the list has {expected[bad]} labels.")
+        raise DataError(f"list {bad} of the batch: the model scored {sizes[bad]} items, labels are {expected[bad]}.")
     return scores[np.arange(scores.shape[1]) < sizes[:, None]]
 
 
@@ -140,6 +142,8 @@ def signature_names(directory: str) -> List[str]:
 class _Models(dict):
     """Name to signature; a class of its own, since Beam shares by weak reference."""
 
+    loaded: Any  # the SavedModels: a signature does not keep its model's variables alive
+
 
 class _Measure(beam.DoFn):
     """Batches of serialized lists → tables of metrics.  The models are loaded once a worker process."""
@@ -150,8 +154,8 @@ class _Measure(beam.DoFn):
     def setup(self) -> None:
         config = ranking_config.from_selection(self._selection)
         self._evaluation, self._data = config.evaluation, config.data
-        table = list_examples.columns(config)
-        self._columns = {name: table[name] for name in (config.data.group_id, config.data.label, *config.evaluation.slices)}
+        read = (config.data.group_id, config.data.label, *config.evaluation.slices)
+        self._columns = {name: column for name, column in list_examples.columns(config).items() if name in read}
         self._models = self._shared.acquire(self._load)
 
     def _load(self) -> _Models:
@@ -159,7 +163,7 @@ class _Measure(beam.DoFn):
 
         loaded = {name: tf.saved_model.load(path) for name, path in self._directories.items()}
         models = _Models({name: model.signatures[SIGNATURE] for name, model in loaded.items()})
-        models.loaded = loaded  # a signature does not keep its model's variables alive
+        models.loaded = loaded
         return models
 
     def process(self, serialized: List[bytes]) -> Iterator[pa.Table]:
@@ -168,12 +172,13 @@ class _Measure(beam.DoFn):
         groups = [_text(value) for value in batch.context[self._data.group_id]]
         if np.isnan(labels).any():
             at = int(np.searchsorted(batch.row_splits, np.flatnonzero(np.isnan(labels))[0], side="right")) - 1
-            raise DataError(f"list {groups[at]!r}: an item has no label; evaluation needs one for every item of the split.")
+            raise DataError(f"list {groups[at]!r}: an item has no label; every item of the split needs one.")
         rows: Dict[str, Any] = {"group_id": groups, "items": np.diff(batch.row_splits)}
         rows |= {f"slice.{name}": _slice_values(batch.context[name], len(groups)) for name in self._evaluation.slices}
         for model, signature in self._models.items():
             scores = score_lists(signature, serialized, batch.row_splits)
-            rows |= {f"{model}.{name}": values for name, values in self._values(scores, labels, batch.row_splits).items()}
+            measured = self._values(scores, labels, batch.row_splits)
+            rows |= {f"{model}.{name}": values for name, values in measured.items()}
         types = evaluation_report.columns(self._evaluation, list(self._models))
         yield pa.table({name: pa.array(rows[name], kind) for name, kind in types.items()})
 

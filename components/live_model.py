@@ -15,8 +15,6 @@ from tfx.types.standard_artifacts import Model
 from tfx_ranking.components import serving_versions
 from tfx_ranking.components.errors import RankingError
 
-READS = ("push",)
-
 
 @component
 def LiveModel(destination: Parameter[Dict[str, Any]], model: OutputArtifact[Model]):
@@ -30,7 +28,8 @@ def LiveModel(destination: Parameter[Dict[str, Any]], model: OutputArtifact[Mode
     model.set_int_custom_property("live", int(bool(copied["version"])))
     model.set_string_custom_property("version", copied["version"])
     model.set_string_custom_property("digest", copied["digest"])
-    model.set_string_custom_property("summary", f"version {copied['version']}" if copied["version"] else "nothing serves")
+    summary = f"version {copied['version']}" if copied["version"] else "nothing serves"
+    model.set_string_custom_property("summary", summary)
 
 
 def copy_live(destination: Dict[str, Any], to: pathlib.Path) -> Dict[str, Any]:
@@ -42,8 +41,9 @@ def copy_live(destination: Dict[str, Any], to: pathlib.Path) -> Dict[str, Any]:
     expected = destination if "digest" in destination else serving_versions.state(base)
     found = serving_versions.live_version(base)
     if str(found or "") != str(expected["version"]):
+        before, now = expected["version"] or "none", found or "none"
         raise RankingError(
-            f"{base}: version {expected['version'] or 'none'} was live when this run began, now it is {found or 'none'}. "
+            f"{base}: version {before} was live when this run began, now it is {now}. "
             "Somebody else pushes there or removed it; run the same command again."
         )
     if not found:
@@ -54,7 +54,7 @@ def copy_live(destination: Dict[str, Any], to: pathlib.Path) -> Dict[str, Any]:
     copied = serving_versions.digest(to)
     if copied != expected["digest"]:
         raise RankingError(
-            f"{source}: the files have changed since this run began (digest {expected['digest'][:12]}, now {copied[:12]}). "
+            f"{source}: files have changed since this run began (digest {expected['digest'][:12]}, now {copied[:12]}). "
             "A version is never edited in place; run the same command again to take it as it is."
         )
     return {"base": base, "version": str(found), "digest": copied}

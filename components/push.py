@@ -134,7 +134,7 @@ def _only_push(base: pathlib.Path) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             owner = lock.read().strip() or "another process"
-            raise PushError(f"{base}: {owner} is pushing there now; nothing was pushed, try again when it is done.") from None
+            raise PushError(f"{base}: {owner} is pushing there now. Nothing was pushed; try again later.") from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {os.uname().nodename}")
         lock.flush()

@@ -44,7 +44,8 @@ def RankingPusher(
         pushed_model.set_string_custom_property("summary", f"not pushed, {kept}: {refused}")
         return
     pushed = pushing.push(source, destination["base"], policy.version if policy else "unix_time")
-    reason = "these bytes serve already" if pushed.unchanged else "blessed" if model_blessing else "pushed without a blessing"
+    reason = "blessed" if model_blessing else "pushed without a blessing"
+    reason = "these bytes serve already" if pushed.unchanged else reason
     summary = f"nothing changed, version {pushed.version} serves" if pushed.unchanged else f"version {pushed.version}"
     pushed_model.set_int_custom_property("pushed", 1)
     pushed_model.set_int_custom_property("unchanged", int(pushed.unchanged))

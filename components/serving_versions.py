@@ -106,7 +106,9 @@ def state(base: Path) -> dict[str, Any]:
     Taken when the pipeline is put together, it makes the cache of whatever depends on the destination tell the truth.
     """
     if "://" in os.fspath(base):
-        raise RankingError(f"{os.fspath(base)}: expected a local folder as push.base; object stores are not supported yet.")
+        raise RankingError(
+            f"{os.fspath(base)}: expected a local folder as push.base; object stores cannot be used yet."
+        )
     version = live_version(base)
     absolute = os.path.abspath(base)
     if version is None:

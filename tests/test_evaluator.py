@@ -59,7 +59,11 @@ CONFIG = {
     "data": {"input": "x", "format": "csv", "group_id": "query_id"},
     "context": {"country": {"dtype": "string", "vocabulary": {}}, "page": {"dtype": "int"}},
     "items": {"quality": {}},
-    "evaluation": {"metrics": ["ndcg@5", "mrr", "map@5"], "slices": ["country", "page"], "bless": {"metric": "ndcg@10"}},
+    "evaluation": {
+        "metrics": ["ndcg@5", "mrr", "map@5"],
+        "slices": ["country", "page"],
+        "bless": {"metric": "ndcg@10"},
+    },
 }
 
 
@@ -141,7 +145,8 @@ def test_every_figure_is_scikit_learns(compared):
         good, bad = expected_ndcg(batch, 1, k), expected_ndcg(batch, -1, k)
         np.testing.assert_allclose([figures["value"], figures["baseline"]], [good, bad], rtol=1e-12)
         np.testing.assert_allclose(figures["difference"], good - bad, rtol=1e-12)
-        assert figures["convention"] == report["conventions"][f"ndcg@{k}"] == f"ndcg@{k}(gain=exponential, no_relevant=drop, ties=averaged)"
+        assert figures["convention"] == report["conventions"][f"ndcg@{k}"]
+        assert figures["convention"] == f"ndcg@{k}(gain=exponential, no_relevant=drop, ties=averaged)"
     for country in ("de", "fr", ""):
         here = batch.context["country"] == country.encode()
         part = report["slices"]["country"][country]
@@ -249,7 +254,8 @@ def test_a_first_model_must_pass_min_value(tmp_path, examples, rankers):
 def test_scores_that_are_no_numbers_are_not_blessed(tmp_path, examples, rankers):
     report, _, blessing = evaluate(tmp_path, examples, rankers["nan"], rankers["bad"])
     assert blessing.get_int_custom_property("blessed") == 0
-    assert blessing.get_string_custom_property("reason") == "its scores are not numbers in 150 of 150 lists, the first 'q0'"
+    expected = "its scores are not numbers in 150 of 150 lists, the first 'q0'"
+    assert blessing.get_string_custom_property("reason") == expected
     assert report["metrics"]["mrr"]["value"] is None
 
 
@@ -266,9 +272,8 @@ def test_the_order_of_the_files_changes_no_byte(tmp_path, examples, rankers, com
     for name in ("metrics.json", "per_list.parquet"):
         first, second = (pathlib.Path(evaluation.uri, name).read_bytes() for _, evaluation, _ in (compared, again))
         assert first == second
-    shuffled = evaluate(
-        tmp_path / "other", write_examples(tmp_path / "examples", make_lists(), files=7), rankers["good"], rankers["bad"]
-    )
+    seven = write_examples(tmp_path / "examples", make_lists(), files=7)
+    shuffled = evaluate(tmp_path / "other", seven, rankers["good"], rankers["bad"])
     assert shuffled[0] == compared[0]  # this scorer's digits do not depend on the batch
 
 
@@ -280,7 +285,7 @@ def test_an_empty_or_unlabelled_split_is_refused(tmp_path, examples, rankers):
     with pytest.raises(Exception, match="list 'q4': an item has no label"):
         evaluate(tmp_path, write_examples(tmp_path / "examples", batch), rankers["good"])
     vectors = {**CONFIG, "context": {"v": {"shape": [3]}}, "evaluation": {"slices": ["v"]}}
-    with pytest.raises(ConfigError, match=r"evaluation.slices\[0\]: 'v' is a vector"):
+    with pytest.raises(ConfigError, match=r"evaluation.slices\[0\]: expected .* 'v' is a vector"):
         evaluate(tmp_path, examples, rankers["good"], config=vectors)
 
 
@@ -316,7 +321,116 @@ def test_the_columns_follow_the_config():
     ],
 )
 def test_thresholds(value, baseline, bless, blessed):
-    verdict = judge("ndcg@10", value, baseline, bless)
+    verdict = judge(value, baseline, bless)
     assert verdict.blessed is blessed
     assert verdict.summary.endswith(": blessed" if blessed else ": not blessed")
     assert verdict.reason
+
+
+def test_a_real_set_gives_scikit_learns_figure(tmp_path, data_dir, rankers):
+    """The test file of `lightgbm-lambdarank`, ranked by one of its columns as it is."""
+    from sklearn.datasets import load_svmlight_file
+
+    folder = data_dir / "lightgbm-lambdarank"
+    features, label = load_svmlight_file(str(folder / "rank.test"))
+    row_splits = np.append(0, np.cumsum(np.loadtxt(folder / "rank.test.query", dtype=int)))
+    column = int(np.argmax(features.getnnz(axis=0)))
+    count = len(row_splits) - 1
+    context = {
+        "query_id": np.array([f"{i}".encode() for i in range(count)], object),
+        "country": np.array([b""] * count, object),
+        "page": np.zeros(count, np.int64),
+    }
+    quality = np.asarray(features[:, column].todense(), np.float32).ravel()
+    batch = ListBatch(context, {"quality": quality, "label": label.astype(np.float32)}, row_splits)
+    report, _, _ = evaluate(tmp_path, write_examples(tmp_path / "examples", batch), rankers["good"], rankers["bad"])
+    for sign, figure in ((1, "value"), (-1, "baseline")):
+        np.testing.assert_allclose(report["metrics"]["ndcg@10"][figure], expected_ndcg(batch, sign, 10), rtol=1e-9)
+
+
+def test_in_a_pipeline_the_destination_decides_what_runs_again(tmp_path, examples, rankers):
+    """LiveModel → RankingEvaluator → RankingPusher under TFX's own runner, with its cache and ML Metadata."""
+    from ml_metadata import errors
+    from ml_metadata.metadata_store import metadata_store
+    from ml_metadata.proto import metadata_store_pb2
+    from tfx.dsl.components.common.importer import Importer
+    from tfx.orchestration import metadata, pipeline
+    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+
+    from tfx_ranking.components import pusher
+
+    base = tmp_path / "serving"
+    config = ranking_config.parse(
+        {
+            **CONFIG,
+            "push": {"base": str(base), "version": "next"},
+            "evaluation": {**CONFIG["evaluation"], "bless": {"min_improvement": 0.01}},
+        }
+    )
+    connection = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.sqlite"))
+    asked = iter("abcdefgh")
+
+    def run(ranker):
+        destination = serving_versions.state(base)
+        lists = Importer(source_uri=str(examples), artifact_type=Examples).with_id("lists")
+        model = Importer(source_uri=str(rankers[ranker]), artifact_type=Model).with_id("model")
+        live = live_model.LiveModel(destination=destination)
+        evaluation = evaluator.RankingEvaluator(
+            examples=lists.outputs["result"],
+            model=model.outputs["result"],
+            baseline_model=live.outputs["model"],
+            config=config.select(*evaluator.READS),
+        )
+        pushed = pusher.RankingPusher(
+            model=model.outputs["result"],
+            model_blessing=evaluation.outputs["blessing"],
+            config=config.select(*pusher.READS),
+            destination={**destination, "asked": next(asked)},
+        )
+        LocalDagRunner().run(
+            pipeline.Pipeline(
+                pipeline_name="shop",
+                pipeline_root=str(tmp_path / "artifacts"),
+                components=[lists, model, live, evaluation, pushed],
+                enable_cache=True,
+                metadata_connection_config=connection,
+            )
+        )
+        return seen(store())
+
+    def store():
+        return metadata_store.MetadataStore(connection)
+
+    def seen(opened):
+        states = {}
+        for name in ("LiveModel", "RankingEvaluator", "RankingPusher"):
+            try:
+                executions = opened.get_executions_by_type(f"tfx_ranking.components.{MODULES[name]}.{name}")
+            except errors.NotFoundError:
+                executions = opened.get_executions_by_type(name)
+            last = max(executions, key=lambda execution: execution.id)
+            states[name] = metadata_store_pb2.Execution.State.Name(last.last_known_state)
+        last_pushed = max(opened.get_artifacts_by_type("PushedModel"), key=lambda found: found.id)
+        return states, last_pushed.custom_properties["summary"].string_value
+
+    again = {"LiveModel": "COMPLETE", "RankingEvaluator": "COMPLETE", "RankingPusher": "COMPLETE"}
+    cached = {"LiveModel": "CACHED", "RankingEvaluator": "CACHED", "RankingPusher": "COMPLETE"}
+    assert run("bad") == (again, "version 1")
+    assert run("bad") == (again, "nothing changed, version 1 serves")  # the baseline is new: the model itself
+    assert run("bad") == (cached, "nothing changed, version 1 serves")
+    assert run("good") == ({**again, "LiveModel": "CACHED"}, "version 2")
+    states, summary = run("bad")
+    assert states == again
+    assert summary.startswith("not pushed, version 2 still serves: its ndcg@10 of")
+    for version in ("1", "2"):
+        (base / version).rename(tmp_path / f"gone{version}")
+    assert run("bad") == ({**again, "LiveModel": "CACHED", "RankingEvaluator": "CACHED"}, "version 1")
+    assert serving_versions.digest(base / "1") == serving_versions.digest(rankers["bad"] / "Format-Serving")
+    blessings = store().get_artifacts_by_type("ModelBlessing")
+    models = {found.id: found.uri for found in store().get_artifacts_by_type("Model")}
+    for blessing in blessings:
+        properties = blessing.custom_properties
+        assert models[properties["current_model_id"].int_value] == properties["current_model"].string_value
+
+
+MODULES = {"LiveModel": "live_model", "RankingEvaluator": "evaluator", "RankingPusher": "pusher"}

@@ -113,7 +113,7 @@ def test_live_model_refuses_a_destination_that_changed(tmp_path, live_model):
     model = make_model(base / "3")
     before = serving_versions.state(base)
     (model / "saved_model.pb").write_bytes(b"edited")
-    with pytest.raises(RankingError, match="files have changed since this run began.*run the same command again"):
+    with pytest.raises(RankingError, match=r"files have changed since this run began.*run the same command again"):
         live_model.copy_live(before, tmp_path / "copy")
     make_model(base / "4")
     with pytest.raises(RankingError, match="version 3 was live when this run began, now it is 4"):

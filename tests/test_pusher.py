@@ -34,7 +34,8 @@ def models(tmp_path):
 
 def seen(base):
     """What TensorFlow Serving sees: version to digest."""
-    return {version: serving_versions.digest(path) for version, path in serving_versions.version_directories(base).items()}
+    versions = serving_versions.version_directories(base)
+    return {version: serving_versions.digest(path) for version, path in versions.items()}
 
 
 def test_a_push_makes_one_version_with_the_same_bytes(models, tmp_path):
@@ -229,7 +230,12 @@ def pusher():
     return pusher
 
 
-CONFIG = {"name": "shop", "data": {"input": "x", "format": "csv"}, "items": {"f1": {}}, "push": {"base": "x", "version": "next"}}
+CONFIG = {
+    "name": "shop",
+    "data": {"input": "x", "format": "csv"},
+    "items": {"f1": {}},
+    "push": {"base": "x", "version": "next"},
+}
 
 
 def run(pusher, source, base, blessed=None):
@@ -243,9 +249,9 @@ def run(pusher, source, base, blessed=None):
         blessing.uri = str(base.parent / "blessing")
         blessing.set_int_custom_property("blessed", blessed)
         blessing.set_string_custom_property("reason", "its ndcg@10 is lower")
-    extra = {} if blessed is None else {"model_blessing": blessing}
+    inputs = {"model": model} if blessed is None else {"model": model, "model_blessing": blessing}
     destination = {**serving_versions.state(base), "asked": "2024-01-01"}
-    pusher.RankingPusher.test_call(model=model, config=CONFIG, destination=destination, pushed_model=pushed_model, **extra)
+    pusher.RankingPusher.test_call(**inputs, config=CONFIG, destination=destination, pushed_model=pushed_model)
     return pushed_model
 
 
