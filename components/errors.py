@@ -15,3 +15,7 @@ class DataError(RankingError):
 
 class PushError(RankingError):
     """A push that did not happen; nothing became visible at the destination, which the message names."""
+
+
+class GroupOrderError(DataError):
+    """Input said to be grouped in which a group comes back; it can be sorted, or grouped by shuffle."""

@@ -1,0 +1,210 @@
+"""RankingExampleGen: query logs to list examples, one `tf.train.Example` a list, in the splits train, validation, test.
+
+Enters: LETOR, CSV, Parquet, ELWC, SequenceExample, flat or list examples, as `data` in the config says.  Leaves: an
+Examples artifact that every stock TFX component reads, with `quarantine.jsonl` beside the splits.  The one idea: no
+record is lost unsaid: records in = items out + quarantined + capped + dropped, checked at the end of every run.
+"""
+
+import collections
+import json
+import logging
+import os
+import pickle
+from typing import Any, Dict, Optional
+
+import apache_beam as beam
+from tfx.dsl.component.experimental.annotations import BeamComponentParameter, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.io import fileio
+from tfx.types.standard_artifacts import Examples
+
+from tfx_ranking.components import ingestion
+from tfx_ranking.components.config import Data, RankingConfig, from_selection
+from tfx_ranking.components.errors import DataError
+from tfx_ranking.components.grouping import group_order_error
+from tfx_ranking.components.sources import resolve as resolve  # the pipeline fingerprints the input with it
+
+READS = (
+    *(
+        f"data.{key}"
+        for key in Data.__dataclass_fields__
+        if key not in ("on_anomaly", "schema")  # what the trainer and the schema read
+    ),
+    *(f"{level}.*.{key}" for level in ("context", "items") for key in ("dtype", "shape", "default", "tokens.lower")),
+    "evaluation.relevant_from",
+)
+QUARANTINE = "quarantine.jsonl"
+
+
+@component(use_beam=True)
+def RankingExampleGen(
+    examples: OutputArtifact[Examples],
+    config: Parameter[Dict[str, Any]],
+    source: Parameter[Dict[str, str]] = None,  # type: ignore[assignment]
+    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
+):
+    """List examples from the files in `source` (what `resolve(config.data)` found; looked up when left out)."""
+    ranking = from_selection(config)
+    found = source or resolve(ranking.data)
+    properties = ingest(ranking, found, examples.uri, beam_pipeline)
+    examples.split_names = json.dumps(properties.pop("split_names"))
+    examples.span = int(found["span"])
+    if found["version"]:
+        examples.version = int(found["version"])
+    for name, value in properties.items():
+        set_property = (
+            examples.set_int_custom_property if isinstance(value, int) else examples.set_string_custom_property
+        )
+        set_property(name, value)
+
+
+def ingest(
+    config: RankingConfig, source: Dict[str, str], folder: str, beam_pipeline: Optional[beam.Pipeline] = None
+) -> Dict[str, Any]:
+    """Reads the source, writes the splits below `folder`, returns the artifact's properties.
+
+    Raises DataError when too much of the input is bad, a split ends up without a list, or a grouped input is not.
+    """
+    task = ingestion.plan(config, source, folder)
+    with beam_pipeline or beam.Pipeline() as pipeline:
+        files = pipeline | "Files" >> beam.Create(task.units) | beam.Reshuffle()
+        files | "Ingest" >> beam.Map(lambda unit: ingestion.ingest_file(task, unit))
+    return finish(task, source)
+
+
+def finish(task: ingestion.Plan, source: Dict[str, str]) -> Dict[str, Any]:
+    """Puts shards and quarantine in place and checks what the workers report."""
+    report = _merged(task)
+    _check_groups(task, report)
+    _write_quarantine(task, report)
+    _check_bad(task, report)
+    _check_splits(task, report)
+    for split in task.split_names:
+        _place_shards(task, split)
+    fileio.rmtree(os.path.join(task.folder, "parts"))
+    return _properties(task, report, source)
+
+
+def _merged(task: ingestion.Plan) -> ingestion.Report:
+    report = ingestion.Report()
+    for path in sorted(fileio.glob(os.path.join(ingestion.parts(task, "reports"), "*.pickle"))):
+        with fileio.open(path, "rb") as opened:
+            report.merge(pickle.loads(opened.read()))
+    counts = report.counts
+    out = sum(counts[f"items/{split}"] for split in task.split_names)
+    lost = counts["quarantined"] + counts["capped"] + counts["dropped"]
+    if counts["records_in"] != out + lost:
+        raise RuntimeError(
+            f"{counts['records_in']} records in, but {out} items out and {lost} set aside: RankingExampleGen lost "
+            "some. This is a defect of tfx-ranking; please report it with the input's format."
+        )
+    return report
+
+
+def _check_groups(task: ingestion.Plan, report: ingestion.Report) -> None:
+    """A group that is in two files of a grouped input is an error; one that is in two splits' files is a warning."""
+    paths = [unit.path for unit in task.units]
+    owners: Dict[bytes, str] = {}
+    shared: collections.Counter = collections.Counter()
+    by_row = not ingestion.formats.FORMATS[task.config.data.format].lists
+    for origin, groups in sorted(report.groups.items()):
+        first: Dict[bytes, tuple] = {}
+        for group, file, row in sorted(groups, key=lambda each: each[1:]) if by_row else groups:
+            if group in first and by_row and task.streamed:
+                earlier = first[group]
+                raise group_order_error(group, (paths[earlier[0]], earlier[1]), (paths[file], row))
+            first[group] = (file, row)
+        for group in first:
+            if group in owners:
+                shared[f"{owners[group]} and {origin}"] += 1
+            owners.setdefault(group, origin)
+    for pair, count in sorted(shared.items()):
+        logging.warning(
+            "%d group ids stand in the files of both %s. Ids are scoped to their split, so the lists are kept apart; "
+            "if they are the same queries, the splits leak.",
+            count,
+            pair,
+        )
+        report.counts["shared_group_ids"] += count
+
+
+def _write_quarantine(task: ingestion.Plan, report: ingestion.Report) -> None:
+    report.bad.sort()
+    lines = [
+        json.dumps({"file": task.units[file].path, "position": bad.position, "reason": bad.reason, "items": bad.items})
+        for file, bad in report.bad
+    ]
+    with fileio.open(os.path.join(task.folder, QUARANTINE), "w") as opened:
+        opened.write("".join(line + "\n" for line in lines))
+
+
+def _check_bad(task: ingestion.Plan, report: ingestion.Report) -> None:
+    records, bad = report.counts["records_in"], report.counts["quarantined"]
+    if not records:
+        names = ", ".join(unit.path for unit in task.units[:3])
+        raise DataError(f"data.input: the files hold no record ({names}); there is nothing to learn from.")
+    allowed = task.config.data.max_bad_fraction
+    if bad / records > allowed:
+        shown = "; ".join(f"{task.units[file].path}:{each.position}: {each.reason}" for file, each in report.bad[:3])
+        raise DataError(
+            f"{bad} of {records} records are bad, more than data.max_bad_fraction {allowed:g} allows. The first: "
+            f"{shown}. All of them: {os.path.join(task.folder, QUARANTINE)}. Mend the input, or raise the fraction."
+        )
+
+
+def _check_splits(task: ingestion.Plan, report: ingestion.Report) -> None:
+    sizes = {split: report.counts[f"lists/{split}"] for split in task.split_names}
+    empty = [split for split, lists in sizes.items() if not lists]
+    if empty:
+        found = ", ".join(f"{split} {lists}" for split, lists in sizes.items())
+        raise DataError(
+            f"split {empty[0]} has no list (lists: {found}). Give it more of data.splits, or files of its own in "
+            f"data.input.{empty[0]}."
+        )
+
+
+def _place_shards(task: ingestion.Plan, split: str) -> None:
+    """Renames a split's shards to the stock names, now that their number is known."""
+    shards = sorted(fileio.glob(os.path.join(ingestion.parts(task, split), "*.gz")))
+    folder = os.path.join(task.folder, f"Split-{split}")
+    fileio.makedirs(folder)
+    for i, shard in enumerate(shards):
+        fileio.rename(shard, os.path.join(folder, f"data_tfrecord-{i:05d}-of-{len(shards):05d}.gz"), overwrite=True)
+
+
+def _properties(task: ingestion.Plan, report: ingestion.Report, source: Dict[str, str]) -> Dict[str, Any]:
+    from tfx.components.example_gen import utils
+    from tfx.proto import example_gen_pb2
+
+    counts = report.counts
+    lists = sum(counts[f"lists/{split}"] for split in task.split_names)
+    items = sum(counts[f"items/{split}"] for split in task.split_names)
+    missing = {key.split("/", 1)[1]: n for key, n in sorted(counts.items()) if key.startswith("missing/")}
+    summary = f"{lists:,} lists, {items:,} items, {counts['quarantined']:,} quarantined"
+    for key, said in (("capped", "capped"), ("dropped_lists", "lists dropped"), ("duplicates", "duplicate ids")):
+        summary += f", {counts[key]:,} {said}" if counts[key] else ""
+    plain = {
+        key: counts[key]
+        for key in ("records_in", "quarantined", "capped", "capped_lists", "dropped", "dropped_lists", "duplicates")
+    }
+    plain.update({key: counts[key] for key in ("context_differs", "shared_group_ids")})
+    return {
+        "split_names": task.split_names,
+        utils.PAYLOAD_FORMAT_PROPERTY_NAME: example_gen_pb2.PayloadFormat.Name(
+            example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE
+        ),
+        utils.FILE_FORMAT_PROPERTY_NAME: "tfrecords_gzip",
+        "summary": summary,
+        "lists_out": lists,
+        "items_out": items,
+        **plain,
+        **{f"{kind}_{split}": counts[f"{kind}/{split}"] for split in task.split_names for kind in ("lists", "items")},
+        "missing": json.dumps(missing),
+        "fingerprint": _fingerprint(source),
+    }
+
+
+def _fingerprint(source: Dict[str, str]) -> str:
+    import hashlib
+
+    return hashlib.blake2b(json.dumps(source, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,255 @@
+"""Files to shards of list examples: what one Beam worker does with one file, or with one bucket of rows.
+
+Enters: a `Plan` and a file of it.  Leaves: gzip TFRecord shards per split, and a `Report` of everything that was read,
+written, set aside.  The one idea: a shard's content depends on its file or bucket alone, so the same input gives the
+same bytes, however the work was spread.
+"""
+
+import collections
+import dataclasses
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from tfx_ranking.components import formats, grouping, splits
+from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.list_examples import ListBatch, columns, encode
+from tfx_ranking.components.sources import ALL
+
+BYTES_A_BUCKET = 64 << 20  # of input; a bucket is grouped in memory and becomes one shard
+ENCODE_ITEMS = 50_000  # items encoded at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """One input file."""
+
+    number: int
+    path: str
+    name: str
+    origin: str  # the split whose files it is one of, or "all"
+    size: int = 0
+    side: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything a worker needs to know; `folder` is where shards and reports go."""
+
+    config: RankingConfig
+    units: tuple[Unit, ...]
+    folder: str
+
+    @property
+    def streamed(self) -> bool:
+        """Whether a file goes straight to its shards, without a shuffle."""
+        data = self.config.data
+        grouped = formats.FORMATS[data.format].lists or data.order == "grouped" or data.group_sizes is not None
+        return grouped and self.time is None
+
+    @property
+    def time(self) -> str | None:
+        """The column that orders lists in time, when splits are cut by it."""
+        by = self.config.data.splits.by
+        return by if by not in ("group_id", self.config.data.group_id) and self.cut else None
+
+    @property
+    def given(self) -> set[str]:
+        return {unit.origin for unit in self.units}
+
+    @property
+    def cut(self) -> dict[str, float]:
+        return splits.shares(self.config.data.splits, self.given)
+
+    @property
+    def split_names(self) -> list[str]:
+        return splits.names(self.config.data.splits, self.given)
+
+    @property
+    def buckets(self) -> int:
+        return max(1, sum(unit.size for unit in self.units) // BYTES_A_BUCKET)
+
+    def request(self, unit: Unit) -> formats.Request:
+        return formats.Request(
+            unit.path, unit.name, self.config.data, columns(self.config), time=self.time, side=unit.side
+        )
+
+
+@dataclasses.dataclass
+class Report:
+    """What happened to the records of one file or bucket.
+
+    counts: records_in, quarantined, capped, dropped, …, `lists/<split>`, `items/<split>`, `missing/<feature>`.
+    bad: (file number, Bad).  groups: split of origin → (group id, file number, first row) of each list.
+    """
+
+    counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    bad: list[tuple[int, formats.Bad]] = dataclasses.field(default_factory=list)
+    groups: dict[str, list[tuple[bytes, int, int]]] = dataclasses.field(default_factory=dict)
+
+    def add_chunk(self, chunk: formats.Chunk, file: int) -> None:
+        self.counts["records_in"] += chunk.records
+        self.counts["quarantined"] += sum(bad.items for bad in chunk.bad)
+        self.counts["quarantined_records"] += len(chunk.bad)
+        self.counts.update(chunk.counts)
+        self.bad.extend((file, bad) for bad in chunk.bad)
+
+    def merge(self, other: "Report") -> None:
+        self.counts.update(other.counts)
+        self.bad.extend(other.bad)
+        for split, groups in other.groups.items():
+            self.groups.setdefault(split, []).extend(groups)
+
+
+def plan(config: RankingConfig, source: dict[str, str], folder: str) -> Plan:
+    """The plan for the files that `sources.resolve` found."""
+    units = []
+    for origin, entries in json.loads(source["files"]).items():
+        for entry in entries:
+            units.append(Unit(len(units), entry["path"], entry["name"], origin, int(entry["size"]), entry.get("side")))
+    return Plan(config, tuple(units), folder)
+
+
+def read(task: Plan, unit: Unit) -> Iterator[formats.Chunk]:
+    """A file's chunks, checked; `group_id` is always among the columns."""
+    request = task.request(unit)
+    form = formats.FORMATS[task.config.data.format]
+    for chunk in form.read(request):
+        if form.lists:
+            _name_lists(chunk, request)
+        yield grouping.check(chunk, request)
+
+
+def ingest_file(task: Plan, unit: Unit) -> None:
+    """One file, streamed to one shard a split."""
+    request = task.request(unit)
+    report = Report()
+    with Shards(task, unit.number) as shards:
+        for chunk, lists in _lists_of(task, unit, request):
+            report.add_chunk(chunk, unit.number)
+            write(task, unit.origin, lists, shards, report, files=np.full(len(lists.positions), unit.number))
+    save(task, f"file-{unit.number:05d}", report)
+
+
+def _lists_of(task: Plan, unit: Unit, request: formats.Request) -> Iterator[tuple[formats.Chunk, grouping.Lists]]:
+    if not formats.FORMATS[task.config.data.format].lists:
+        yield from grouping.stream(read(task, unit), request)
+        return
+    for chunk in read(task, unit):
+        yield chunk, lists_of_chunk(chunk, request)
+
+
+def lists_of_chunk(chunk: formats.Chunk, request: formats.Request) -> grouping.Lists:
+    """A list format's chunk as it stands."""
+    assert chunk.row_splits is not None
+    level = {name: column.level for name, column in request.table.items()}
+    context = {name: array for name, array in chunk.columns.items() if level.get(name) != "items"}
+    items = {name: array for name, array in chunk.columns.items() if level.get(name) == "items"}
+    return grouping.Lists(context, items, chunk.row_splits, chunk.positions)
+
+
+def write(task: Plan, origin: str, lists: grouping.Lists, shards: "Shards", report: Report, files: np.ndarray) -> None:
+    """Arranges, encodes and writes lists to the split each belongs to."""
+    formed = form(task, origin, lists, report, files)
+    write_formed(task, formed, None, shards, report)
+
+
+class Formed(NamedTuple):
+    """Encoded lists on their way to a split that may not be known yet."""
+
+    origin: str
+    records: list[bytes]
+    groups: list[bytes]
+    lengths: np.ndarray
+    times: np.ndarray | None
+
+
+def form(task: Plan, origin: str, lists: grouping.Lists, report: Report, files: np.ndarray) -> Formed:
+    """Lists capped, filled, counted and encoded."""
+    config = task.config
+    table = columns(config)
+    groups = lists.context[config.data.group_id].to_pylist()
+    report.groups.setdefault(origin, []).extend(
+        (group, int(file), int(row)) for group, file, row in zip(groups, files, lists.positions)
+    )
+    lists, batch, counts = grouping.arrange(lists, config.data, table, config.evaluation.relevant_from)
+    report.counts.update(counts)
+    groups = lists.context[config.data.group_id].to_pylist()
+    times = lists.context[grouping.TIME].to_numpy() if grouping.TIME in lists.context else None
+    return Formed(origin, encode_in_parts(batch, table), groups, np.diff(lists.row_splits), times)
+
+
+def encode_in_parts(batch: ListBatch, table: dict[str, Any]) -> list[bytes]:
+    """`encode`, whose memory would otherwise grow with the batch."""
+    return encode(batch, table)
+
+
+def write_formed(task: Plan, formed: Formed, bounds: dict[str, float] | None, shards: "Shards", report: Report) -> None:
+    """Writes encoded lists; bounds: where splits begin in time, when they are cut by time."""
+    if formed.origin not in (ALL, "train") or not task.cut:
+        where = np.full(len(formed.records), "train" if formed.origin == ALL else formed.origin, object)
+    elif bounds is not None:
+        assert formed.times is not None
+        where = splits.by_time(formed.times, bounds)
+    else:
+        where = splits.by_hash(formed.groups, task.cut)
+    for split in task.split_names:
+        chosen = np.flatnonzero(where == split)
+        report.counts[f"lists/{split}"] += len(chosen)
+        report.counts[f"items/{split}"] += int(formed.lengths[chosen].sum())
+        shards.write(split, [formed.records[i] for i in chosen])
+
+
+class Shards:
+    """The TFRecord shards, one a split, of one file or bucket; a split without a record gets none."""
+
+    def __init__(self, task: Plan, number: int):
+        self._task, self._number = task, number
+        self._open: dict[str, Any] = {}
+
+    def __enter__(self) -> "Shards":
+        return self
+
+    def write(self, split: str, records: list[bytes]) -> None:
+        import tensorflow as tf
+
+        if records and split not in self._open:
+            tf.io.gfile.makedirs(parts(self._task, split))
+            path = os.path.join(parts(self._task, split), f"{self._number:05d}.gz")
+            options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
+            self._open[split] = tf.io.TFRecordWriter(path, options)
+        for record in records:
+            self._open[split].write(record)
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self._open.values():
+            writer.close()
+
+
+def parts(task: Plan, kind: str) -> str:
+    """The folder of unfinished work; gone when the run is over."""
+    return os.path.join(task.folder, "parts", kind)
+
+
+def save(task: Plan, name: str, report: Report) -> None:
+    """A worker's report, for `outcome` to find."""
+    from tfx.dsl.io import fileio
+
+    fileio.makedirs(parts(task, "reports"))
+    with fileio.open(os.path.join(parts(task, "reports"), f"{name}.pickle"), "wb") as opened:
+        opened.write(pickle.dumps(report))
+
+
+def _name_lists(chunk: formats.Chunk, request: formats.Request) -> None:
+    """The group id of a list format's records: its column, or `<file>:<record>` with `data.group_from: record`."""
+    name = request.data.group_id
+    if request.data.group_from == "record":
+        made_up = [f"{request.name}:{position}".encode() for position in chunk.positions.tolist()]
+        chunk.columns[name] = pa.array(made_up, pa.binary())
+    elif name not in chunk.columns:
+        chunk.columns[name] = pa.nulls(len(chunk.positions), pa.binary())
