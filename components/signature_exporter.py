@@ -6,6 +6,7 @@ The one idea: a model whose signatures disagree with training is not emitted.
 """
 
 import dataclasses
+import importlib
 import json
 import pathlib
 import shutil
@@ -29,7 +30,7 @@ READS = (
         for level in ("context", "items")
         for key in ("dtype", "shape", "default", "indicator", "transform", "vocabulary", "hash", "tokens")
     ),
-    *("transform", "serving"),
+    *("transform", "model.scorer", "serving"),
 )
 
 
@@ -88,7 +89,7 @@ def export(paths: RankerPaths, config: RankingConfig, to: pathlib.Path, report_t
     naming that file, or DataError when the split is empty.
     """
     ranker = load_ranker(paths, config)
-    specs = tft.TFTransformOutput(paths.transform_graph).transformed_feature_spec()
+    specs = transformed_specs(paths)
     sample = parity.draw(ranker, paths.examples, paths.transformed_examples, specs, config.serving.parity_lists)
     served = to / "Format-Serving"
     try:
@@ -107,8 +108,15 @@ def export(paths: RankerPaths, config: RankingConfig, to: pathlib.Path, report_t
 
 def load_ranker(paths: RankerPaths, config: RankingConfig) -> signatures.ServingRanker:
     """The trained network and the transform graph as one."""
+    if "." in config.model.scorer:  # its module registers the user's own layers with Keras
+        importlib.import_module(config.model.scorer.rpartition(".")[0])
     network = keras.saving.load_model(paths.keras_model, compile=False)
     return signatures.ServingRanker(network, f"{paths.transform_graph}/transform_fn", config)
+
+
+def transformed_specs(paths: RankerPaths) -> Dict[str, Any]:
+    """How materialised features are read, as the trainer reads them."""
+    return tft.TFTransformOutput(paths.transform_graph).transformed_feature_spec()
 
 
 def save(ranker: signatures.ServingRanker, to: str) -> None:

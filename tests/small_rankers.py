@@ -1,0 +1,127 @@
+"""A trained ranker's files made in seconds, without a pipeline: list examples, transform graph, Keras model.
+
+The network is not trained: its weights are drawn, so that every input counts.
+"""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_data_validation as tfdv
+import tensorflow_transform as tft
+from tensorflow_transform import beam as tft_beam
+from tfx_bsl.coders import example_coder
+from tfx_bsl.public import tfxio
+
+from tfx_ranking.components import preprocessing, scorers, training_data
+from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.list_examples import ListBatch, Tokens, columns, encode, write_records
+from tfx_ranking.components.schema_gen import ranking_schema
+from tfx_ranking.components.signature_exporter import RankerPaths
+
+PreprocessingFn = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+
+
+def random_lists(config: RankingConfig, sizes: Sequence[int], seed: int, missing: float = 0.1) -> list[bytes]:
+    """List examples of these sizes, with values of every kind that `config` names, some of them missing."""
+    rng = np.random.default_rng(seed)
+    words = np.array([b"red", b"Blue", b"green", b"shoe", b"Hat", b"coat", b"unknown%d" % seed], object)
+
+    def column(rows: int, one: Any) -> Any:
+        absent = rng.random(rows) < missing
+        if one.tokens:
+            lengths = np.where(absent, 0, rng.integers(1, 4, rows))
+            return Tokens(rng.choice(words, int(lengths.sum())), np.concatenate([[0], np.cumsum(lengths)]))
+        if one.dtype == "string":
+            return np.where(absent, b"", rng.choice(words, rows))
+        if one.dtype == "int":
+            return np.where(absent, one.missing, rng.integers(0, 9, rows))
+        values = rng.gamma(2.0, 3.0, (rows, one.width)).astype(np.float32)
+        return np.where(absent[:, None], np.float32(one.missing), values).reshape(-1, *([one.width] * (one.width > 1)))
+
+    table, items = columns(config), int(sum(sizes))
+    batch = ListBatch(
+        {name: column(len(sizes), one) for name, one in table.items() if one.level == "context"},
+        {name: column(items, one) for name, one in table.items() if one.level == "items"},
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+    )
+    batch.context[config.data.group_id] = np.array([b"s%d-q%d" % (seed, i) for i in range(len(sizes))], object)
+    batch.items[config.data.label] = rng.integers(0, 3, items).astype(np.float32)
+    if config.data.position:
+        batch.items[config.data.position] = np.concatenate([np.arange(1, size + 1) for size in sizes]).astype(np.int64)
+    return encode(batch, table)
+
+
+def make(
+    folder: pathlib.Path,
+    config: RankingConfig,
+    train: list[bytes],
+    test: list[bytes],
+    preprocessing_fn: PreprocessingFn = preprocessing.preprocessing_fn,
+) -> RankerPaths:
+    """What the pipeline's steps leave for the exporter, by the same libraries."""
+    folder.mkdir(exist_ok=True)
+    examples, transformed = folder / "examples.gz", folder / "transformed.gz"
+    write_records(str(examples), test)
+    schema = ranking_schema([_statistics(train, folder)], config)
+    source = tfxio.TFExampleBeamRecord(physical_format="inmem", schema=schema, telemetry_descriptors=["test"])
+    selection = {"config": config.select(*preprocessing.READS)}
+
+    def rows(pipeline: Any, label: str, records: list[bytes]) -> Any:
+        return (
+            pipeline
+            | f"{label} records" >> beam.Create([records], reshuffle=False)
+            | f"{label} flat" >> beam.FlatMap(lambda all_of_them: all_of_them)
+            | f"{label} batches" >> source.BeamSource(len(records))
+        )
+
+    graph = str(folder / "transform_graph")
+    with beam.Pipeline() as pipeline, tft_beam.Context(temp_dir=str(folder / "temp")):
+        data = rows(pipeline, "train", train), source.TensorAdapterConfig()
+        fn = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, selection))
+        _ = fn | tft_beam.WriteTransformFn(graph)
+    output = tft.TFTransformOutput(graph)
+    encoder = example_coder.RecordBatchToExamplesEncoder(output.transformed_metadata.schema)
+    materialised: list[bytes] = []
+    with beam.Pipeline() as pipeline, tft_beam.Context(temp_dir=str(folder / "temp")):
+        data = rows(pipeline, "test", test), source.TensorAdapterConfig()
+        batches, _ = (data, pipeline | tft_beam.ReadTransformFn(graph)) | tft_beam.TransformDataset(
+            output_record_batches=True
+        )
+        _ = (
+            batches
+            | beam.FlatMap(lambda pair: encoder.encode(pair[0]))
+            | beam.Map(lambda record, to: write_one(record, to), str(folder / "transformed"))
+        )
+    materialised = [path.read_bytes() for path in sorted((folder / "transformed").iterdir())]
+    write_records(str(transformed), materialised)
+    network = make_network(config, graph, materialised)
+    keras_model = folder / "ranker.keras"
+    network.save(keras_model)
+    return RankerPaths(str(keras_model), graph, (str(examples),), (str(transformed),))
+
+
+def write_one(record: bytes, folder: str) -> None:
+    path = pathlib.Path(folder)
+    path.mkdir(exist_ok=True)
+    (path / f"{len(list(path.iterdir())):06d}").write_bytes(record)
+
+
+def make_network(config: RankingConfig, transform_graph: str, transformed: Sequence[bytes]) -> keras.Model:
+    """A network of the config's size with drawn weights, biases too."""
+    layout = training_data.read_layout(transform_graph)
+    data = training_data.flat_columns(tf.io.parse_example(list(transformed), dict(layout.spec)))
+    keras.utils.set_random_seed(3)
+    network = scorers.build(training_data.inputs(data, config, layout.sizes), config.model)
+    rng = np.random.default_rng(3)
+    network.set_weights([value + rng.normal(0, 0.2, value.shape) for value in network.get_weights()])
+    return network
+
+
+def _statistics(records: list[bytes], folder: pathlib.Path) -> Any:
+    write_records(str(folder / "train.gz"), records)
+    return tfdv.generate_statistics_from_tfrecord(str(folder / "train.gz"))
