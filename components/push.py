@@ -47,9 +47,9 @@ def push(
     Whatever happens, `base` shows the old versions or these and the new one, whole.
     """
     source, base = pathlib.Path(source), pathlib.Path(base)
-    if not serving_versions.is_loadable(source):
-        raise PushError(f"{source}: expected a SavedModel (saved_model.pb and variables/); export the model first.")
     with _readable_errors(source, base):
+        if not serving_versions.is_loadable(source):
+            raise PushError(f"{source}: expected a SavedModel (saved_model.pb and variables/); export the model first.")
         files = serving_versions.file_digests(source)
         digest = serving_versions.combine(files)
         if not (base / STAGING).exists() and (already := _live_as(base, digest)):

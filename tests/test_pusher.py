@@ -1,11 +1,13 @@
 """A push is a whole version or none, whatever happens; and what RankingPusher records of it."""
 
 import errno
-import multiprocessing
 import os
 import pathlib
+import resource
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -124,16 +126,18 @@ def test_a_disk_that_is_full_or_broken(models, tmp_path, monkeypatch, fault):
     assert push(models[1], base, "next").version == 2
 
 
-@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_device(models, tmp_path):
-    def fill(step):
-        if step == "staged":
-            (tmp_path / "serving" / pushing.STAGING / "assets").mkdir()
-            (tmp_path / "serving" / pushing.STAGING / "assets" / "brand").symlink_to("/dev/full")
-
-    with pytest.raises(PushError, match="Nothing was pushed"):
-        push(models[0], tmp_path / "serving", on_step=fill)
-    assert seen(tmp_path / "serving") == {}
+def test_a_file_larger_than_there_is_room_for(models, tmp_path):
+    base = tmp_path / "serving"
+    push(models[0], base, "next")
+    before, limits = seen(base), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(PushError, match=r"File too large.*Nothing was pushed; what served before still serves"):
+            push(models[1], base, "next")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert seen(base) == before
+    assert not (base / pushing.STAGING).exists()
 
 
 def test_a_target_that_cannot_be_written(models, tmp_path):
@@ -142,17 +146,23 @@ def test_a_target_that_cannot_be_written(models, tmp_path):
         push(models[0], tmp_path / "file" / "serving")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not stop root")
-def test_no_permission(models, tmp_path):
+def test_no_permission(models, tmp_path, monkeypatch):
     base = tmp_path / "serving"
     push(models[0], base, "next")
     base.chmod(0o555)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # pytest's folders above it are for their owner alone
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # permissions do not stop root
     try:
-        with pytest.raises(PushError, match="Permission denied"):
-            push(models[1], base, "next")
-        assert push(models[0], base, "next").unchanged
+        with pytest.raises(PushError, match=r"serving/\.push\.lock: Permission denied"):
+            push(pathlib.Path("model1"), pathlib.Path("serving"), "next")
+        assert push(pathlib.Path("model0"), pathlib.Path("serving"), "next").unchanged
     finally:
+        os.seteuid(user)
         base.chmod(0o755)
+    assert list(seen(base)) == [1]
 
 
 def test_two_pushes_at_once_one_wins_and_the_other_says_so(models, tmp_path):
@@ -174,29 +184,38 @@ def test_two_pushes_at_once_one_wins_and_the_other_says_so(models, tmp_path):
     assert push(models[1], base, "next").version == 2
 
 
-def push_and_die(source, base, step_to_die_at, nth):
-    steps = []
+PUSH_AND_DIE = """
+import os, signal, sys
+from tfx_ranking.components.push import push
 
-    def on_step(step):
-        steps.append(step)
-        if steps.count(step_to_die_at) == nth:
-            os.kill(os.getpid(), signal.SIGKILL)
+source, base, step_to_die_at, nth = sys.argv[1:]
+steps = []
 
-    push(source, base, "next", on_step)
+def on_step(step):
+    steps.append(step)
+    if steps.count(step_to_die_at) == int(nth):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+print("ready", flush=True)
+push(source, base, "next", on_step)
+"""
 
 
-@pytest.mark.parametrize("nth", [1, 3])
-@pytest.mark.parametrize("step", pushing.STEPS)
+def pushing_process(source, base, step_to_die_at="", nth=1):
+    """A process that pushes; it has said that it is ready to."""
+    arguments = [sys.executable, "-c", PUSH_AND_DIE, str(source), str(base), step_to_die_at, str(nth)]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+@pytest.mark.parametrize(("step", "nth"), [*((step, 1) for step in pushing.STEPS), ("copying", 3)])
 def test_a_kill_at_any_step_leaves_the_old_versions_or_the_new_one_whole(models, tmp_path, step, nth):
-    if nth > 1 and step != "copying":
-        pytest.skip("this step happens once")
     base = tmp_path / "serving"
     push(models[0], base, "next")
     old, new = serving_versions.digest(models[0]), serving_versions.digest(models[1])
-    child = multiprocessing.get_context("fork").Process(target=push_and_die, args=(models[1], base, step, nth))
-    child.start()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
+    with pushing_process(models[1], base, step, nth) as killed:
+        assert killed.wait() == -signal.SIGKILL
     assert seen(base) == ({1: old, 2: new} if step == "renamed" else {1: old})
     again = push(models[1], base, "next")
     assert (again.version, again.unchanged) == (2, step == "renamed")
@@ -205,17 +224,18 @@ def test_a_kill_at_any_step_leaves_the_old_versions_or_the_new_one_whole(models,
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_at_random_moments(models, tmp_path):
+def test_a_hundred_kills_at_random_moments(tmp_path):
     base = tmp_path / "serving"
     large = [make_model(tmp_path / f"large{i}", content=bytes([i]) * 5000) for i in range(2)]
     digests = {serving_versions.digest(model) for model in large}
+    codes = set()
     for i in range(100):
-        child = multiprocessing.get_context("fork").Process(target=push, args=(large[i % 2], base, "next"))
-        child.start()
-        time.sleep((i % 25) * 0.004)
-        child.kill()
-        child.join()
+        with pushing_process(large[i % 2], base) as killed:
+            time.sleep((i % 25) * 0.004)
+            killed.kill()
+            codes.add(killed.wait())
         assert set(seen(base).values()) <= digests
+    assert -signal.SIGKILL in codes
     push(large[0], base, "next")
     assert not (base / pushing.STAGING).exists()
 
