@@ -2,7 +2,7 @@
 
 Enters: the test split as raw list examples and as materialised transformed examples, a ranker, its SavedModel.
 Leaves: a report with the largest differences, or a ParityError that names signature, list and feature.  The one idea:
-the SavedModel is asked in a process of its own that imports TensorFlow alone, by the loader that TensorFlow Serving runs.
+the SavedModel is asked in a process that imports TensorFlow alone, by the loader that TensorFlow Serving runs.
 """
 
 import dataclasses
@@ -102,8 +102,9 @@ def prove(ranker: Any, model: str, sample: Sample, signatures: Sequence[str]) ->
                 ),
             }
             message = (
-                f"signature {name!r} scores otherwise than training on {len(bad)} of {len(sizes)} lists; worst is list "
-                f"{_text(sample.group_ids[at])}, item {item}: {expected[item]:.9g} in training, {came[item]:.9g} served. "
+                f"signature {name!r} scores otherwise than training on {len(bad)} of {len(sizes)} lists; worst is "
+                f"list {_text(sample.group_ids[at])}, item {item}: {expected[item]:.9g} in training, "
+                f"{came[item]:.9g} served. "
                 f"{report['failure']['feature']}"
             )
             raise ParityError(message, report)
@@ -167,7 +168,7 @@ def draw(
     sizes, group_ids = _sizes_and_ids(examples, data.label, data.group_id)
     ids, counts = np.unique(group_ids, return_counts=True) if len(group_ids) else (group_ids, np.empty(0))
     alone = np.isin(group_ids, ids[counts == 1])  # an id that stands twice cannot be matched
-    at = np.flatnonzero(alone)[choose(sizes[alone], lists)] if alone.any() else []
+    at = np.flatnonzero(alone)[choose(sizes[alone], lists)] if alone.any() else np.empty(0, np.int64)
     chosen = {group_ids[i]: record for i, record in _at(read_records(examples), at)}
     matched = {}
     for batch in _batches(read_records(transformed), 1000):
@@ -287,9 +288,9 @@ def _column(config: RankingConfig, output: str, at: int) -> str:
     """Which feature stands in a column of a matrix of numbers, as " (price)"; nothing where it is not known."""
     from tfx_ranking.components import preprocessing
 
-    level, _, matrix = output.partition("/")
-    derived = matrix == "numeric" and not config.transform.preprocessing_fn
-    names = preprocessing.numeric_columns(config, level) if derived else []
+    levels: dict[str, preprocessing.Level] = {"items/numeric": "items", "context/numeric": "context"}
+    derived = output in levels and not config.transform.preprocessing_fn
+    names = preprocessing.numeric_columns(config, levels[output]) if derived else []
     return f" ({names[at]})" if at < len(names) else f" (column {at})"
 
 
@@ -312,7 +313,7 @@ def _batches(records: Any, size: int) -> Any:
         yield batch
 
 
-def _at(records: Any, positions: Sequence[int]) -> Any:
+def _at(records: Any, positions: npt.NDArray[np.int64]) -> Any:
     """(position, record) of the chosen positions, ascending."""
     wanted = set(map(int, positions))
     return ((at, record) for at, record in enumerate(records) if at in wanted)

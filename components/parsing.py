@@ -35,10 +35,10 @@ def parse_elwc(serialized: tf.Tensor, table: Mapping[str, Column]) -> ListBatch:
     # the real message in a process that has it.
     sizes, (examples, context) = tf.io.decode_proto(
         tf.concat([serialized, [""]], axis=0),  # decode_proto refuses an empty batch; the list added here is empty
-        message_type="tfx_ranking.ListOfExamples",
+        message_type=ELWC_MESSAGE,
         field_names=["examples", "context"],
         output_types=[tf.string, tf.string],
-        descriptor_source=_ELWC_DESCRIPTOR,
+        descriptor_source=ELWC_DESCRIPTOR,
     )
     of_items = tf.boolean_mask(examples, tf.sequence_mask(sizes[:, 0], tf.shape(examples)[1]))
     of_lists = tf.concat([context, tf.fill([tf.shape(context)[0], 1], "")], axis=1)[:-1, 0]  # "" where there is none
@@ -89,7 +89,8 @@ def _elwc_descriptor() -> bytes:
     return b"bytes://" + descriptor_pb2.FileDescriptorSet(file=[file]).SerializeToString(deterministic=True)
 
 
-_ELWC_DESCRIPTOR = _elwc_descriptor()
+ELWC_MESSAGE = "tfx_ranking.ListOfExamples"
+ELWC_DESCRIPTOR = _elwc_descriptor()
 
 
 def _parse_rows(serialized: tf.Tensor, table: Mapping[str, Column], level: str) -> dict[str, tf.Tensor | Tokens]:

@@ -141,10 +141,12 @@ def _raw_input(name: str, spec: tf.TypeSpec, batch: ListBatch, table: Mapping[st
         values, rows = batch.context[feature], None
         if table[feature].tokens:
             values, rows = values.values, values.row_splits
+    elif feature in table and table[feature].level == "items":
+        rows = batch.row_splits
+        values = tf.fill([rows[-1]], tf.zeros([], spec.dtype))
     else:
-        items = feature in table and table[feature].level == "items"
-        rows = batch.row_splits if items else None
-        values = tf.fill([rows[-1] if items else lists], tf.zeros([], spec.dtype))
+        rows = None
+        values = tf.fill([lists], tf.zeros([], spec.dtype))
     if isinstance(spec, tf.TensorSpec):
         return tf.reshape(values, [lists, *spec.shape[1:]])
     if rows is None:
@@ -177,5 +179,5 @@ def _sources(function: Any) -> dict[str, set[str]]:
             if op.name not in seen:
                 seen.add(op.name)
                 queue.extend(tensor.op for tensor in op.inputs)
-        sources[name] = {owner[op] for op in seen if owner.get(op)}
+        sources[name] = {source for op in seen if (source := owner.get(op)) is not None}
     return sources

@@ -1,4 +1,4 @@
-"""Clients of an exported model that know nothing of us: C++ against TensorFlow's library, and Python with TensorFlow alone.
+"""Clients of an exported model that know nothing of us: C++ against TensorFlow's library, and Python.
 
 `score` asks the C++ client, `fresh_process_score` a Python process that imports TensorFlow and nothing of TFX.  Both
 take serialized protos, one a list, and give (scores float32 [item], sizes int64 [list]).
@@ -41,7 +41,7 @@ def score(
 
 @functools.cache
 def build() -> str:
-    """Compiles the client against the installed TensorFlow; kept between runs, by the source's and library's identity."""
+    """Compiles the client against the installed TensorFlow; kept between runs of the tests."""
     if not shutil.which("g++"):
         pytest.skip("no g++ to build the C++ client with")
     where = "import importlib.util as u; print(u.find_spec('tensorflow').submodule_search_locations[0])"
@@ -73,7 +73,8 @@ model, signature, requests, answer = sys.argv[1:]
 ranker = tf.saved_model.load(model)
 protos = list(tf.data.TFRecordDataset(requests).as_numpy_iterator())
 came = ranker.signatures[signature](inputs=tf.constant(protos, tf.string, shape=[len(protos)]))
-strangers = [name for name in sys.modules if name.split(".")[0] in ("tfx", "tfx_bsl", "tfx_ranking", "tensorflow_transform")]
+ours = ("tfx", "tfx_bsl", "tfx_ranking", "tensorflow_transform")
+strangers = [name for name in sys.modules if name.split(".")[0] in ours]
 assert not strangers, strangers
 np.savez(answer, **{name: value.numpy() for name, value in came.items()})
 """

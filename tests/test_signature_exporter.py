@@ -128,7 +128,8 @@ import tensorflow
 graph = saved_model_pb2.SavedModel.FromString(open(sys.argv[1], "rb").read()).meta_graphs[0].graph_def
 functions = {function.signature.name for function in graph.library.function}
 ops = {node.op for nodes in (graph.node, *(f.node_def for f in graph.library.function)) for node in nodes} - functions
-strange = sorted(op for op in ops if op_def_registry.get(op) is None or op in ("PyFunc", "EagerPyFunc", "PyFuncStateless"))
+python = {"PyFunc", "EagerPyFunc", "PyFuncStateless"}
+strange = sorted(op for op in ops if op_def_registry.get(op) is None or op in python)
 sys.exit(f"not TensorFlow's: {strange}" if strange else 0)
 """
     ran = subprocess.run(
@@ -164,10 +165,10 @@ def test_corrupt_bytes_end_the_call_and_not_the_server(exported):
 def test_no_test_list_no_export(paths, tmp_path):
     write_records(str(tmp_path / "empty.gz"), [])
     empty = dataclasses.replace(paths, examples=(str(tmp_path / "empty.gz"),))
-    with pytest.raises(DataError, match="the test split has 0 lists.*nothing to prove the export on"):
+    with pytest.raises(DataError, match=r"the test split has 0 lists.*nothing to prove the export on"):
         signature_exporter.export(empty, CONFIG, tmp_path, tmp_path / "report.json")
-    with pytest.raises(DataError, match="the test split has 16 lists.*none is in the transformed examples"):
-        other = dataclasses.replace(paths, transformed_examples=(str(tmp_path / "empty.gz"),))
+    other = dataclasses.replace(paths, transformed_examples=(str(tmp_path / "empty.gz"),))
+    with pytest.raises(DataError, match=r"the test split has 16 lists.*none is in the transformed examples"):
         signature_exporter.export(other, CONFIG, tmp_path, tmp_path / "report.json")
 
 
@@ -212,7 +213,7 @@ def test_a_feature_that_differs_from_training_is_refused_and_named(output, chang
 
 
 def test_a_model_that_only_python_can_load_is_refused(paths, tmp_path):
-    """Without the raw variables Python reloads and scores, and TensorFlow Serving's loader fails at the first request."""
+    """Without the raw variables Python scores, and TensorFlow Serving's loader fails at the first request."""
     ranker = signature_exporter.load_ranker(paths, CONFIG)
     del ranker.module.network_variables
     signature_exporter.save(ranker, str(tmp_path / "bad"))
