@@ -158,6 +158,14 @@ class Vocabulary:
     frequency_threshold: int | None = None
     num_oov_buckets: int = 1
 
+    @_unless_cut
+    def __post_init__(self) -> None:
+        for key in ("top_k", "frequency_threshold", "num_oov_buckets"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                reason = "; a value that training never saw needs an id" if key == "num_oov_buckets" else ""
+                raise _Refused(key, f"expected at least 1{reason}; got {value}")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hash:
@@ -165,6 +173,11 @@ class Hash:
 
     __pydantic_config__ = _strict
     num_buckets: int
+
+    @_unless_cut
+    def __post_init__(self) -> None:
+        if self.num_buckets < 1:
+            raise _Refused("num_buckets", f"expected at least 1; got {self.num_buckets}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -211,6 +224,11 @@ class Feature:
             raise _Refused("shape", f"expected sizes of at least 1; got {list(self.shape)}")
         if buckets and (buckets[0] != len(self.transform) - 1 or self.shape):
             raise _Refused(f"transform[{buckets[0]}]", "bucketize comes last and takes one number, not a vector")
+        for i, step in enumerate(self.transform):
+            if isinstance(step, Clip) and not step.clip[0] < step.clip[1]:
+                raise _Refused(f"transform[{i}].clip", f"expected [low, high]; got {list(step.clip)}")
+            if isinstance(step, Bucketize) and step.bucketize < 2:
+                raise _Refused(f"transform[{i}].bucketize", f"expected at least 2 buckets; got {step.bucketize}")
         if self.embedding is not None and not (categorical or buckets):
             raise _Refused("embedding", "an embedding needs a category: vocabulary, hash, tokens or bucketize")
         if self.embedding is not None and self.embedding < 1:
@@ -429,7 +447,7 @@ class RankingConfig:
         Keys without a default are always there.  `from_selection` gives the config back, unnamed keys at their default.
         """
         # Text, since TFX (1.16, 1.21) takes a dict as a parameter only where all values have one type and none is None.
-        picked: dict[str, Any] = _pick(self, keys, ()) or {}
+        picked: dict[str, Any] = _pick(self, keys, ())
         return {name: part if isinstance(part, str) else json.dumps(part) for name, part in picked.items()}
 
 
@@ -515,28 +533,35 @@ def _expand(features: dict[str, Feature], section: str) -> dict[str, Feature]:
     return expanded
 
 
-def _pick(value: Any, keys: tuple[str, ...], at: tuple[str, ...]) -> Any:
-    """`value` cut down to what `keys` name below `at`; None where nothing remains."""
-    path = ".".join(at)
-    if any(fnmatch.fnmatchcase(path, key) for key in keys):
-        return json.loads(pydantic.TypeAdapter(Any).dump_json(value))
+_NOTHING = object()
+
+
+def _pick(value: Any, keys: tuple[str, ...], at: tuple[str, ...], chosen: bool = False, needed: bool = True) -> Any:
+    """`value` cut down to what `keys` name below `at`, values at their default left out; _NOTHING where none remains."""
+    named = [tuple(key.split(".")) for key in keys]
+    named = [key for key in named if all(map(fnmatch.fnmatchcase, at, key))]  # on the way to here, or beyond
+    chosen = chosen or any(len(key) <= len(at) for key in named)
     if dataclasses.is_dataclass(value):
         picked = {}
         for field in dataclasses.fields(value):
-            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
             inner = getattr(value, field.name)
-            if required and not dataclasses.is_dataclass(inner) and not isinstance(inner, dict):
-                picked[field.name] = inner
-                continue
-            part = _pick(inner, keys, (*at, field.name))
-            if part is not None or required:
-                picked[field.name] = part if part is not None else {}
-        return picked or None
+            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+            if required or inner != default:
+                part = _pick(inner, keys, (*at, field.name), chosen, required)
+                if part is _NOTHING and required:
+                    part = {} if isinstance(inner, dict) else inner
+                if part is not _NOTHING:
+                    picked[field.name] = part
+        return picked if named or chosen or needed else _NOTHING
     if isinstance(value, dict):
-        picked = {name: _pick(each, keys, (*at, name)) for name, each in value.items()}
-        wanted = any(key.startswith(f"{path}.") or key.startswith(f"{path}*") for key in keys)
-        return {name: part or {} for name, part in picked.items()} if wanted else None
-    return None
+        if not named and not chosen:
+            return _NOTHING
+        parts = {name: _pick(each, keys, (*at, name), chosen, False) for name, each in value.items()}
+        return {name: {} if part is _NOTHING else part for name, part in parts.items()}
+    if isinstance(value, tuple) and chosen:
+        return [_pick(each, keys, at, chosen, False) for each in value]
+    return value if chosen else _NOTHING
 
 
 _PATHS = (("data", "input"), ("data", "schema"), ("push", "base"), ("metadata", "sqlite"))
