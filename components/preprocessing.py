@@ -57,6 +57,12 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
     absent = sorted(_wanted(config) - {*inputs})
     if absent:
         raise DataError(f"features {absent} of the config are not in the examples' schema; it holds {sorted(inputs)}.")
+    sparse = sorted(name for name in config.items if not isinstance(inputs[name], tf.RaggedTensor))
+    if sparse:
+        raise DataError(
+            f"item features {sparse}: expected ragged lists; got {type(inputs[sparse[0]]).__name__}. "
+            "Set represent_variable_length_as_ragged: true in the curated schema (data.schema), and give them no shape."
+        )
     splits = _item_splits(inputs, config)
     outputs: dict[str, Any] = {}
     for level in LEVELS:
@@ -159,9 +165,8 @@ def _in_lists(rows: Any, splits: tf.Tensor | None) -> Any:
 
 def _for_training(inputs: Mapping[str, Any], config: RankingConfig) -> dict[str, Any]:
     outputs = {}
-    for role in ("label", "weight", "position", "group_id"):
-        column = config.data.columns.get(role)
-        if column in inputs:
+    for role, column in config.data.columns.items():
+        if role in ("label", "weight", "position", "group_id") and column in inputs:
             outputs[role] = inputs[column]
     if "weight" in outputs:  # a weight that nobody gave counts as one
         outputs["weight"] = outputs["weight"].with_flat_values(_fill(outputs["weight"].flat_values, 1.0))
@@ -259,7 +264,8 @@ def _query_normalise(x: tf.Tensor, step: Step, splits: tf.Tensor) -> tf.Tensor:
 
 
 def _z_score(x: tf.Tensor) -> tf.Tensor:
-    return tft.scale_to_z_score(x, elementwise=True)
+    """In float64: sums of float32 values are exact there, so a constant column has no deviation but 0."""
+    return tf.cast(tft.scale_to_z_score(tf.cast(x, tf.float64), elementwise=True), tf.float32)
 
 
 def _min_max(x: tf.Tensor) -> tf.Tensor:

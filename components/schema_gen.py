@@ -47,7 +47,8 @@ def RankingSchemaGen(
     ranking = ranking_schema(figures, config_file.from_selection(config))
     io_utils.write_pbtxt_file(os.path.join(schema.uri, "schema.pbtxt"), ranking)
     domains = len(ranking.string_domain)
-    schema.set_string_custom_property("summary", f"{len(ranking.feature)} columns, {domains} value domains")
+    what = f"{len(ranking.feature)} columns, {domains} value domain{'s' * (domains != 1)}"
+    schema.set_string_custom_property("summary", what)
 
 
 def ranking_schema(
