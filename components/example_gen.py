@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import pickle
-from typing import Any, Dict, Optional
+from typing import Any, Dict
 
 import apache_beam as beam
 from tfx.dsl.component.experimental.annotations import BeamComponentParameter, OutputArtifact, Parameter
@@ -18,7 +18,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples
 
-from tfx_ranking.components import ingestion
+from tfx_ranking.components import ingestion, shuffle
 from tfx_ranking.components.config import Data, RankingConfig, from_selection
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.grouping import group_order_error
@@ -59,7 +59,7 @@ def RankingExampleGen(
 
 
 def ingest(
-    config: RankingConfig, source: Dict[str, str], folder: str, beam_pipeline: Optional[beam.Pipeline] = None
+    config: RankingConfig, source: Dict[str, str], folder: str, beam_pipeline: beam.Pipeline | None = None
 ) -> Dict[str, Any]:
     """Reads the source, writes the splits below `folder`, returns the artifact's properties.
 
@@ -68,7 +68,17 @@ def ingest(
     task = ingestion.plan(config, source, folder)
     with beam_pipeline or beam.Pipeline() as pipeline:
         files = pipeline | "Files" >> beam.Create(task.units) | beam.Reshuffle()
-        files | "Ingest" >> beam.Map(lambda unit: ingestion.ingest_file(task, unit))
+        if task.streamed:
+            files | "Ingest" >> beam.Map(lambda unit: ingestion.ingest_file(task, unit))
+        else:
+            gathered = (
+                files
+                | "Scatter" >> beam.FlatMap(lambda unit: shuffle.scatter(task, unit))
+                | "Group" >> beam.GroupByKey()
+                | "Gather" >> beam.MapTuple(lambda bucket, parts: shuffle.gather(task, bucket, parts))
+            )
+            times = beam.pvalue.AsList(gathered | "Times" >> beam.Map(shuffle.times_of)) if task.time else None
+            gathered | "Write" >> beam.Map(lambda each, known: shuffle.settle(task, each, known), times)
     return finish(task, source)
 
 
@@ -90,6 +100,8 @@ def _merged(task: ingestion.Plan) -> ingestion.Report:
     for path in sorted(fileio.glob(os.path.join(ingestion.parts(task, "reports"), "*.pickle"))):
         with fileio.open(path, "rb") as opened:
             report.merge(pickle.loads(opened.read()))
+    if report.error:
+        raise report.error
     counts = report.counts
     out = sum(counts[f"items/{split}"] for split in task.split_names)
     lost = counts["quarantined"] + counts["capped"] + counts["dropped"]

@@ -110,13 +110,14 @@ FORMATS: dict[str, Format] = {
 
 def open_file(path: str) -> io.BufferedIOBase:
     """The file's bytes, unpacked where they are gzip (told by the first bytes, not by the name)."""
-    opened = _open(path)
+    opened = open_raw(path)
     packed = opened.read(2) == b"\x1f\x8b"
     opened.seek(0)
     return gzip.GzipFile(fileobj=opened) if packed else opened  # type: ignore[return-value, arg-type]
 
 
-def _open(path: str) -> Any:
+def open_raw(path: str) -> Any:
+    """The file's bytes as they are."""
     if "://" not in path:
         return open(path, "rb")  # TFX's file systems only where one is named: importing TFX takes seconds
     from tfx.dsl.io import fileio
@@ -132,7 +133,7 @@ def absent(request: Request, what: str, name: str, present: list[str]) -> DataEr
 
 
 def conform(name: str, array: pa.Array, column: Column) -> tuple[pa.Array, list[tuple[np.ndarray, str]]]:
-    """A column as its config says: float32, int64 or binary with nulls where missing; lists of these for vectors/tokens.
+    """A column as its config says: float32, int64 or binary, or lists of them (vectors, tokens); null where missing.
 
     Returns the column and the rows at fault: (bool [row], reason) pairs.
 

@@ -189,7 +189,7 @@ def arrange(
 ) -> tuple[Lists, ListBatch, collections.Counter[str]]:
     """Lists as they are written: dropped and capped as the config says, missing values filled in.
 
-    The counter has `dropped_lists`, `dropped`, `capped_lists`, `capped` (items) and `missing/<feature>` (items or lists).
+    The counter has `dropped_lists`, `dropped` (items), `capped_lists`, `capped` (items), `missing/<feature>`.
     """
     counts: collections.Counter[str] = collections.Counter()
     lengths = np.diff(lists.row_splits)

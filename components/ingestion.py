@@ -6,6 +6,7 @@ same bytes, however the work was spread.
 """
 
 import collections
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,11 +19,11 @@ import pyarrow as pa
 
 from tfx_ranking.components import formats, grouping, splits
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.list_examples import ListBatch, columns, encode
+from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.list_examples import columns, encode
 from tfx_ranking.components.sources import ALL
 
 BYTES_A_BUCKET = 64 << 20  # of input; a bucket is grouped in memory and becomes one shard
-ENCODE_ITEMS = 50_000  # items encoded at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +87,13 @@ class Report:
 
     counts: records_in, quarantined, capped, dropped, …, `lists/<split>`, `items/<split>`, `missing/<feature>`.
     bad: (file number, Bad).  groups: split of origin → (group id, file number, first row) of each list.
+    error: what ended the work early; Beam would bury it under its own stack.
     """
 
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     bad: list[tuple[int, formats.Bad]] = dataclasses.field(default_factory=list)
     groups: dict[str, list[tuple[bytes, int, int]]] = dataclasses.field(default_factory=dict)
+    error: RankingError | None = None
 
     def add_chunk(self, chunk: formats.Chunk, file: int) -> None:
         self.counts["records_in"] += chunk.records
@@ -102,6 +105,7 @@ class Report:
     def merge(self, other: "Report") -> None:
         self.counts.update(other.counts)
         self.bad.extend(other.bad)
+        self.error = self.error or other.error
         for split, groups in other.groups.items():
             self.groups.setdefault(split, []).extend(groups)
 
@@ -128,12 +132,11 @@ def read(task: Plan, unit: Unit) -> Iterator[formats.Chunk]:
 def ingest_file(task: Plan, unit: Unit) -> None:
     """One file, streamed to one shard a split."""
     request = task.request(unit)
-    report = Report()
-    with Shards(task, unit.number) as shards:
+    with reporting(task, f"file-{unit.number:05d}") as report, Shards(task, unit.number) as shards:
         for chunk, lists in _lists_of(task, unit, request):
             report.add_chunk(chunk, unit.number)
-            write(task, unit.origin, lists, shards, report, files=np.full(len(lists.positions), unit.number))
-    save(task, f"file-{unit.number:05d}", report)
+            formed = form(task, unit.origin, lists, report, np.full(len(lists.positions), unit.number))
+            write(task, formed, None, shards, report)
 
 
 def _lists_of(task: Plan, unit: Unit, request: formats.Request) -> Iterator[tuple[formats.Chunk, grouping.Lists]]:
@@ -151,12 +154,6 @@ def lists_of_chunk(chunk: formats.Chunk, request: formats.Request) -> grouping.L
     context = {name: array for name, array in chunk.columns.items() if level.get(name) != "items"}
     items = {name: array for name, array in chunk.columns.items() if level.get(name) == "items"}
     return grouping.Lists(context, items, chunk.row_splits, chunk.positions)
-
-
-def write(task: Plan, origin: str, lists: grouping.Lists, shards: "Shards", report: Report, files: np.ndarray) -> None:
-    """Arranges, encodes and writes lists to the split each belongs to."""
-    formed = form(task, origin, lists, report, files)
-    write_formed(task, formed, None, shards, report)
 
 
 class Formed(NamedTuple):
@@ -181,15 +178,10 @@ def form(task: Plan, origin: str, lists: grouping.Lists, report: Report, files: 
     report.counts.update(counts)
     groups = lists.context[config.data.group_id].to_pylist()
     times = lists.context[grouping.TIME].to_numpy() if grouping.TIME in lists.context else None
-    return Formed(origin, encode_in_parts(batch, table), groups, np.diff(lists.row_splits), times)
+    return Formed(origin, encode(batch, table), groups, np.diff(lists.row_splits), times)
 
 
-def encode_in_parts(batch: ListBatch, table: dict[str, Any]) -> list[bytes]:
-    """`encode`, whose memory would otherwise grow with the batch."""
-    return encode(batch, table)
-
-
-def write_formed(task: Plan, formed: Formed, bounds: dict[str, float] | None, shards: "Shards", report: Report) -> None:
+def write(task: Plan, formed: Formed, bounds: dict[str, float] | None, shards: "Shards", report: Report) -> None:
     """Writes encoded lists; bounds: where splits begin in time, when they are cut by time."""
     if formed.origin not in (ALL, "train") or not task.cut:
         where = np.full(len(formed.records), "train" if formed.origin == ALL else formed.origin, object)
@@ -236,8 +228,14 @@ def parts(task: Plan, kind: str) -> str:
     return os.path.join(task.folder, "parts", kind)
 
 
-def save(task: Plan, name: str, report: Report) -> None:
-    """A worker's report, for `outcome` to find."""
+@contextlib.contextmanager
+def reporting(task: Plan, name: str, report: Report | None = None) -> Iterator[Report]:
+    """A report that is saved at the end, with the error that ended the work, if it was ours."""
+    report = report or Report()
+    try:
+        yield report
+    except RankingError as error:
+        report.error = error
     from tfx.dsl.io import fileio
 
     fileio.makedirs(parts(task, "reports"))

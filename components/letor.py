@@ -269,7 +269,7 @@ def _feature_ids(request: formats.Request) -> dict[int, str]:
     """Feature id → column name, of every feature that the config names."""
     data = request.data
     ids = {}
-    for name in request.table:
+    for name in (*request.table, *([request.time] if request.time else [])):
         if name in (data.group_id, data.label, data.item_id):
             continue
         match = re.fullmatch(r"f(\d+)", name)

@@ -122,8 +122,10 @@ def encode(batch: ListBatch, table: Mapping[str, Column]) -> list[bytes]:
             flat = values.reshape(-1) if isinstance(values, np.ndarray) else values
             _check_length(name, len(flat), int(rows[-1]) * column.width)
             arrays[name] = _list_array(flat, rows * column.width, column)
-    batch_of_lists = pa.RecordBatch.from_arrays(list(arrays.values()), list(arrays))
-    return list(example_coder.RecordBatchToExamplesEncoder().encode(batch_of_lists))
+    # Column by column, then joined: in one call the order of the features, and so the bytes, varies from run to run.
+    encoder = example_coder.RecordBatchToExamplesEncoder()
+    encoded = [encoder.encode(pa.RecordBatch.from_arrays([array], [name])) for name, array in arrays.items()]
+    return [_joined(parts) for parts in zip(*encoded)]
 
 
 def decode(serialized: Sequence[bytes], table: Mapping[str, Column]) -> ListBatch:
@@ -214,6 +216,29 @@ def write_records(file: str, records: Sequence[bytes]) -> None:
 
 
 _LENGTHS = Column("items", "int")
+
+
+def _joined(parts: Sequence[bytes]) -> bytes:
+    """One Example out of Examples of one feature each: their `features` messages, one after the other, are one."""
+    body = b"".join([part[1 + _varint_size(len(part)) :] for part in parts])
+    return b"\x0a" + _varint(len(body)) + body
+
+
+def _varint_size(total: int) -> int:
+    """Bytes of the length field in a message of one length-delimited field that has `total` bytes in all."""
+    size = 1
+    while total - 1 - size >= 1 << (7 * size):
+        size += 1
+    return size
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
 def _check_length(name: str, came: int, expected: int) -> None:

@@ -36,7 +36,8 @@ def resolve(data: Data) -> dict[str, str]:
     if not any(entry["size"] for entry in entries):
         names = ", ".join(entry["path"] for entry in entries[:3])
         raise DataError(f"data.input: every file that matches is empty ({names}); there is nothing to learn from.")
-    folder = os.path.dirname(os.path.commonprefix([entry["path"] for entry in entries]))
+    # Not commonpath, which makes gs:/ of gs://; dirname cuts a half name off.
+    folder = os.path.dirname(os.path.commonprefix([entry["path"] for entry in entries]))  # noqa: RUF071
     for entry in entries:
         entry["name"] = entry["path"][len(folder) :].lstrip("/")
     return {"files": json.dumps(files), "span": str(span), "version": "" if version is None else str(version)}

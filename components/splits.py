@@ -63,12 +63,13 @@ def time_bounds(times: np.ndarray, cut: dict[str, float]) -> dict[str, float]:
     >>> time_bounds(np.arange(10.0), {"validation": 0.2, "test": 0.1})
     {'test': 9.0, 'validation': 7.0}
     """
-    ordered = np.sort(times)
-    bounds, taken = {}, 0
+    rest = np.sort(times)
+    bounds = {}
     for name in ("test", "validation"):
-        if name in cut and len(ordered):
-            taken += max(1, round(cut[name] * len(ordered)))
-            bounds[name] = float(ordered[max(len(ordered) - taken, 0)])
+        if name in cut and len(rest):
+            wanted = min(max(1, round(cut[name] * len(times))), len(rest))
+            bounds[name] = float(rest[-wanted])
+            rest = rest[rest < bounds[name]]
     return bounds
 
 
