@@ -13,7 +13,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -164,23 +164,37 @@ def render(comparison: Comparison) -> str:
     )
 
 
-def compare(root: pathlib.Path) -> Comparison:
-    """Measures the newest run under `root`.  Takes half a minute, as it trains the ranker without propensities.
+class ScoredLists(NamedTuple):
+    """The lists of the test split; all arrays but row_splits are [item]."""
 
-    The trained ranker's scores are those of the exported `list_example` signature on the test split's own examples.
-    Raises RankingError when no run has come as far as an exported model.
-    """
+    scores: dict[str, npt.NDArray[Any]]  # by order: logged, without propensities, with
+    relevance: npt.NDArray[np.float64]  # true grades
+    clicks: npt.NDArray[Any]
+    row_splits: npt.NDArray[Any]  # [list + 1]
+
+
+def compare(root: pathlib.Path) -> Comparison:
+    """Measures the newest run under `root`; takes half a minute, as it trains the ranker without propensities."""
     from tfx_ranking.components import config as ranking_config
-    from tfx_ranking.components import evaluation_report, list_examples, metrics
+    from tfx_ranking.components import evaluation_report
 
     config = ranking_config.load(root / "ranking.yaml")
+    return measure(score_lists(config, root), evaluation_report.convention(config.evaluation))
+
+
+def score_lists(config: Any, root: pathlib.Path) -> ScoredLists:
+    """The test split's own examples, scored by the exported `list_example` signature and by what it is compared with.
+
+    Raises RankingError when no run has come as far as an exported model.
+    """
+    from tfx_ranking.components import list_examples
+
     artifacts = newest_export(config, root)
-    columns = list_examples.columns(config)
     data = config.data
+    columns = list_examples.columns(config)
     wanted = {name: columns[name] for name in (data.group_id, data.label, "sku", "position")}
     records = list(list_examples.read_records(list_examples.split_files(artifacts["examples"], "test")))
     lists = list_examples.decode(records, wanted)
-
     queries = lists.context[data.group_id]
     truth = true_relevance(root / "logs", np.repeat(queries, np.diff(lists.row_splits)), lists.items["sku"])
     scores = {
@@ -188,20 +202,27 @@ def compare(root: pathlib.Path) -> Comparison:
         "trained without propensities": _scores_without_propensities(config, artifacts, queries),
         "trained with propensities": _served_scores(artifacts["model"], records, lists.row_splits),
     }
-    convention = evaluation_report.convention(config.evaluation)
+    return ScoredLists(scores, truth, lists.items[data.label], lists.row_splits)
 
-    def measured(labels: npt.NDArray[Any]) -> list[npt.NDArray[np.float64]]:
+
+def measure(lists: ScoredLists, convention: Any) -> Comparison:
+    """METRIC of every order, and what the last one gains over the one before it by true relevance."""
+    from tfx_ranking.components import metrics
+
+    def values(labels: npt.NDArray[Any]) -> list[npt.NDArray[np.float64]]:
         return [
-            metrics.per_list([METRIC], each, labels, lists.row_splits, convention)[METRIC] for each in scores.values()
+            metrics.per_list([METRIC], scores, labels, lists.row_splits, convention)[METRIC]
+            for scores in lists.scores.values()
         ]
 
-    by_relevance, by_clicks = measured(truth), measured(lists.items[data.label])
-    difference = by_relevance[2] - by_relevance[1]
+    by_relevance, by_clicks = values(lists.relevance), values(lists.clicks)
+    difference = by_relevance[-1] - by_relevance[-2]
     kept = difference[~np.isnan(difference)]
+    means = zip(lists.scores, map(metrics.mean, by_relevance), map(metrics.mean, by_clicks))
     return Comparison(
-        orders=tuple(Order(*row) for row in zip(scores, map(metrics.mean, by_relevance), map(metrics.mean, by_clicks))),
+        orders=tuple(Order(*row) for row in means),
         convention=metrics.describe(METRIC, convention),
-        lists=len(records),
+        lists=len(lists.row_splits) - 1,
         gain=float(kept.mean()),
         half_width=float(1.96 * kept.std(ddof=1) / np.sqrt(len(kept))),
     )

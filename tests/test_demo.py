@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import itertools
+import math
 import os
 import pathlib
 import shutil
@@ -12,10 +14,11 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from tfx_ranking.components import config
+from tfx_ranking.components import config, metrics
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines import demo, search_logs
 
+CONVENTION = metrics.Convention()  # the config's: exponential gain, lists without a relevant item dropped
 SMALL = search_logs.Simulation(queries=40, days=2, products=100)
 
 
@@ -84,7 +87,9 @@ def test_the_whole_demo(tmp_path):
     assert (versions[0] / "saved_model.pb").is_file()
     assert (root / "metadata.sqlite").is_file()
 
-    comparison = demo.compare(root)
+    read = config.load(root / "ranking.yaml")
+    lists = demo.score_lists(read, root)
+    comparison = demo.measure(lists, CONVENTION)
     assert demo.render(comparison) in printed  # equal trainings give equal figures
     logged, plain, corrected = comparison.orders
     # The effect that the propensities are there for: no figure, but the order of the three and that it is no accident.
@@ -93,38 +98,56 @@ def test_the_whole_demo(tmp_path):
     # By the clicks it is the other way round, as the summary says.
     assert logged.by_clicks > corrected.by_clicks
 
-    # The logged order's figures once more, from the log files of the test split's queries with scikit-learn.
-    queries = queries_of_the_test_split(root)
-    rows: dict[str, list[dict[str, str]]] = {query: [] for query in queries}
-    for file in sorted((root / "logs").glob("*.csv")):
-        with file.open() as opened:
-            for row in csv.DictReader(opened):
-                if row["query_id"] in rows:
-                    rows[row["query_id"]].append(row)
-    assert comparison.lists == len(queries)
-    for column, figure in (("relevance", logged.by_relevance), ("clicked", logged.by_clicks)):
-        values = []
-        for shown in rows.values():
-            gains = [2.0 ** int(row[column]) - 1 for row in shown]
-            scores = [-float(row["position"]) for row in shown]
-            if any(gains):
-                values.append(sklearn.metrics.ndcg_score([gains], [scores], k=10))
-        assert figure == pytest.approx(np.mean(values), abs=1e-9)
+    for order in comparison.orders:  # every figure once more, by scikit-learn
+        scores = lists.scores[order.name]
+        assert order.by_relevance == pytest.approx(by_sklearn(scores, lists.relevance, lists.row_splits), abs=1e-6)
+        assert order.by_clicks == pytest.approx(by_sklearn(scores, lists.clicks, lists.row_splits), abs=1e-6)
+    served = tf_scores(versions[0], read, root)
+    np.testing.assert_allclose(served, lists.scores["trained with propensities"], rtol=1e-5, atol=1e-5)
 
     again = run_demo(root)
     assert len(list((root / "serving" / "shop-search").iterdir())) == 1
     assert demo.render(comparison) in again
 
 
-def queries_of_the_test_split(root: pathlib.Path) -> list[str]:
+def by_sklearn(scores: np.ndarray, labels: np.ndarray, row_splits: np.ndarray) -> float:
+    values = []
+    for begin, end in itertools.pairwise(row_splits):
+        gains = 2.0 ** labels[begin:end] - 1
+        if gains.any():  # the convention drops the other lists
+            values.append(sklearn.metrics.ndcg_score([gains], [scores[begin:end]], k=10))
+    return float(np.mean(values))
+
+
+def tf_scores(version: pathlib.Path, read: config.RankingConfig, root: pathlib.Path) -> np.ndarray:
+    """The pushed version's scores of the test split's lists, list after list."""
+    import tensorflow as tf
+
     from tfx_ranking.components import list_examples
 
-    read = config.load(root / "ranking.yaml")
     folder = demo.newest_export(read, root)["examples"]
     records = list(list_examples.read_records(list_examples.split_files(folder, "test")))
-    table = list_examples.columns(read)
-    batch = list_examples.decode(records, {name: table[name] for name in ("query_id", "sku")})
-    return [query.decode() for query in batch.context["query_id"]]
+    outputs = tf.saved_model.load(str(version)).signatures["list_example"](inputs=tf.constant(records))
+    return tf.RaggedTensor.from_tensor(outputs["scores"], lengths=outputs["sizes"]).flat_values.numpy()
+
+
+def test_a_comparison_shows_its_arithmetic():
+    # Two lists of two items, the second one relevant in both: a good order has NDCG 1, the other one 1 / log2(3).
+    good, bad = np.array([0.0, 1.0, 0.0, 1.0]), np.array([1.0, 0.0, 1.0, 0.0])
+    half = np.array([0.0, 1.0, 1.0, 0.0])  # good in the first list alone
+    relevance, clicks = np.array([0.0, 1.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0, 0.0])
+    scores = {"logged": bad, "plain": half, "corrected": good}
+    comparison = demo.measure(demo.ScoredLists(scores, relevance, clicks, np.array([0, 2, 4])), CONVENTION)
+    second = 1 / math.log2(3)
+    assert [order.name for order in comparison.orders] == ["logged", "plain", "corrected"]
+    expected = [second, (1 + second) / 2, 1.0]
+    np.testing.assert_allclose([order.by_relevance for order in comparison.orders], expected)
+    # The second list has no click and does not count; in the first one the bad order is right.
+    np.testing.assert_allclose([order.by_clicks for order in comparison.orders], [1.0, second, second])
+    assert comparison.lists == 2
+    differences = np.array([0.0, 1 - second])
+    assert comparison.gain == pytest.approx(differences.mean())
+    assert comparison.half_width == pytest.approx(1.96 * differences.std(ddof=1) / math.sqrt(2))
 
 
 def test_a_comparison_can_be_rendered_from_its_fields():
