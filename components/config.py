@@ -443,7 +443,8 @@ class RankingConfig:
     def select(self, *keys: str) -> dict[str, Any]:
         """Only the named parts, for a component that depends on no others: section to its JSON.
 
-        keys: paths with `*` for any name, e.g. "items.*.transform"; a section's name stands for all of it.
+        keys: paths with `*` for any name, e.g. "items.*.transform"; a section's name stands for all of it, and
+        "items.*.tokens.present" for the fact that there is such a part.
         Keys without a default are always there.  `from_selection` gives the config back, unnamed keys at their default.
         """
         # Text, since TFX (1.16, 1.21) takes a dict as a parameter only where all values have one type and none is None.
@@ -551,7 +552,7 @@ def _pick(value: Any, keys: tuple[str, ...], at: tuple[str, ...], chosen: bool =
                 part = _pick(inner, keys, (*at, field.name), chosen, required)
                 if part is _NOTHING and required:
                     part = {} if isinstance(inner, dict) else inner
-                if part is not _NOTHING:
+                if part is not _NOTHING and (part != {} or not dataclasses.is_dataclass(default)):
                     picked[field.name] = part
         return picked if named or chosen or needed else _NOTHING
     if isinstance(value, dict):

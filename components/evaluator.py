@@ -25,7 +25,11 @@ from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import evaluation_report, list_examples, metrics, serving_versions
 from tfx_ranking.components.errors import ConfigError, DataError
 
-READS = ("data.group_id", "data.label", "context.*.dtype", "context.*.shape", "context.*.tokens", "evaluation")
+READS = (
+    *("data.group_id", "data.label"),
+    *("context.*.dtype", "context.*.shape", "context.*.tokens.present"),
+    "evaluation",
+)
 SIGNATURE = "list_example"
 BATCH_LISTS = 64
 

@@ -30,7 +30,7 @@ READS = (
         for key in Data.__dataclass_fields__
         if key not in ("on_anomaly", "schema")  # what the trainer and the schema read
     ),
-    *(f"{level}.*.{key}" for level in ("context", "items") for key in ("dtype", "shape", "default", "tokens.lower")),
+    *(f"{level}.*.{key}" for level in ("context", "items") for key in ("dtype", "shape", "default", "tokens.present")),
     "evaluation.relevant_from",
 )
 QUARANTINE = "quarantine.jsonl"

@@ -25,7 +25,11 @@ from tfx_ranking.components.list_examples import ROW_LENGTHS, Column, columns
 
 READS = (
     *("data.group_id", "data.item_id", "data.label", "data.label_range", "data.weight", "data.position"),
-    *(f"{level}.*.{key}" for level in ("context", "items") for key in ("dtype", "shape", "tokens", "vocabulary")),
+    *(
+        f"{level}.*.{key}"
+        for level in ("context", "items")
+        for key in ("dtype", "shape", "tokens.present", "vocabulary.present")
+    ),
 )
 EVALUATED = ["validation", "test", "eval"]  # splits that the schema must not learn from
 MAX_DOMAIN = 100  # values; a larger vocabulary is no domain, as in TFDV

@@ -23,9 +23,11 @@ from tfx_ranking.components import (
     pusher,
     schema_gen,
     signature_exporter,
+    sources,
     trainer,
 )
 from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.live_model import LiveModel
 from tfx_ranking.components.serving_versions import state
 from tfx_ranking.pipelines.runs import artifacts_root, metadata_connection
@@ -37,13 +39,14 @@ def ranking_pipeline(config: RankingConfig, root: pathlib.Path, beam_args: Seque
         config=config.select(*example_gen.READS), source=example_gen.resolve(config.data)
     )
     statistics = StatisticsGen(examples=examples.outputs["examples"])
-    schema: Any = (
-        ImportSchemaGen(schema_file=config.data.schema)
-        if config.data.schema
-        else schema_gen.RankingSchemaGen(
+    schema: Any
+    if config.data.schema:
+        schema = ImportSchemaGen(schema_file=config.data.schema)
+        schema.exec_properties["digest"] = _digest(config.data.schema)  # it reads the path alone: edits would go unseen
+    else:
+        schema = schema_gen.RankingSchemaGen(
             statistics=statistics.outputs["statistics"], config=config.select(*schema_gen.READS)
         )
-    )
     anomalies = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     transform = Transform(
         examples=examples.outputs["examples"],
@@ -97,6 +100,15 @@ def ranking_pipeline(config: RankingConfig, root: pathlib.Path, beam_args: Seque
         metadata_connection_config=metadata_connection(config, root),
         beam_pipeline_args=list(beam_args),
     )
+
+
+def _digest(schema: str) -> str:
+    try:
+        return sources.digest(schema)
+    except OSError as error:
+        raise ConfigError(
+            f"data.schema: {schema} cannot be read ({error.strerror}); name a Schema in pbtxt."
+        ) from error
 
 
 def _code(dotted: str | None) -> str:
