@@ -124,8 +124,8 @@ class FlatScorer(keras.Model):
 
     inputs: `Input`s as dicts; numeric matrices come first in the network's first layer, each group by name.
     hidden: sizes of the dense layers; none makes a linear model.  normalisation: of the inputs and of every layer
-    before its activation.  An id outside 0 to size - 1 has an embedding of its own, for the unknown; the tokens of an item
-    count by the mean of their embeddings, no tokens as zeros.
+    before its activation.  An id outside 0 to size - 1 has an embedding of its own, for the unknown; the tokens of an
+    item count by the mean of their embeddings, no tokens as zeros.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class FlatScorer(keras.Model):
         self.embeddings = [_embedding(each) for each in specs if each.kind != "numeric"]
         # Built here and not at the first call: the sizes are known, and a loaded model must have its weights at once.
         width = sum(each.size if each.kind == "numeric" else each.embedding or 0 for each in specs)
-        self.stack = []
+        self.stack: list[keras.layers.Layer] = []
         normalise = NORMALISATIONS[normalisation]
         if normalise and hidden:
             self._add(normalise(), width)

@@ -25,16 +25,13 @@ from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
 from tfx_ranking.components.list_examples import ListBatch
 
+DEFAULT_METRIC = "ndcg@10"  # what the validation split is measured by where nothing stops early
 READS = (
-    "data.on_anomaly",
-    "data.position",
-    "context.*.embedding",
-    "items.*.embedding",
-    "model",
-    "training",
-    "evaluation.gain",
-    "evaluation.no_relevant",
-    "evaluation.relevant_from",
+    *("data.on_anomaly", "data.position", "model", "training"),
+    *("evaluation.gain", "evaluation.no_relevant", "evaluation.relevant_from"),
+    # Embeddings; the rest gives a number of the matrix its feature's name when training breaks on it.
+    *(f"{level}.*.{key}" for level in ("context", "items") for key in ("embedding", "dtype", "shape", "indicator")),
+    *(f"{level}.*.{key}" for level in ("context", "items") for key in ("transform", "vocabulary", "hash", "tokens")),
 )
 
 
@@ -90,6 +87,7 @@ def train(
     The history is JSON-able: the metric with its convention, one entry an epoch, the best one, a summary.
     Raises DataError for data that cannot be trained on, RankingError when the loss stops being a number.
     """
+    began = time.perf_counter()
     settings = config.training
     for name, data in {"training": train_data, "validation": validation_data}.items():
         training_data.check(data, name)
@@ -105,7 +103,7 @@ def train(
     fit = Fit(ranker, losses.LOSSES[config.model.loss])
     fit.compile(optimizer=_optimizer(config), jit_compile=False)  # XLA would compile every batch's shape anew
     lists = len(train_data.row_splits) - 1
-    watch = _Watch(fit, train_data, validation_data, config)
+    watch = _Watch(fit, train_data, validation_data, config, began)
     callbacks = [watch]
     if logs is not None:
         callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
@@ -142,6 +140,10 @@ class Fit(keras.Model):
         return self.ranker(inputs, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if y_pred.shape.rank != 1:
+            raise ConfigError(
+                f"model.scorer: expected scores of shape [item]; got {y_pred.shape}. Squeeze the last axis."
+            )
         scores, mask = pad(y_pred, x["row_lengths"])
         labels, _ = pad(y["label"], x["row_lengths"])
         weights = pad(y["weight"], x["row_lengths"])[0] if "weight" in y else None
@@ -162,12 +164,17 @@ def pad(values: tf.Tensor, row_lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
 class _Watch(keras.callbacks.Callback):
     """Measures the validation split after each epoch, keeps the best weights, stops on time or on a broken loss."""
 
-    def __init__(self, fit: Fit, train_data: ListBatch, validation_data: ListBatch, config: RankingConfig):
+    def __init__(
+        self, fit: Fit, train_data: ListBatch, validation_data: ListBatch, config: RankingConfig, began: float
+    ):
         super().__init__()
         self.fit, self.train_data, self.validation_data = fit, train_data, validation_data
-        self.settings = config.training
+        self.config, self.settings, self.began_training = config, config.training, began
         stopping = self.settings.early_stopping
-        self.metric = str(metrics.parse(stopping.metric if stopping else "ndcg@10"))
+        try:
+            self.metric = str(metrics.parse(stopping.metric if stopping else DEFAULT_METRIC))
+        except ConfigError as error:
+            raise ConfigError(f"training.early_stopping.metric: {error}") from None
         evaluation = config.evaluation
         self.convention = metrics.Convention(
             gain=evaluation.gain, no_relevant=evaluation.no_relevant, relevant_from=evaluation.relevant_from
@@ -176,21 +183,24 @@ class _Watch(keras.callbacks.Callback):
         self.epochs: list[dict[str, Any]] = []
         self.best: tuple[int, float, list[np.ndarray]] | None = None
         self.scorer = tf.function(lambda inputs: fit.ranker(inputs, training=False), reduce_retracing=True)
+        order = tf.data.Dataset.range(len(validation_data.row_splits) - 1)
+        self.validation = training_data.batches(validation_data, order, self.settings.batch_lists)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.began = time.perf_counter()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if len(self.fit.bad_lists.numpy()):
             raise RankingError(self._explain(batch))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         seconds = time.perf_counter() - self.began
         value = self._validate()
-        if logs is not None:
-            logs[self.metric] = value
+        logs[self.metric] = value  # for TensorBoard, which comes after this callback
         entry = {"epoch": epoch + 1, "loss": float(logs["loss"]), self.metric: value}
         self.epochs.append({**entry, "seconds": seconds, "items_per_second": self.items / seconds})
+        if epoch == 0:
+            self.first_epoch_seconds = time.perf_counter() - self.began_training
         if self.best is None or value > self.best[1] or self.settings.early_stopping is None:
             self.best = (epoch + 1, value, self.fit.ranker.get_weights())
         elif epoch + 1 - self.best[0] >= self.settings.early_stopping.patience:
@@ -198,6 +208,7 @@ class _Watch(keras.callbacks.Callback):
 
     def finish(self) -> dict[str, Any]:
         """The best weights in place, and the history."""
+        assert self.best is not None  # there is at least one epoch
         epoch, value, weights = self.best
         self.fit.ranker.set_weights(weights)
         rates = [each["items_per_second"] for each in self.epochs]
@@ -209,6 +220,7 @@ class _Watch(keras.callbacks.Callback):
             "best_value": value,
             "summary": f"{self.metric} {value:.4f} (epoch {epoch} of {len(self.epochs)}), {rate:,.0f} items/s",
             "items_per_second": rate,
+            "first_epoch_seconds": self.first_epoch_seconds,  # ordering, building, tracing and validation included
             "train": _sizes(self.train_data),
             "validation": _sizes(self.validation_data),
             "seed": self.settings.seed,
@@ -217,9 +229,7 @@ class _Watch(keras.callbacks.Callback):
 
     def _validate(self) -> float:
         data = self.validation_data
-        indices = tf.data.Dataset.range(len(data.row_splits) - 1)
-        batches = training_data.batches(data, indices, self.settings.batch_lists)
-        scores = np.concatenate([self.scorer(inputs).numpy() for inputs, _ in batches])
+        scores = np.concatenate([self.scorer(inputs).numpy() for inputs, _ in self.validation])
         if not np.isfinite(scores).all():
             item = int(np.flatnonzero(~np.isfinite(scores))[0])
             group = training_data.group_of(data, item)
@@ -237,7 +247,7 @@ class _Watch(keras.callbacks.Callback):
 
     def _explain(self, step: int) -> str:
         lists = self.fit.bad_lists.numpy()
-        name, value, group = training_data.largest(self.train_data, lists)
+        name, value, group = training_data.largest(self.train_data, lists, self.config)
         groups = [_text(self.train_data.context["group_id"][i]) for i in lists]
         shown = ", ".join(groups[:10]) + (f" and {len(groups) - 10} more" if len(groups) > 10 else "")
         return (

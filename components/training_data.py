@@ -4,6 +4,7 @@ Enters: the Transform component's outputs.  Leaves: a `ListBatch` in memory, who
 names (`items/…`, `context/…`, `group_id`, `label`, `weight`, `position`), and a dataset of what the network is fed.
 """
 
+import collections
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -99,7 +100,10 @@ def check(data: ListBatch, split: str) -> None:
         raise DataError(f"the {split} split is empty: it has {len(data.row_splits) - 1} lists and no item.")
     bad = np.flatnonzero(~np.isfinite(data.items["label"]))
     if bad.size:
-        raise DataError(f"the {split} split's list {group_of(data, bad[0])!r} has a label that is no finite number.")
+        raise DataError(
+            f"the {split} split's list {group_of(data, bad[0])!r} has a label that is no finite number: "
+            "drop such records, or declare data.label_range to have them quarantined."
+        )
 
 
 def group_of(data: ListBatch, item: int) -> Any:
@@ -114,7 +118,8 @@ def in_hash_order(data: ListBatch) -> ListBatch:
     """
     keys = [hashlib.blake2b(_bytes(group), digest_size=16).digest() for group in data.context["group_id"]]
     if len(set(keys)) < len(keys):
-        keys = [key + _content(data, i) if keys.count(key) > 1 else key for i, key in enumerate(keys)]
+        count = collections.Counter(keys)
+        keys = [key + _content(data, i) if count[key] > 1 else key for i, key in enumerate(keys)]
     return take(data, np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64))
 
 
@@ -209,8 +214,11 @@ def batches(data: ListBatch, indices: tf.data.Dataset, batch_lists: int) -> tf.d
     return indices.batch(batch_lists).map(gather, num_parallel_calls=2, deterministic=True).prefetch(2)
 
 
-def largest(data: ListBatch, lists: np.ndarray) -> tuple[str, float, Any]:
-    """The numeric value of the largest magnitude in some lists: its feature, the value, the list's group id."""
+def largest(data: ListBatch, lists: np.ndarray, config: RankingConfig) -> tuple[str, float, Any]:
+    """The numeric value of the largest magnitude in some lists: its feature, the value, the list's group id.
+
+    A value that is no finite number is the largest.  A column of `items/numeric` has its feature's name, by `config`.
+    """
     part = take(data, lists)
     found = ("none", 0.0, part.context["group_id"][0])
     for name, column in {**part.items, **part.context}.items():
@@ -220,9 +228,8 @@ def largest(data: ListBatch, lists: np.ndarray) -> tuple[str, float, Any]:
         magnitude = np.where(np.isfinite(matrix), np.abs(matrix), np.inf)
         if matrix.size and magnitude.max() > abs(found[1]):
             row, number = np.unravel_index(int(np.argmax(magnitude)), matrix.shape)
-            group = group_of(part, row) if name in part.items else part.context["group_id"][row]
-            label = f"{name}[{number}]" if matrix.shape[1] > 1 else name
-            found = (label, float(matrix[row, number]), group)
+            group = group_of(part, int(row)) if name in part.items else part.context["group_id"][row]
+            found = (_column_name(name, int(number), matrix.shape[1], config), float(matrix[row, number]), group)
     return found
 
 
@@ -249,6 +256,16 @@ def check_anomalies(uri: str, splits: Sequence[str], on_anomaly: Literal["fail",
     if on_anomaly == "fail":
         raise DataError(message + ". Mend the data or the schema (data.schema), or set data.on_anomaly: warn.")
     logging.warning(message)
+
+
+def _column_name(name: str, number: int, width: int, config: RankingConfig) -> str:
+    from tfx_ranking.components.preprocessing import numeric_columns  # late: it loads TensorFlow Transform
+
+    level, _, rest = name.partition("/")
+    columns = numeric_columns(config, "items" if level == "items" else "context") if rest == "numeric" else []
+    if len(columns) == width:  # else a preprocessing_fn of the user's own has made the matrix
+        return f"{level}.{columns[number]} (column {number} of {name})"
+    return f"{name}[{number}]" if width > 1 else name
 
 
 def _column(value: Any) -> Any:

@@ -7,12 +7,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx.types.standard_artifacts import ExampleAnomalies, Examples, Model, ModelRun, TransformGraph
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import metrics, scorers, trainer, training_data
 from tfx_ranking.components.config import PowerPropensity
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
-from tfx_ranking.components.list_examples import ListBatch, Tokens
+from tfx_ranking.components.list_examples import Column, ListBatch, Tokens, encode, write_records
 
 BRAND_LIFT = np.array([0.0, 2.0, -2.0, 1.0])
 
@@ -203,3 +205,134 @@ def test_a_saved_ranker_scores_the_same(tmp_path):
     trainer.save(ranker, path)
     loaded = keras.saving.load_model(path)  # safe mode
     np.testing.assert_array_equal(scores_of(ranker, validation), scores_of(loaded, validation))
+
+
+# --- the component, on files as stock Transform writes them
+
+SCHEMA = """
+feature { name: "group_id" type: BYTES presence { min_fraction: 1 } shape {} }
+feature { name: "context/wish" type: INT int_domain { min: 0 max: 1 } presence { min_fraction: 1 } shape {} }
+feature { name: "context/numeric" type: FLOAT presence { min_fraction: 1 } shape { dim { size: 1 } } }
+feature { name: "items/numeric$ragged_values" type: FLOAT }
+feature { name: "items/brand$ragged_values" type: INT int_domain { min: 0 max: 6 } }
+feature { name: "items/tags$ragged_values" type: INT }
+feature { name: "items/tags$ragged_values/row_lengths" type: INT }
+feature { name: "label$ragged_values" type: FLOAT }
+feature { name: "position$ragged_values" type: INT }
+tensor_representation_group { key: "" value { REPRESENTATIONS } }
+"""
+PARTITIONS = {
+    "items/numeric": "partition { uniform_row_length: 3 }",
+    "items/brand": "",
+    "items/tags": 'partition { row_length: "items/tags$ragged_values/row_lengths" }',
+    "label": "",
+    "position": "",
+}
+
+
+def write_transformed(folder, extra="", **splits):
+    """A transform graph's metadata and materialised splits, as stock Transform leaves them."""
+    table = {
+        "group_id": Column("context", "string"),
+        "context/wish": Column("context", "int"),
+        "context/numeric": Column("context", "float", 1),
+        "items/numeric": Column("items", "float", 3),
+        "items/brand": Column("items", "int"),
+        "items/tags": Column("items", "int", tokens=True),
+        "label": Column("items", "float"),
+        "position": Column("items", "int"),
+    }
+    representations = "".join(
+        f'tensor_representation {{ key: "{name}" value {{ ragged_tensor {{ '
+        f'feature_path {{ step: "{name}$ragged_values" }} {partition} }} }} }}'
+        for name, partition in PARTITIONS.items()
+    )
+    metadata = folder / "graph" / "transformed_metadata"
+    metadata.mkdir(parents=True)
+    (metadata / "schema.pbtxt").write_text(SCHEMA.replace("REPRESENTATIONS", representations) + extra)
+    stored = {name + ("$ragged_values" if name in PARTITIONS else ""): column for name, column in table.items()}
+    for split, data in splits.items():
+        (folder / "examples" / f"Split-{split}").mkdir(parents=True)
+        items = {name + "$ragged_values": data.items[name] for name in PARTITIONS}
+        records = encode(data._replace(items=items), stored)
+        half = len(records) // 2
+        for part, some in enumerate((records[half:], records[:half])):
+            write_records(str(folder / "examples" / f"Split-{split}" / f"part-{part}.gz"), some)
+
+
+def run_component(folder, config, anomalies=None, **parameters):
+    """The component's executor on artifacts in `folder`; returns the Model and ModelRun artifacts."""
+    inputs = {"transformed_examples": [Examples()], "transform_graph": [TransformGraph()]}
+    inputs["transformed_examples"][0].uri = str(folder / "examples")
+    inputs["transform_graph"][0].uri = str(folder / "graph")
+    if anomalies is not None:
+        inputs["anomalies"] = [ExampleAnomalies()]
+        inputs["anomalies"][0].uri = str(anomalies)
+    outputs = {"model": [Model()], "model_run": [ModelRun()]}
+    for name, (artifact,) in outputs.items():
+        artifact.uri = str(folder / name)
+        (folder / name).mkdir(exist_ok=True)
+    defaults = {"train_split": "train", "validation_split": "validation", "code_digest": ""}
+    properties = {"config": config.select(*trainer.READS), **defaults, **parameters}
+    trainer.RankingTrainer.EXECUTOR_SPEC.executor_class().Do(inputs, outputs, properties)
+    return outputs["model"][0], outputs["model_run"][0]
+
+
+def test_the_component_trains_on_two_splits_and_opens_no_third(tmp_path):
+    data, validation = lists_of(40, 1), lists_of(20, 2)
+    write_transformed(tmp_path, train=data, validation=validation, test=lists_of(20, 3))
+    model, _ = run_component(tmp_path, config_of(training={"epochs": 2}))
+
+    opened = json.loads(model.get_string_custom_property("opened"))
+    folders = {split: [file.split("/")[-2] for file in files] for split, files in opened.items()}
+    assert folders == {"train": ["Split-train"] * 2, "validation": ["Split-validation"] * 2}
+    history = json.loads((tmp_path / "model_run" / "history.json").read_text())
+    assert history["train"] == {"lists": 40, "items": int(data.row_splits[-1])}
+    assert history["metric"] == "ndcg@10(gain=exponential, no_relevant=drop, ties=averaged)"
+    assert model.get_string_custom_property("summary") == history["summary"]
+    assert list((tmp_path / "model_run").glob("**/events.out.tfevents.*"))
+
+    ranker = keras.saving.load_model(tmp_path / "model" / "Format-Keras" / "ranker.keras")
+    assert {each.name: each.size for each in ranker.input_specs}["items/brand"] == 7  # the schema's, not the data's 4
+    values = metrics.per_list(
+        ["ndcg@10"], scores_of(ranker, validation), validation.items["label"], validation.row_splits
+    )
+    assert metrics.mean(values["ndcg@10"]) == pytest.approx(history["best_value"])
+    # What is read from files is what is in memory.
+    again, _ = trainer.train(
+        data, validation, config_of(training={"epochs": 2}), sizes={"items/brand": 7, "context/wish": 2}
+    )
+    for a, b in zip(ranker.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_splits_are_parameters_and_an_empty_one_is_an_error(tmp_path):
+    write_transformed(tmp_path, train=lists_of(20, 1), eval=lists_of(10, 2))
+    model, _ = run_component(tmp_path, config_of(training={"epochs": 1}), validation_split="eval")
+    assert list(json.loads(model.get_string_custom_property("opened"))) == ["train", "eval"]
+    with pytest.raises(DataError, match=r"split 'validation' holds no list \(0 files in .*Split-validation\)"):
+        run_component(tmp_path, config_of())
+
+
+def test_anomalies_stop_the_training_or_are_warned_of(tmp_path, caplog):
+    write_transformed(tmp_path, train=lists_of(20, 1), validation=lists_of(10, 2))
+    found = anomalies_pb2.Anomalies()
+    found.anomaly_info["price"].short_description = "Out-of-range values"
+    found.anomaly_info["price"].description = "Unexpectedly low value: -3."
+    for split, anomalies in {"train": anomalies_pb2.Anomalies(), "validation": found}.items():
+        folder = tmp_path / "anomalies" / f"Split-{split}"
+        folder.mkdir(parents=True)
+        (folder / "SchemaDiff.pb").write_bytes(anomalies.SerializeToString())
+    with pytest.raises(
+        DataError, match=r"1 anomalies in the data: validation: price: Out-of-range values \(Unexp.*on_anomaly: warn"
+    ):
+        run_component(tmp_path, config_of(), tmp_path / "anomalies")
+    data = {"input": "x", "format": "csv", "on_anomaly": "warn"}
+    run_component(tmp_path, config_of(data=data, training={"epochs": 1}), tmp_path / "anomalies")
+    assert "price: Out-of-range values" in caplog.text
+
+
+def test_outputs_that_break_the_naming_rule(tmp_path):
+    write_transformed(tmp_path, extra='feature { name: "price_log" type: FLOAT }', train=lists_of(5, 1))
+    with pytest.raises(DataError, match=r"preprocessing_fn gives price_log: expected outputs named items/<name>"):
+        training_data.read_layout(str(tmp_path / "graph"))
