@@ -6,10 +6,13 @@ vectorised code; only where that fails are the records at fault looked for, and 
 `FORMATS` names every reader.  A reader yields columns as it found them; `conform` gives them the config's types.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import gzip
 import io
+import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -123,6 +126,60 @@ def open_raw(path: str) -> Any:
     from tfx.dsl.io import fileio
 
     return fileio.open(path, "rb")
+
+
+def whole_lines(opened: Any, size: int, quoted: bool = False) -> Iterator[bytes]:
+    """A file's bytes in pieces of about `size` that end with a newline; `quoted`: with one that no quotes surround."""
+    rest = b""
+    while block := opened.read(size):
+        rest += block
+        cut = rest.rfind(b"\n") + 1
+        if quoted and b'"' in rest:
+            text = np.frombuffer(rest, np.uint8)
+            newlines = np.flatnonzero(text == ord("\n"))
+            outside = newlines[np.searchsorted(np.flatnonzero(text == ord('"')), newlines) % 2 == 0]
+            cut = int(outside[-1]) + 1 if len(outside) else 0
+        if cut:
+            yield rest[:cut]
+            rest = rest[cut:]
+    if rest:
+        yield rest + b"\n"
+
+
+def ahead(chunks: Iterator[Any]) -> Iterator[Any]:
+    """The same chunks, read by a thread of their own while the last one is worked on."""
+    ready: queue.Queue[Any] = queue.Queue(maxsize=1)
+    stopped = threading.Event()
+
+    def put(item: Any) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
+
+    def run() -> None:
+        try:
+            for chunk in chunks:
+                put((chunk, None))
+                if stopped.is_set():
+                    return
+            put((None, None))
+        except BaseException as error:
+            put((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while True:
+            chunk, error = ready.get()
+            if error is not None:
+                raise error
+            if chunk is None:
+                return
+            yield chunk
+    finally:
+        stopped.set()
+        thread.join()
 
 
 def absent(request: Request, what: str, name: str, present: list[str]) -> DataError:

@@ -11,6 +11,8 @@ import dataclasses
 import json
 import os
 import pickle
+import queue
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -123,7 +125,7 @@ def read(task: Plan, unit: Unit) -> Iterator[formats.Chunk]:
     """A file's chunks, checked; `group_id` is always among the columns."""
     request = task.request(unit)
     form = formats.FORMATS[task.config.data.format]
-    for chunk in form.read(request):
+    for chunk in formats.ahead(form.read(request)):
         if form.lists:
             _name_lists(chunk, request)
         yield grouping.check(chunk, request)
@@ -198,29 +200,54 @@ def write(task: Plan, formed: Formed, bounds: dict[str, float] | None, shards: "
 
 
 class Shards:
-    """The TFRecord shards, one a split, of one file or bucket; a split without a record gets none."""
+    """The TFRecord shards, one a split, of one file or bucket; a split without a record gets none.
+
+    A thread of its own compresses and writes: that is the dearest step, and it holds no lock of Python's.
+    """
 
     def __init__(self, task: Plan, number: int):
         self._task, self._number = task, number
         self._open: dict[str, Any] = {}
+        self._waiting: queue.Queue[tuple[str, list[bytes]] | None] = queue.Queue(maxsize=8)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> "Shards":
+        self._thread.start()
         return self
 
     def write(self, split: str, records: list[bytes]) -> None:
+        if self._error:
+            raise self._error
+        if records:
+            self._waiting.put((split, records))
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+        for writer in self._open.values():
+            writer.close()
+        if self._error:
+            raise self._error
+
+    def _run(self) -> None:
+        while (work := self._waiting.get()) is not None:
+            if self._error is None:
+                try:
+                    self._write(*work)
+                except BaseException as error:  # a full disk: said to the thread that works
+                    self._error = error
+
+    def _write(self, split: str, records: list[bytes]) -> None:
         import tensorflow as tf
 
-        if records and split not in self._open:
+        if split not in self._open:
             tf.io.gfile.makedirs(parts(self._task, split))
             path = os.path.join(parts(self._task, split), f"{self._number:05d}.gz")
             options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
             self._open[split] = tf.io.TFRecordWriter(path, options)
         for record in records:
             self._open[split].write(record)
-
-    def __exit__(self, *_: object) -> None:
-        for writer in self._open.values():
-            writer.close()
 
 
 def parts(task: Plan, kind: str) -> str:

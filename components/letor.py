@@ -7,7 +7,6 @@ per value is a few nanoseconds and the line at fault is known from its index.
 
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +26,7 @@ def read(request: formats.Request) -> Iterator[formats.Chunk]:
     ends = np.cumsum(sizes) if sizes is not None else None
     line, row = 1, 0
     with formats.open_file(request.path) as opened:
-        for text in _whole_lines(opened):  # type: ignore[arg-type]
+        for text in formats.whole_lines(opened, CHUNK_BYTES):
             chunk, lines = parse(text, columns, request, first_line=line, qid=sizes is None)
             at = row + chunk.counts.pop("_rows")
             if ends is not None:
@@ -250,19 +249,6 @@ def _from_comment(comment: pa.Array, key: str) -> pa.Array:
     text = pa.array([value.decode("utf-8", "replace") for value in comment.to_pylist()], pa.string())
     found = pc.extract_regex(text, rf"(?:^|[#\s]){re.escape(key)}\s*[=:]?\s*(?P<id>\S+)")
     return pc.struct_field(found, [0]).cast(pa.binary())
-
-
-def _whole_lines(opened: BinaryIO) -> Iterator[bytes]:
-    rest = b""
-    while block := opened.read(CHUNK_BYTES):
-        cut = block.rfind(b"\n") + 1
-        if cut:
-            yield rest + block[:cut]
-            rest = block[cut:]
-        else:
-            rest += block
-    if rest:
-        yield rest + b"\n"
 
 
 def _feature_ids(request: formats.Request) -> dict[int, str]:

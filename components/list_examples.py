@@ -220,7 +220,9 @@ _LENGTHS = Column("items", "int")
 
 def _joined(parts: Sequence[bytes]) -> bytes:
     """One Example out of Examples of one feature each: their `features` messages, one after the other, are one."""
-    body = b"".join([part[1 + _varint_size(len(part)) :] for part in parts])
+    # The header of a message below 128 bytes is 2 bytes long, below 16,384 it is 3.
+    bare = [p[2:] if len(p) < 130 else p[3:] if len(p) < 16_387 else p[1 + _varint_size(len(p)) :] for p in parts]
+    body = b"".join(bare)
     return b"\x0a" + _varint(len(body)) + body
 
 

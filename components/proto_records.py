@@ -31,7 +31,7 @@ class Parsed(NamedTuple):
 
 
 def read(request: formats.Request, kind: str) -> Iterator[formats.Chunk]:
-    """The file's chunks.  Raises DataError where the TFRecord framing itself is broken: nothing after it can be read."""
+    """The file's chunks.  Raises DataError where the TFRecord framing is broken: nothing after it can be read."""
     parse = _PARSERS[kind]
     rows = kind == "tf_example"
     first = 1
@@ -96,8 +96,8 @@ def _batches(path: str, size: int) -> Iterator[list[bytes]]:
             yield batch.tolist()
     except tf.errors.DataLossError as error:
         raise DataError(
-            f"{path}: the TFRecord file is broken after record {records} ({_first_line(error)}); what follows cannot be "
-            "read. Copy the file again, or take it out of the input."
+            f"{path}: the TFRecord file is broken after record {records} ({_first_line(error)}); what follows "
+            "cannot be read. Copy the file again, or take it out of the input."
         ) from None
 
 
@@ -148,7 +148,7 @@ def _elwc(records: list[bytes], request: formats.Request) -> Parsed:
 
 
 class _Values(NamedTuple):
-    """One item feature of a batch of lists: `values` flat, cut into `inner` pieces, of which `outer` belong to a list."""
+    """One item feature of a batch of lists: flat `values`, cut into `inner` pieces, `outer` of them a list."""
 
     values: pa.Array
     inner: np.ndarray  # int64 [piece]: values in each

@@ -1,6 +1,6 @@
 """Grouping by shuffle: rows in any order to lists, and splits by time, which need the times of all lists first.
 
-Enters: the files of an `ingestion.Plan`.  Leaves: the same shards and reports as `ingestion.ingest_file` leaves.  The one
+Enters: the files of an `ingestion.Plan`.  Leaves: shards and reports as `ingestion.ingest_file` leaves them.  The one
 idea: a row goes to the bucket of its group's hash, and a bucket, sorted by file and row, is one shard, so the order in
 which Beam brings the rows does not matter.
 """
