@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ import small_rankers
 import tensorflow as tf
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import parity, signature_exporter
+from tfx_ranking.components import parity, serving_versions, signature_exporter
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
 from tfx_ranking.components.list_examples import read_records, write_records
 from tfx_ranking.components.signatures import PROTOS, SIGNATURES
@@ -255,3 +256,66 @@ def test_a_preprocessing_fn_of_the_users_own(tmp_path):
     paths = small_rankers.make(tmp_path / "leaking", config, records, records, leaking_preprocessing_fn)
     with pytest.raises(RankingError, match="'items/oracle' is computed from 'label', which no request carries"):
         signature_exporter.export(paths, config, tmp_path, tmp_path / "report.json")
+
+
+def test_the_component_under_tfx(paths, tmp_path):
+    """Channels and properties as the evaluator and the pusher find them; a failed proof leaves no model."""
+    from ml_metadata.metadata_store import metadata_store
+    from tfx.dsl.components.common.importer import Importer
+    from tfx.orchestration import metadata, pipeline
+    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+    from tfx.types.standard_artifacts import Examples, Model, Schema, TransformGraph
+
+    def place(folder, source):
+        target = tmp_path / folder
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+
+    place("model/Format-Keras/ranker.keras", paths.keras_model)
+    place("examples/Split-test/data_tfrecord-00000-of-00001.gz", paths.examples[0])
+    place("transformed/Split-test/transformed_examples-00000-of-00001.gz", paths.transformed_examples[0])
+    (tmp_path / "schema").mkdir()
+    other = _tamper(paths, tmp_path, "items/numeric", _double_price)
+    place("tampered/Split-test/transformed_examples-00000-of-00001.gz", other.transformed_examples[0])
+    connection = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.sqlite"))
+
+    def run(transformed):
+        artifacts = {
+            "model": (tmp_path / "model", Model),
+            "graph": (paths.transform_graph, TransformGraph),
+            "schema": (tmp_path / "schema", Schema),
+            "examples": (tmp_path / "examples", Examples),
+            "transformed": (tmp_path / transformed, Examples),
+        }
+        given = {
+            name: Importer(source_uri=str(uri), artifact_type=kind).with_id(f"{transformed}-{name}")
+            for name, (uri, kind) in artifacts.items()
+        }
+        exporter = signature_exporter.SignatureExporter(
+            trained_model=given["model"].outputs["result"],
+            transform_graph=given["graph"].outputs["result"],
+            schema=given["schema"].outputs["result"],
+            examples=given["examples"].outputs["result"],
+            transformed_examples=given["transformed"].outputs["result"],
+            config=CONFIG.select(*signature_exporter.READS),
+        )
+        steps = [*given.values(), exporter]
+        root = str(tmp_path / "artifacts")
+        LocalDagRunner().run(pipeline.Pipeline("shop", root, connection, steps, enable_cache=False))
+
+    run("transformed")
+    store = metadata_store.MetadataStore(connection)
+    (model,) = [
+        each for each in store.get_artifacts_by_type("Model") if each.uri.startswith(str(tmp_path / "artifacts"))
+    ]
+    properties = model.custom_properties
+    assert properties["signatures"].string_value == "predict,list_example"
+    assert properties["digest"].string_value == serving_versions.digest(pathlib.Path(model.uri) / "Format-Serving")
+    assert properties["parity_lists"].int_value == 12
+    assert properties["parity_max_difference"].double_value < 1e-5
+    assert properties["summary"].string_value.startswith("2 signatures, equal to training on 12 lists to ")
+    with pytest.raises(Exception, match=r"items/numeric \(price\)"):
+        run("tampered")
+    reports = list((tmp_path / "artifacts" / "SignatureExporter").rglob("parity-*.json"))
+    assert [json.loads(report.read_text())["failure"]["signature"] for report in reports] == ["predict"]
+    assert len(list((tmp_path / "artifacts").rglob("saved_model.pb"))) == 1
