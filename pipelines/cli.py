@@ -103,6 +103,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     root = arguments.root.absolute()
     code = _run_pipeline(demo.prepare(root), root, arguments)
     if code == 0:
+        print("\ncomparing with the true relevance, which takes half a minute\n", flush=True)
         print(demo.summarise(root))
     return code
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from tfx_ranking.components import config, metrics
+from tfx_ranking.components import config, metrics, serving_versions
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines import demo, search_logs
 
@@ -82,7 +82,8 @@ def run_demo(root: pathlib.Path) -> str:
 def test_the_whole_demo(tmp_path):
     root = tmp_path / "demo"
     printed = run_demo(root)
-    versions = list((root / "serving" / "shop-search").iterdir())
+    base = root / "serving" / "shop-search"
+    versions = list(serving_versions.version_directories(base).values())
     assert len(versions) == 1
     assert (versions[0] / "saved_model.pb").is_file()
     assert (root / "metadata.sqlite").is_file()
@@ -106,7 +107,7 @@ def test_the_whole_demo(tmp_path):
     np.testing.assert_allclose(served, lists.scores["trained with propensities"], rtol=1e-5, atol=1e-5)
 
     again = run_demo(root)
-    assert len(list((root / "serving" / "shop-search").iterdir())) == 1
+    assert list(serving_versions.version_directories(base).values()) == versions
     assert demo.render(comparison) in again
 
 
