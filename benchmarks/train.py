@@ -1,0 +1,161 @@
+"""RankingTrainer's rate from files, beside a bare Keras `fit` of the same network on ready tensors.
+
+Items of 46 features in lists of 5 to 120, DNN 256-128-64, float32, on files as stock Transform writes them.  The bare
+side has the items as one matrix in memory, pointwise, in batches of as many items, without XLA (as the trainer) and
+with it; the faster one is the yardstick.  The two take turns, an epoch is a sample, the median counts: the speed of a
+machine that others use as well swings by more than what is measured.
+
+    python benchmarks/train.py [--items 500000] [--epochs 3] [--turns 2]
+"""
+
+import argparse
+import itertools
+import os
+import pathlib
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfx_ranking.components import scorers, trainer, training_data
+from tfx_ranking.components.config import RankingConfig, parse
+from tfx_ranking.components.list_examples import Column, ListBatch, encode, write_records
+from tfx_ranking.pipelines.search_logs import NumericLists, numeric_lists
+
+FEATURES, HIDDEN, BATCH_LISTS, FILES = 46, (256, 128, 64), 64, 4
+SCHEMA = """
+feature { name: "group_id" type: BYTES presence { min_fraction: 1 } shape {} }
+feature { name: "items/numeric$ragged_values" type: FLOAT }
+feature { name: "label$ragged_values" type: FLOAT }
+tensor_representation_group { key: "" value {
+  tensor_representation { key: "items/numeric" value { ragged_tensor {
+    feature_path { step: "items/numeric$ragged_values" } partition { uniform_row_length: %d } } } }
+  tensor_representation { key: "label" value { ragged_tensor { feature_path { step: "label$ragged_values" } } } }
+} }
+"""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--items", type=int, default=500_000)
+    arguments.add_argument("--epochs", type=int, default=3, help="warm epochs a turn, after the first")
+    arguments.add_argument("--turns", type=int, default=2)
+    options = arguments.parse_args()
+    lists = numeric_lists(options.items, FEATURES)
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(pathlib.Path(folder), lists)
+        write_files(
+            pathlib.Path(folder), numeric_lists(max(2_000, options.items // 50), FEATURES, seed=2), "validation"
+        )
+        bare: dict[str, list[float]] = {"plain": [], "XLA": []}
+        first, warm = [], []
+        for _ in range(options.turns):
+            for name, rates in bare.items():
+                rates += bare_rates(lists, options.epochs, jit_compile=name == "XLA")
+            whole, later = trainer_rates(pathlib.Path(folder), lists, options.epochs)
+            first.append(whole)
+            warm += later
+
+    medians = {name: float(np.median(rates)) for name, rates in bare.items()}
+    yardstick = max(medians, key=medians.__getitem__)
+    count = f"{options.items:,} items x {FEATURES} features in {len(lists.row_splits) - 1:,} lists"
+    print(f"\n{count}, DNN {HIDDEN}, {os.cpu_count()} cores, items/s, median of {len(warm)} epochs")
+    for name, rate in medians.items():
+        print(f"bare Keras fit, {name:32}{rate:12,.0f}  ({min(bare[name]):,.0f} to {max(bare[name]):,.0f})")
+    print(f"{'RankingTrainer, warm epoch':48}{np.median(warm):12,.0f}  ({min(warm):,.0f} to {max(warm):,.0f})")
+    print(f"{'RankingTrainer, whole first epoch from files':48}{np.median(first):12,.0f}")
+    print(f"warm: {np.median(warm) / medians[yardstick]:.2f}x of bare ({yardstick})  (at least 0.7x)")
+    print(f"whole first epoch: {np.median(first) / medians[yardstick]:.2f}x of bare ({yardstick})  (at least 0.2x)")
+
+
+def config(epochs: int) -> RankingConfig:
+    training = {"epochs": epochs, "batch_lists": BATCH_LISTS, "early_stopping": None}
+    items = {f"f[1-{FEATURES}]": {}}
+    return parse({"name": "b", "data": {"input": "x", "format": "letor"}, "items": items, "training": training})
+
+
+def trainer_rates(folder: pathlib.Path, lists: NumericLists, epochs: int) -> tuple[float, list[float]]:
+    """Items/s of the whole first epoch (reading, building, tracing, validation), and of each warm one."""
+    keras.backend.clear_session()
+    began = time.perf_counter()
+    layout = training_data.read_layout(str(folder / "graph"))
+    train_data, _ = training_data.read_split(str(folder / "examples"), "train", layout)
+    validation_data, _ = training_data.read_split(str(folder / "examples"), "validation", layout)
+    read = time.perf_counter() - began
+    ranker, history = trainer.train(train_data, validation_data, config(epochs + 1), sizes=layout.sizes)
+    items = len(lists.labels)
+    losses = [epoch["loss"] for epoch in history["epochs"]]
+    if history["train"]["items"] != items or not losses[-1] < losses[0] or history["best_value"] < 0.8:
+        raise SystemExit(f"the trainer did not do its work: {history}")
+    check_network(ranker)
+    return items / (read + history["first_epoch_seconds"]), [e["items_per_second"] for e in history["epochs"][1:]]
+
+
+def bare_rates(lists: NumericLists, epochs: int, jit_compile: bool) -> list[float]:
+    """Items/s of each warm epoch of Keras' own `fit`."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(1)
+    inputs = [scorers.Input("items/numeric", "numeric", FEATURES)]
+    network = keras.Sequential(scorers.build(inputs, config(1).model).stack)
+    network.build((None, FEATURES))
+    check_network(network)
+    network.compile(optimizer="adam", loss="mse", jit_compile=jit_compile)
+    features, labels = tf.constant(lists.features), tf.constant(lists.labels[:, None])
+    batch = BATCH_LISTS * len(lists.labels) // (len(lists.row_splits) - 1)
+    clock = Clock()
+    losses = network.fit(features, labels, batch, epochs + 1, verbose=0, callbacks=[clock]).history["loss"]
+    steps = -(-len(lists.labels) // batch) * (epochs + 1)
+    if int(network.optimizer.iterations.numpy()) != steps or not losses[-1] < losses[0]:
+        raise SystemExit(f"Keras' fit did not do its work: {network.optimizer.iterations} of {steps} steps, {losses}")
+    return [len(lists.labels) / seconds for seconds in clock.seconds[1:]]
+
+
+class Clock(keras.callbacks.Callback):
+    """Seconds of each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        self.began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        self.seconds.append(time.perf_counter() - self.began)
+
+
+def check_network(network: keras.Model) -> None:
+    sizes = (FEATURES, *HIDDEN, 1)
+    expected = sum((rows + 1) * columns for rows, columns in itertools.pairwise(sizes))
+    if network.count_params() != expected:
+        raise SystemExit(f"not the same network: {network.count_params()} weights, expected {expected}")
+
+
+def write_files(folder: pathlib.Path, lists: NumericLists, split: str = "train") -> None:
+    """The lists as transformed examples, in the layout of stock Transform."""
+    metadata = folder / "graph" / "transformed_metadata"
+    metadata.mkdir(parents=True, exist_ok=True)
+    (metadata / "schema.pbtxt").write_text(SCHEMA % FEATURES)
+    table = {
+        "group_id": Column("context", "string"),
+        "items/numeric$ragged_values": Column("items", "float", FEATURES),
+        "label$ragged_values": Column("items", "float"),
+    }
+    target = folder / "examples" / f"Split-{split}"
+    target.mkdir(parents=True)
+    every = ListBatch(
+        {"group_id": np.array([b"%s-%d" % (split.encode(), i) for i in range(len(lists.row_splits) - 1)], object)},
+        {"items/numeric$ragged_values": lists.features, "label$ragged_values": lists.labels},
+        lists.row_splits,
+    )
+    for part, numbers in enumerate(np.array_split(np.arange(len(lists.row_splits) - 1), FILES)):
+        some = encode(training_data.take(every, numbers), table)
+        write_records(str(target / f"transformed_examples-{part:05d}-of-{FILES:05d}.gz"), some)
+
+
+if __name__ == "__main__":
+    main()
