@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from tfx_ranking.components.errors import RankingError
 
 Path = str | os.PathLike[str]
+CONFIG_IN_MODEL = "assets.extra/tfx_ranking/config.json"  # the config that a model was exported with, below its folder
 
 
 class FileDigest(NamedTuple):

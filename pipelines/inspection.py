@@ -6,9 +6,15 @@ Enters: a SavedModel, or a folder of versions.  Leaves: an immutable `Inspected`
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from tfx_ranking.components.config import from_selection
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.components.serving_versions import digest, live_version
+from tfx_ranking.components.list_examples import Column, columns
+from tfx_ranking.components.serving_versions import CONFIG_IN_MODEL, digest, live_version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,17 +92,17 @@ def _is_model(directory: pathlib.Path) -> bool:
 
 
 def _signatures(directory: pathlib.Path) -> tuple[Signature, ...]:
-    from tensorflow.core.framework import types_pb2
-    from tensorflow.python.tools import saved_model_utils
+    # TensorBoard carries TensorFlow's protos without TensorFlow, whose import takes seconds.
+    from tensorboard.compat.proto import meta_graph_pb2, types_pb2
 
-    graph = saved_model_utils.get_meta_graph_def(str(directory), "serve")
-
-    def tensors(infos: object) -> tuple[Tensor, ...]:
+    def tensors(infos: Mapping[str, Any]) -> tuple[Tensor, ...]:
         return tuple(
             Tensor(name, types_pb2.DataType.Name(info.dtype)[3:].lower(), tuple(d.size for d in info.tensor_shape.dim))
-            for name, info in sorted(infos.items())  # type: ignore[attr-defined]
+            for name, info in sorted(infos.items())
         )
 
+    (serialized,) = _saved_model()(_read(directory / "saved_model.pb")).meta_graphs
+    graph = meta_graph_pb2.MetaGraphDef.FromString(serialized)
     return tuple(
         Signature(name, definition.method_name, tensors(definition.inputs), tensors(definition.outputs))
         for name, definition in sorted(graph.signature_def.items())
@@ -104,11 +110,40 @@ def _signatures(directory: pathlib.Path) -> tuple[Signature, ...]:
     )
 
 
-def _features(directory: pathlib.Path) -> tuple[tuple[str, str, str], ...]:
-    file = directory / "assets.extra" / "tfx_ranking" / "features.json"
+def _read(file: pathlib.Path) -> bytes:
     if not file.is_file():
+        raise RankingError(f"{file.parent}: expected saved_model.pb; it holds another form of SavedModel.")
+    return file.read_bytes()
+
+
+def _saved_model() -> Callable[[bytes], Any]:
+    """Reads `SavedModel`, the one message around the graphs, which TensorBoard leaves out."""
+    field = descriptor_pb2.FieldDescriptorProto
+    graphs = field(name="meta_graphs", number=2, label=field.LABEL_REPEATED, type=field.TYPE_BYTES)
+    message = descriptor_pb2.DescriptorProto(name="SavedModel", field=[graphs])
+    file = descriptor_pb2.FileDescriptorProto(name="saved_model.proto", package="tfx_ranking", message_type=[message])
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    descriptor = pool.FindMessageTypeByName("tfx_ranking.SavedModel")
+    newer = getattr(message_factory, "GetMessageClass", None)  # protobuf 4.22 on; 3.20 has the other alone
+    made = newer(descriptor) if newer else message_factory.MessageFactory(pool).GetPrototype(descriptor)
+    parse: Callable[[bytes], Any] = made.FromString
+    return parse
+
+
+def _features(directory: pathlib.Path) -> tuple[tuple[str, str, str], ...]:
+    file = directory / CONFIG_IN_MODEL
+    if not file.is_file():  # not one of ours
         return ()
-    return tuple((each["level"], each["name"], each["dtype"]) for each in json.loads(file.read_text()))
+    config = from_selection(json.loads(file.read_text()))
+    table = columns(config)
+    return tuple((table[name].level, name, _dtype(table[name])) for name in config.features)
+
+
+def _dtype(column: Column) -> str:
+    return (
+        f"{column.dtype} tokens" if column.tokens else column.dtype + (f" [{column.width}]" if column.width > 1 else "")
+    )
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -33,3 +33,18 @@ def data_dir() -> Path:
 def reference_dir() -> Path:
     """Folder of the golden values: `TFX_RANKING_REFERENCE`, else `../shared/reference`; skipped without it."""
     return _folder("TFX_RANKING_REFERENCE", "reference")
+
+
+@pytest.fixture(scope="session")
+def real_run(data_dir, tmp_path_factory):
+    """The finished pipeline of a real set (`pipeline_runs.PipelineRun`), cut to about 60 lists, run at first use."""
+    import pipeline_runs
+
+    done: dict[str, pipeline_runs.PipelineRun] = {}
+
+    def run(name: str) -> pipeline_runs.PipelineRun:
+        if name not in done:
+            done[name] = pipeline_runs.run_set(name, data_dir, tmp_path_factory.mktemp("real") / name, lists=60)
+        return done[name]
+
+    return run

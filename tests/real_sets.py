@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+SPLITS = ("train", "validation", "test")
 SMALL_MODEL = {"scorer": "dnn", "hidden": [16, 8], "loss": "softmax"}
 SHORT_TRAINING = {"epochs": 2, "batch_lists": 16}
 
