@@ -18,8 +18,8 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples
 
-from tfx_ranking.components import ingestion, shuffle
-from tfx_ranking.components.config import Data, RankingConfig, from_selection
+from tfx_ranking.components import formats, ingestion, shuffle
+from tfx_ranking.components.config import SPLIT_NAMES, Data, RankingConfig, from_selection
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.grouping import group_order_error
 from tfx_ranking.components.sources import resolve as resolve  # the pipeline fingerprints the input with it
@@ -117,8 +117,9 @@ def _check_groups(task: ingestion.Plan, report: ingestion.Report) -> None:
     """A group that is in two files of a grouped input is an error; one that is in two splits' files is a warning."""
     paths = [unit.path for unit in task.units]
     owners: Dict[bytes, str] = {}
+    order = list(SPLIT_NAMES)
     shared: collections.Counter = collections.Counter()
-    by_row = not ingestion.formats.FORMATS[task.config.data.format].lists
+    by_row = not formats.FORMATS[task.config.data.format].lists
     for origin, groups in sorted(report.groups.items()):
         first: Dict[bytes, tuple] = {}
         for group, file, row in sorted(groups, key=lambda each: each[1:]) if by_row else groups:
@@ -127,9 +128,8 @@ def _check_groups(task: ingestion.Plan, report: ingestion.Report) -> None:
                 raise group_order_error(group, (paths[earlier[0]], earlier[1]), (paths[file], row))
             first[group] = (file, row)
         for group in first:
-            if group in owners:
-                shared[f"{owners[group]} and {origin}"] += 1
-            owners.setdefault(group, origin)
+            if owners.setdefault(group, origin) != origin:
+                shared[" and ".join(sorted((owners[group], origin), key=order.index))] += 1
     for pair, count in sorted(shared.items()):
         logging.warning(
             "%d group ids stand in the files of both %s. Ids are scoped to their split, so the lists are kept apart; "
@@ -157,10 +157,13 @@ def _check_bad(task: ingestion.Plan, report: ingestion.Report) -> None:
         raise DataError(f"data.input: the files hold no record ({names}); there is nothing to learn from.")
     allowed = task.config.data.max_bad_fraction
     if bad / records > allowed:
+        # TFX removes a failed execution's own folder.
+        kept = task.folder.rstrip("/") + "-" + QUARANTINE
+        fileio.copy(os.path.join(task.folder, QUARANTINE), kept, overwrite=True)
         shown = "; ".join(f"{task.units[file].path}:{each.position}: {each.reason}" for file, each in report.bad[:3])
         raise DataError(
             f"{bad} of {records} records are bad, more than data.max_bad_fraction {allowed:g} allows. The first: "
-            f"{shown}. All of them: {os.path.join(task.folder, QUARANTINE)}. Mend the input, or raise the fraction."
+            f"{shown}. All of them: {kept}. Mend the input, or raise the fraction."
         )
 
 

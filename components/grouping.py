@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfx_ranking.components import formats
+from tfx_ranking.components import column_types, formats
 from tfx_ranking.components.config import Data
 from tfx_ranking.components.errors import GroupOrderError
 from tfx_ranking.components.list_examples import Column, ListBatch, Tokens
@@ -50,12 +50,12 @@ def check(chunk: formats.Chunk, request: formats.Request) -> formats.Chunk:
             reasons.setdefault(int(record), reason)
 
     for name, column in request.table.items():
-        array, faults = formats.conform(name, chunk.columns[name], column)
+        array, faults = column_types.conform(name, chunk.columns[name], column)
         for mask, reason in faults:
             refuse(column.level, mask, reason)
         out[name] = array
     if request.time:
-        out[TIME], faults = formats.times(request.time, chunk.columns[request.time])
+        out[TIME], faults = column_types.times(request.time, chunk.columns[request.time])
         for mask, reason in faults:
             refuse("context", mask, reason)
     group = out[data.group_id]
@@ -206,7 +206,8 @@ def arrange(
         counts["capped_lists"] = int((lengths > data.max_items).sum())
         counts["capped"] = int((~keep_items).sum())
         lists = _select(lists, np.ones(len(lengths), bool), keep_items, np.minimum(lengths, data.max_items))
-    context, items = {}, {}
+    context: dict[str, object] = {}
+    items: dict[str, object] = {}
     for name, column in table.items():
         at, into = (lists.items, items) if column.level == "items" else (lists.context, context)
         into[name], missing = _filled(at[name], column)
@@ -248,11 +249,11 @@ def _capped(lists: Lists, data: Data, relevant_from: float) -> np.ndarray:
 def _filled(array: pa.Array, column: Column) -> tuple[object, int]:
     """A column without nulls, and how many values were missing."""
     if column.tokens:
-        lengths = formats.list_lengths(array)
+        lengths = column_types.list_lengths(array)
         values = array.flatten()
         return Tokens(values, np.concatenate([[0], np.cumsum(lengths)])), int((lengths == 0).sum())
     if column.width > 1:
-        lengths = formats.list_lengths(array)
+        lengths = column_types.list_lengths(array)
         flat = array.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
         if (lengths == 0).any():
             full = np.full((len(lengths), column.width), np.nan, np.float32)

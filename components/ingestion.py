@@ -114,7 +114,7 @@ class Report:
 
 def plan(config: RankingConfig, source: dict[str, str], folder: str) -> Plan:
     """The plan for the files that `sources.resolve` found."""
-    units = []
+    units: list[Unit] = []
     for origin, entries in json.loads(source["files"]).items():
         for entry in entries:
             units.append(Unit(len(units), entry["path"], entry["name"], origin, int(entry["size"]), entry.get("side")))

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfx_ranking.components import formats
+from tfx_ranking.components import column_types, formats
 from tfx_ranking.components.errors import ConfigError, DataError
 
 CHUNK_BYTES = 4 << 20
@@ -196,7 +196,7 @@ def _numbers(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[
         return text.cast(pa.float64()).to_numpy(), np.zeros(len(starts), bool)
     except pa.ArrowInvalid:
         pass
-    array, faults = formats.conform_numbers("", text)
+    array, faults = column_types.numbers(text)
     odd = np.zeros(len(starts), bool)
     for rows, _ in faults:
         odd |= rows

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tfx_ranking.components import formats
+from tfx_ranking.components import column_types, formats
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.list_examples import ROW_LENGTHS, Column
 
@@ -171,7 +171,7 @@ def _sequence(records: list[bytes], request: formats.Request) -> Parsed:
             continue
         lists = struct.field(child)
         inner = lists.flatten()
-        items[name] = _Values(inner.flatten(), formats.list_lengths(inner), formats.list_lengths(lists))
+        items[name] = _Values(inner.flatten(), column_types.list_lengths(inner), column_types.list_lengths(lists))
     return _aligned(columns, items, request)
 
 
@@ -186,12 +186,12 @@ def _list_examples(records: list[bytes], request: formats.Request) -> Parsed:
             items[name] = _Values(pa.nulls(0), np.zeros(0, np.int64), np.zeros(len(records), np.int64))
             continue
         array = batch.column(at)
-        lengths = formats.list_lengths(array)
+        lengths = column_types.list_lengths(array)
         lengths_at = batch.schema.get_field_index(name + ROW_LENGTHS) if column.tokens else -1
         if lengths_at >= 0:
             rows = batch.column(lengths_at)
             inner = np.asarray(rows.flatten(), np.int64)
-            items[name] = _Values(array.flatten(), inner, formats.list_lengths(rows))
+            items[name] = _Values(array.flatten(), inner, column_types.list_lengths(rows))
         else:  # all items in one piece
             items[name] = _Values(array.flatten(), lengths[lengths > 0], (lengths > 0).astype(np.int64))
     return _aligned(columns, items, request)

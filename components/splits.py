@@ -64,7 +64,7 @@ def time_bounds(times: np.ndarray, cut: dict[str, float]) -> dict[str, float]:
     {'test': 9.0, 'validation': 7.0}
     """
     rest = np.sort(times)
-    bounds = {}
+    bounds: dict[str, float] = {}
     for name in ("test", "validation"):
         if name in cut and len(rest):
             wanted = min(max(1, round(cut[name] * len(times))), len(rest))

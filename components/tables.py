@@ -1,8 +1,8 @@
 """CSV and Parquet: one row an item, a column that holds the group id.
 
 Enters: a file with named columns.  Leaves: chunks of rows.  The one idea: a block of rows is read at once; only a block
-that fails is read again as text, so that a bad cell costs its row and not the file.  A dense vector in a CSV cell is numbers between spaces
-or commas, with or without brackets: `0.1 0.2` or `[0.1, 0.2]`; in Parquet it is a list column.
+that fails is read again as text, so that a bad cell costs its row and not the file.  A dense vector in a CSV cell is
+numbers between spaces or commas, with or without brackets: `0.1 0.2` or `[0.1, 0.2]`; in Parquet it is a list column.
 """
 
 import io
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from tfx_ranking.components import formats
+from tfx_ranking.components import column_types, formats
 from tfx_ranking.components.errors import DataError
 
 BLOCK_BYTES = 4 << 20
@@ -36,7 +36,7 @@ def read_csv(request: formats.Request) -> Iterator[formats.Chunk]:
 
 
 def _parse_csv(request: formats.Request, text: bytes, names: list[str], first_row: int) -> formats.Chunk:
-    """Rows below a header.  Numbers are read as such, or, where a cell of the block is none, as text to be looked at."""
+    """Rows below a header.  Numbers are read as such; where a cell of the block is none, as text to be looked at."""
     numeric = {"float": pa.float64(), "int": pa.int64()}
     types = {}
     for name in names:
@@ -48,7 +48,7 @@ def _parse_csv(request: formats.Request, text: bytes, names: list[str], first_ro
             pa.py_buffer(text),
             parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=names, column_types=types, null_values=formats.MISSING_WORDS.to_pylist()
+                include_columns=names, column_types=types, null_values=column_types.MISSING_WORDS.to_pylist()
             ),
         )
         bad: list[formats.Bad] = []
