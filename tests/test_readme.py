@@ -1,0 +1,51 @@
+"""What the README shows works as it stands there."""
+
+import pathlib
+import re
+
+import pytest
+import yaml
+
+from tfx_ranking.components import config, parity
+from tfx_ranking.pipelines import cli
+
+README = pathlib.Path(__file__).parent.parent / "README.md"
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def test_the_config_is_taken():
+    (block,) = _blocks("yaml")
+    ranking = config.parse(yaml.safe_load(block))
+    assert len(ranking.items) == 3 + 136
+
+
+def test_the_commands_are_there(capsys):
+    commands = re.findall(r"^tfx-ranking (\S+)", "\n".join(_blocks("sh")), re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        with pytest.raises(SystemExit) as left:
+            cli.main([command, "--help"])
+        assert left.value.code == 0
+    targets = re.findall(r"^make (\S+)|`make (\S+)`", README.read_text(), re.MULTILINE)
+    makefile = (README.parent / "Makefile").read_text()
+    for target in {one or other for one, other in targets}:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_a_client_scores_as_shown(real_run, capsys):
+    run = real_run("tfr-numeric")
+    record = run.records("RankingExampleGen", "examples", "test")[0]
+    snippet = _blocks("python")[0]
+    exec(snippet, {"directory": str(run.served), "elwc_bytes": parity.to_elwc(record, run.config)})
+    assert "[]" in capsys.readouterr().out  # the empty list
+
+
+def test_a_component_alone_as_shown(real_run, monkeypatch):
+    run = real_run("tfr-numeric")
+    monkeypatch.chdir(run.folder)
+    shown: dict[str, object] = {}
+    exec(_blocks("python")[1], shown)
+    assert shown["examples"].outputs["examples"].type_name == "Examples"
