@@ -6,7 +6,8 @@ as the transform graph takes them.  The one idea: all items of all lists are par
 Every parser agrees on the odd cases.  `b""` is an empty list; an empty batch gives an empty batch; a feature that is
 missing takes its column's missing value (NaN, the integer's default, `""`, no tokens), as it is in a list example;
 features that no column names are ignored.  Undecodable bytes, a wrong type, or item features of one list that differ
-in length raise InvalidArgumentError or DataLossError, naming the feature where there is one.
+in length raise InvalidArgumentError or DataLossError, naming the feature where there is one; in an ELWC so does a
+feature that is there without a value.
 """
 
 from collections.abc import Callable, Mapping, Sequence

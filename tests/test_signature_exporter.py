@@ -157,6 +157,22 @@ def test_saved_model_cli_shows_and_runs_it(exported, paths, tmp_path):
     assert "Result for output key sizes:\n[0]" in ran.stdout
 
 
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_a_list_scores_alone_as_among_others(signature, exported, paths):
+    protos = _protos(signature, paths)
+    together, sizes = serving_client.score(exported[0], signature, protos, lists_a_call=len(protos))
+    alone, same_sizes = serving_client.score(exported[0], signature, [*protos, b"", b""], lists_a_call=1)
+    assert same_sizes.tolist() == [*sizes, 0, 0]
+    np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_an_empty_batch_is_answered(signature, exported):
+    for client in (serving_client.score, serving_client.fresh_process_score):
+        scores, sizes = client(exported[0], signature, [])
+        assert (scores.shape, sizes.shape) == ((0,), (0,))
+
+
 def test_corrupt_bytes_end_the_call_and_not_the_server(exported):
     for signature in SIGNATURES:
         with pytest.raises(serving_client.ClientError, match=r"INVALID_ARGUMENT|DATA_LOSS"):
