@@ -11,6 +11,7 @@ import ctypes
 import dataclasses
 import datetime
 import fcntl
+import importlib
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines.runs import artifacts_root, end_dead_executions, metadata_connection
 
@@ -106,9 +108,6 @@ def _run(
 ) -> str:
     from ml_metadata import metadata_store
 
-    folder = str(config_file.absolute().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # the user's own functions lie beside ranking.yaml
     store = metadata_store.MetadataStore(metadata_connection(config, root))
     end_dead_executions(store, config.name)
 
@@ -117,15 +116,33 @@ def _run(
 
     from tfx_ranking.pipelines.ranking_pipeline import ranking_pipeline
 
-    pipeline = compiler.Compiler().compile(ranking_pipeline(config, root, beam_args))
-    run_id = datetime.datetime.now().isoformat()
-    runtime_parameter_utils.substitute_runtime_parameter(pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
-    say({"run_id": run_id, "nodes": [node.pipeline_node.node_info.id for node in pipeline.nodes]})
-    try:
-        _runner(orchestrator).run_with_ir(pipeline)
-    finally:
-        end_dead_executions(store, config.name)
+    with _own_modules(config, config_file.absolute().parent):
+        pipeline = compiler.Compiler().compile(ranking_pipeline(config, root, beam_args))
+        run_id = datetime.datetime.now().isoformat()
+        parameters = {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
+        runtime_parameter_utils.substitute_runtime_parameter(pipeline, parameters)
+        say({"run_id": run_id, "nodes": [node.pipeline_node.node_info.id for node in pipeline.nodes]})
+        try:
+            _runner(orchestrator).run_with_ir(pipeline)
+        finally:
+            end_dead_executions(store, config.name)
     return run_id
+
+
+@contextlib.contextmanager
+def _own_modules(config: RankingConfig, folder: pathlib.Path) -> Iterator[None]:
+    """The user's own functions are found beside ranking.yaml, and as they are now: what this process has loaded of
+    them before, for another run, is forgotten."""
+    for dotted in (config.transform.preprocessing_fn, config.model.scorer):
+        module = (dotted or "").rpartition(".")[0]
+        if not module.startswith("tfx_ranking."):
+            sys.modules.pop(module, None)
+    importlib.invalidate_caches()
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def _runner(orchestrator: str) -> Any:

@@ -107,7 +107,7 @@ def _digest(schema: str) -> str:
         return sources.digest(schema)
     except OSError as error:
         raise ConfigError(
-            f"data.schema: {schema} cannot be read ({error.strerror}); name a Schema in pbtxt."
+            f"data.schema: {schema} cannot be read ({error.strerror}); name a schema.pbtxt."
         ) from error
 
 
