@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.list_examples import Column
 
-Faults = list[tuple[np.ndarray, str]]  # bool [row], and what is wrong with these rows
+Faults = dict[int, str]  # row → what is wrong with it
 MISSING_WORDS = pa.array(["", "NA", "N/A", "#N/A", "n/a", "NaN", "nan", "-nan", "-NaN", "NULL", "null", "None"])
 _NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|(?i:inf|infinity|nan))\s*$"
 
@@ -20,11 +20,11 @@ _NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+
 def conform(name: str, array: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
     """A column as its config says: float32, int64 or binary, or lists of them (vectors, tokens); null where missing.
 
-    Returns the column and the rows at fault: (bool [row], reason) pairs.
+    Returns the column and the rows at fault, each with the reason.
 
     >>> array, faults = conform("price", pa.array(["1.5", "", "cheap"]), Column("items", "float"))
-    >>> array.to_pylist(), [(rows.tolist(), reason) for rows, reason in faults]
-    ([1.5, None, None], [([False, False, True], "price: expected a number; got 'cheap'")])
+    >>> array.to_pylist(), faults
+    ([1.5, None, None], {2: "price: expected a number; got 'cheap'"})
     """
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
@@ -37,25 +37,22 @@ def conform(name: str, array: pa.Array, column: Column) -> tuple[pa.Array, Fault
     nested = pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
     if pa.types.is_null(array.type):
         inner = column.arrow
-        return pa.nulls(len(array), pa.list_(inner) if column.tokens or column.width > 1 else inner), []
+        return pa.nulls(len(array), pa.list_(inner) if column.tokens or column.width > 1 else inner), {}
     if column.tokens:
         return _tokens(name, array, nested)
     if column.width > 1:
         return _vectors(name, array, nested, column)
-    faults: Faults = []
+    faults: Faults = {}
     if nested:
         array, faults = _single(name, array)
     array, more = _scalars(name, array, column.dtype)
-    return array, faults + more
+    return array, {**more, **faults}
 
 
 def _single(name: str, array: pa.Array) -> tuple[pa.Array, Faults]:
     """Lists of at most one value as that value."""
     lengths = list_lengths(array)
-    faults = []
-    if np.any(lengths > 1):
-        first = int(lengths[lengths > 1][0])
-        faults = [(lengths > 1, f"{name}: expected one value; got {first}")]
+    faults = {int(row): f"{name}: expected one value; got {lengths[row]}" for row in np.flatnonzero(lengths > 1)}
     values = array.flatten()
     if len(values) == len(array) and np.all(lengths == 1):
         return values, faults
@@ -74,8 +71,8 @@ def _scalars(name: str, array: pa.Array, dtype: str) -> tuple[pa.Array, Faults]:
     text = pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind)
     text = text or pa.types.is_large_binary(kind)
     if dtype == "string":
-        return _strings(array, text), []
-    faults: Faults = []
+        return _strings(array, text), {}
+    faults: Faults = {}
     if text:
         array, faults = _numbers(name, array, dtype)
     elif not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
@@ -85,16 +82,15 @@ def _scalars(name: str, array: pa.Array, dtype: str) -> tuple[pa.Array, Faults]:
             array = (array.cast(pa.int8()) if pa.types.is_boolean(kind) else array).cast(pa.float32(), safe=False)
         if len(array):
             flat = array.to_numpy(zero_copy_only=False)
-            infinite = np.isinf(flat)
-            if infinite.any():
-                faults.append((infinite, f"{name}: {flat[infinite][0]} is no finite number"))
+            for row in np.flatnonzero(np.isinf(flat)):
+                faults.setdefault(int(row), f"{name}: {flat[row]} is no finite number")
         return array, faults
     if pa.types.is_floating(array.type):
         flat = array.to_numpy(zero_copy_only=False).astype(np.float64)
         nothing = np.isnan(flat)
         odd = ~nothing & ((flat != np.floor(flat)) | (np.abs(flat) >= 2.0**63))
-        if odd.any():
-            faults.append((odd, f"{name}: expected a whole number; got {flat[odd][0]:g}"))
+        for row in np.flatnonzero(odd):
+            faults[int(row)] = f"{name}: expected a whole number; got {flat[row]:g}"
         array = pa.array(np.where(nothing | odd, 0, flat).astype(np.int64), mask=nothing | odd)
     return array.cast(pa.int64()), faults
 
@@ -116,18 +112,19 @@ def _numbers(name: str, array: pa.Array, dtype: str) -> tuple[pa.Array, Faults]:
     except pa.ArrowInvalid:  # not UTF-8: no number, and the regex below must not stumble over it
         array = pa.array([value.decode("utf-8", "backslashreplace") for value in array.to_pylist()], pa.string())
     try:
-        return array.cast(target), []
+        return array.cast(target), {}
     except pa.ArrowInvalid:
         pass
     trimmed = pc.utf8_trim_whitespace(array)
     nothing = pc.is_in(trimmed, value_set=MISSING_WORDS)
     trimmed = pc.if_else(nothing, pa.scalar(None, pa.string()), trimmed)
     odd = pc.fill_null(pc.invert(pc.match_substring_regex(trimmed, _NUMBER)), False)
-    faults = []
+    faults: Faults = {}
     if pc.any(odd).as_py():
-        first = array.filter(odd)[0].as_py()
-        rows = np.asarray(odd)
-        faults = [(rows, f"{name}: expected a number; got {first!r}")]
+        shown = array.filter(odd).to_pylist()
+        faults = {
+            int(row): f"{name}: expected a number; got {value!r}" for row, value in zip(np.flatnonzero(odd), shown)
+        }
         trimmed = pc.if_else(odd, pa.scalar(None, pa.string()), trimmed)
     trimmed = pc.utf8_ltrim(trimmed, "+")  # Arrow reads no leading plus
     try:
@@ -161,15 +158,12 @@ def _vectors(name: str, array: pa.Array, nested: bool, column: Column) -> tuple[
         lengths[alone[empty]] = 0
         values = values.filter(pa.array(keep))
     values, inner = _scalars(name, values, "float")
-    faults = []
+    faults: Faults = {}
     owner = np.repeat(np.arange(len(lengths)), lengths)
-    for rows, reason in inner:
-        mask = np.zeros(len(lengths), bool)
-        mask[owner[rows]] = True
-        faults.append((mask, reason))
-    odd = (lengths != 0) & (lengths != column.width)
-    if odd.any():
-        faults.append((odd, f"{name}: expected {column.width} numbers; got {int(lengths[odd][0])}"))
+    for at, reason in inner.items():
+        faults.setdefault(int(owner[at]), reason)
+    for row in np.flatnonzero((lengths != 0) & (lengths != column.width)):
+        faults.setdefault(int(row), f"{name}: expected {column.width} numbers; got {lengths[row]}")
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return _nullable_lists(offsets, values, lengths == 0), faults
 
@@ -181,11 +175,11 @@ def _tokens(name: str, array: pa.Array, nested: bool) -> tuple[pa.Array, Faults]
         values, _ = _scalars(name, array.flatten(), "string")
         values = pc.fill_null(values, b"")
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values), []
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values), {}
     values, _ = _scalars(name, array, "string")
     lengths = np.asarray(values.is_valid(), np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.drop_null()), []
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.drop_null()), {}
 
 
 def _nullable_lists(offsets: np.ndarray, values: pa.Array, nulls: np.ndarray) -> pa.Array:
@@ -213,22 +207,23 @@ def times(name: str, array: pa.Array) -> tuple[pa.Array, Faults]:
         seconds = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     else:
         seconds = _text_times(array.cast(pa.string()))
-    lost = ~np.isfinite(seconds)
-    faults = []
-    if lost.any():
-        first = array.filter(pa.array(lost))[0].as_py()
-        faults = [(lost, f"{name}: expected a number or an ISO 8601 time to split by; got {first!r}")]
+    lost = np.flatnonzero(~np.isfinite(seconds))
+    faults: Faults = {}
+    for row, value in zip(lost, array.take(pa.array(lost)).to_pylist()):
+        shown = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        faults[int(row)] = f"{name}: expected a number or an ISO 8601 time to split by; got {shown!r}"
     return pa.array(seconds, from_pandas=False), faults
 
 
 def _text_times(array: pa.Array) -> np.ndarray:
     import pandas as pd
 
-    text = pd.Series(array.to_pandas(), dtype="object")
+    coded = array.dictionary_encode()  # the rows of a list share their time: parse each text once
+    text = pd.Series(coded.dictionary.to_pylist(), dtype="object")
     seconds = pd.to_numeric(text, errors="coerce").to_numpy(np.float64, copy=True)
-    rest = np.isnan(seconds)
-    if rest.any():
-        parsed = text[rest].map(lambda value: pd.to_datetime(value, utc=True, errors="coerce"))
-        stamps = pd.to_datetime(parsed, utc=True)
-        seconds[rest] = np.where(stamps.isna(), np.nan, stamps.astype("int64") / 1e9)
-    return seconds
+    for i in np.flatnonzero(np.isnan(seconds)):
+        stamp = pd.to_datetime(text[i], utc=True, errors="coerce")
+        seconds[i] = np.nan if pd.isna(stamp) else stamp.timestamp()
+    indices = coded.indices
+    rows: np.ndarray = np.append(seconds, np.nan)[np.asarray(pc.fill_null(indices, len(seconds)))]
+    return rows

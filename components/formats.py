@@ -182,5 +182,5 @@ def ahead(chunks: Iterator[Any]) -> Iterator[Any]:
 def absent(request: Request, what: str, name: str, present: list[str]) -> DataError:
     """The error for a column that a file should have."""
     near = difflib.get_close_matches(name, present, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     return DataError(f"{request.path}: {what} {name!r} is not in the file{hint} It has: {', '.join(sorted(present))}.")

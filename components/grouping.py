@@ -6,7 +6,7 @@ aside (`check`), lists are capped or dropped and missing values filled in and co
 
 import collections
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -44,38 +44,34 @@ def check(chunk: formats.Chunk, request: formats.Request) -> formats.Chunk:
     reasons: dict[int, str] = {}
     out: dict[str, pa.Array] = {}
 
-    def refuse(level: str, mask: np.ndarray, reason: str) -> None:
-        at = np.flatnonzero(mask)
-        for record in np.unique(owner[at]) if owner is not None and level == "items" else at:
-            reasons.setdefault(int(record), reason)
+    def refuse(level: str, faults: column_types.Faults) -> None:
+        for at, reason in faults.items():
+            reasons.setdefault(int(owner[at]) if owner is not None and level == "items" else at, reason)
+
+    def where(mask: np.ndarray, reason: Callable[[int], str]) -> column_types.Faults:
+        return {int(at): reason(int(at)) for at in np.flatnonzero(mask)}
 
     for name, column in request.table.items():
         array, faults = column_types.conform(name, chunk.columns[name], column)
-        for mask, reason in faults:
-            refuse(column.level, mask, reason)
+        refuse(column.level, faults)
         out[name] = array
     if request.time:
         out[TIME], faults = column_types.times(request.time, chunk.columns[request.time])
-        for mask, reason in faults:
-            refuse("context", mask, reason)
-    group = out[data.group_id]
-    if group.null_count:
-        refuse("context", np.asarray(group.is_null()), f"{data.group_id}: the group id is missing")
+        refuse("context", faults)
+    no_group = np.asarray(out[data.group_id].is_null())
+    refuse("context", where(no_group, lambda at: f"{data.group_id}: the group id is missing"))
     label = out[data.label].to_numpy(zero_copy_only=False)
-    if np.isnan(label).any():
-        refuse("items", np.isnan(label), f"{data.label}: the label is missing")
+    refuse("items", where(np.isnan(label), lambda at: f"{data.label}: the label is missing"))
     if data.label_range:
         low, high = data.label_range
-        off = (label < low) | (label > high)
-        if off.any():
-            refuse("items", off, f"{data.label}: {label[off][0]:g} is outside data.label_range [{low:g}, {high:g}]")
+        said = f"is outside data.label_range [{low:g}, {high:g}]"
+        refuse("items", where((label < low) | (label > high), lambda at: f"{data.label}: {label[at]:g} {said}"))
     if data.weight:
         weight = out[data.weight].to_numpy(zero_copy_only=False)
-        off = ~(weight >= 0)
-        if off.any():
-            refuse("items", off, f"{data.weight}: expected a weight of at least 0; got {weight[off][0]:g}")
+        said = f"{data.weight}: expected a weight of at least 0; got"
+        refuse("items", where(~(weight >= 0), lambda at: f"{said} {weight[at]:g}"))
     if lengths is not None:
-        refuse("context", lengths == 0, "a list without items")
+        refuse("context", where(lengths == 0, lambda at: "a list without items"))
     if not reasons:
         return formats.Chunk(out, chunk.positions, chunk.records, chunk.bad, chunk.counts, chunk.row_splits)
 

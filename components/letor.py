@@ -198,8 +198,7 @@ def _numbers(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[
         pass
     array, faults = column_types.numbers(text)
     odd = np.zeros(len(starts), bool)
-    for rows, _ in faults:
-        odd |= rows
+    odd[list(faults)] = True
     return array.to_numpy(zero_copy_only=False).astype(np.float64), odd
 
 
