@@ -67,28 +67,10 @@ def make(
     folder.mkdir(exist_ok=True)
     examples, transformed = folder / "examples.gz", folder / "transformed.gz"
     write_records(str(examples), test)
-    schema = ranking_schema([_statistics(train, folder)], config)
-    source = tfxio.TFExampleBeamRecord(physical_format="inmem", schema=schema, telemetry_descriptors=["test"])
-    selection = {"config": config.select(*preprocessing.READS)}
-
-    def rows(pipeline: Any, label: str, records: list[bytes]) -> Any:
-        return (
-            pipeline
-            | f"{label} records" >> beam.Create([records], reshuffle=False)
-            | f"{label} flat" >> beam.FlatMap(lambda all_of_them: all_of_them)
-            | f"{label} batches" >> source.BeamSource(len(records))
-        )
-
-    graph = str(folder / "transform_graph")
+    graph, source = learn(folder, config, train, preprocessing_fn)
+    encoder = example_coder.RecordBatchToExamplesEncoder(tft.TFTransformOutput(graph).transformed_metadata.schema)
     with beam.Pipeline() as pipeline, tft_beam.Context(temp_dir=str(folder / "temp")):
-        data = rows(pipeline, "train", train), source.TensorAdapterConfig()
-        fn = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, selection))
-        _ = fn | tft_beam.WriteTransformFn(graph)
-    output = tft.TFTransformOutput(graph)
-    encoder = example_coder.RecordBatchToExamplesEncoder(output.transformed_metadata.schema)
-    materialised: list[bytes] = []
-    with beam.Pipeline() as pipeline, tft_beam.Context(temp_dir=str(folder / "temp")):
-        data = rows(pipeline, "test", test), source.TensorAdapterConfig()
+        data = _rows(pipeline, source, test), source.TensorAdapterConfig()
         batches, _ = (data, pipeline | tft_beam.ReadTransformFn(graph)) | tft_beam.TransformDataset(
             output_record_batches=True
         )
@@ -103,6 +85,27 @@ def make(
     keras_model = folder / "ranker.keras"
     network.save(keras_model)
     return RankerPaths(str(keras_model), graph, (str(examples),), (str(transformed),))
+
+
+def learn(
+    folder: pathlib.Path, config: RankingConfig, train: list[bytes], preprocessing_fn: PreprocessingFn
+) -> tuple[str, Any]:
+    """The transform graph of some training lists, and how its input is read."""
+    folder.mkdir(exist_ok=True)
+    schema = ranking_schema([_statistics(train, folder)], config)
+    source = tfxio.TFExampleBeamRecord(physical_format="inmem", schema=schema, telemetry_descriptors=["test"])
+    selection = {"config": config.select(*preprocessing.READS)}
+    graph = str(folder / "transform_graph")
+    with beam.Pipeline() as pipeline, tft_beam.Context(temp_dir=str(folder / "temp")):
+        data = _rows(pipeline, source, train), source.TensorAdapterConfig()
+        fn = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, selection))
+        _ = fn | tft_beam.WriteTransformFn(graph)
+    return graph, source
+
+
+def _rows(pipeline: Any, source: Any, records: list[bytes]) -> Any:
+    flat = pipeline | beam.Create([records], reshuffle=False) | beam.FlatMap(lambda all_of_them: all_of_them)
+    return flat | source.BeamSource(len(records))
 
 
 def write_one(record: bytes, folder: str) -> None:

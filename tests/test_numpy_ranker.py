@@ -80,6 +80,7 @@ def _assert_close(scores, expected):
     np.testing.assert_allclose(scores, np.concatenate(expected), rtol=1e-5, atol=2e-5 * spread)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("raw", "train", "test"),
     [

@@ -269,9 +269,9 @@ def test_a_preprocessing_fn_of_the_users_own(tmp_path):
     paths = small_rankers.make(tmp_path / "own", config, records, records, own_preprocessing_fn)
     report = signature_exporter.export(paths, config, tmp_path, tmp_path / "report.json")
     assert report["lists"] == 12
-    paths = small_rankers.make(tmp_path / "leaking", config, records, records, leaking_preprocessing_fn)
+    leaking, _ = small_rankers.learn(tmp_path / "leaking", config, records, leaking_preprocessing_fn)
     with pytest.raises(RankingError, match="'items/oracle' is computed from 'label', which no request carries"):
-        signature_exporter.export(paths, config, tmp_path, tmp_path / "report.json")
+        signature_exporter.load_ranker(dataclasses.replace(paths, transform_graph=leaking), config)
 
 
 def test_the_component_under_tfx(paths, tmp_path):
