@@ -15,8 +15,6 @@ tfx_ranking.components.errors.ConfigError: data.lable: unknown key; did you mean
 import contextvars
 import dataclasses
 import datetime
-import difflib
-import fnmatch
 import json
 import pathlib
 import re
@@ -26,6 +24,8 @@ from typing import Any, Literal
 import pydantic
 import yaml
 
+from tfx_ranking.components.config_errors import Refused, explain, near
+from tfx_ranking.components.config_selection import pick
 from tfx_ranking.components.errors import ConfigError
 
 _strict = pydantic.ConfigDict(extra="forbid")
@@ -33,14 +33,6 @@ SPLIT_NAMES = ("train", "validation", "test")
 
 
 _cut = contextvars.ContextVar("_cut", default=False)  # a selection of a checked config is being read
-
-
-class _Refused(ValueError):
-    """A contradiction found inside one dataclass: `key` is the path below it."""
-
-    def __init__(self, key: str, message: str):
-        super().__init__(message)
-        self.key = key
 
 
 def _unless_cut(check: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -68,10 +60,10 @@ class Splits:
         shares = {"train": self.train, "validation": self.validation, "test": self.test}
         for name, share in shares.items():
             if share is not None and not 0 <= share < 1:
-                raise _Refused(name, f"expected a share of the lists in [0, 1); got {share}")
+                raise Refused(name, f"expected a share of the lists in [0, 1); got {share}")
         if self.train is not None and abs(self.train + self.validation + self.test - 1) > 1e-6:
             total = self.train + self.validation + self.test
-            raise _Refused("train", f"train, validation and test are shares that add up to 1; got {total:g}")
+            raise Refused("train", f"train, validation and test are shares that add up to 1; got {total:g}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,23 +97,23 @@ class Data:
         if isinstance(self.input, dict):
             unknown = sorted(set(self.input) - set(SPLIT_NAMES))
             if unknown:
-                raise _Refused(f"input.{unknown[0]}", f"expected a split, one of {', '.join(SPLIT_NAMES)}")
+                raise Refused(f"input.{unknown[0]}", f"expected a split, one of {', '.join(SPLIT_NAMES)}")
             if "train" not in self.input:
-                raise _Refused("input", "expected a pattern for train; the other splits may be hashed out of it")
+                raise Refused("input", "expected a pattern for train; the other splits may be hashed out of it")
         if not 0 <= self.max_bad_fraction <= 1:
-            raise _Refused("max_bad_fraction", f"expected a fraction in [0, 1]; got {self.max_bad_fraction}")
+            raise Refused("max_bad_fraction", f"expected a fraction in [0, 1]; got {self.max_bad_fraction}")
         if self.max_items is not None and self.max_items < 1:
-            raise _Refused("max_items", f"expected at least 1 item; got {self.max_items}")
+            raise Refused("max_items", f"expected at least 1 item; got {self.max_items}")
         if self.max_items is not None and self.keep == "position" and self.position is None:
-            raise _Refused("keep", "keeping by position needs data.position; name it, or set keep: label")
+            raise Refused("keep", "keeping by position needs data.position; name it, or set keep: label")
         if self.label_range is not None and self.label_range[0] >= self.label_range[1]:
-            raise _Refused("label_range", f"expected [lowest, highest]; got {list(self.label_range)}")
+            raise Refused("label_range", f"expected [lowest, highest]; got {list(self.label_range)}")
         if self.group_from == "record" and self.format not in ("elwc", "sequence_example", "list_example"):
-            raise _Refused(
+            raise Refused(
                 "group_from", f"only a format whose records are lists can name them; got format {self.format}"
             )
         if self.group_sizes is not None and self.format != "letor":
-            raise _Refused("group_sizes", f"a side file of list sizes goes with format letor; got {self.format}")
+            raise Refused("group_sizes", f"a side file of list sizes goes with format letor; got {self.format}")
 
     @property
     def columns(self) -> dict[str, str]:
@@ -164,7 +156,7 @@ class Vocabulary:
             value = getattr(self, key)
             if value is not None and value < 1:
                 reason = "; a value that training never saw needs an id" if key == "num_oov_buckets" else ""
-                raise _Refused(key, f"expected at least 1{reason}; got {value}")
+                raise Refused(key, f"expected at least 1{reason}; got {value}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -177,7 +169,7 @@ class Hash:
     @_unless_cut
     def __post_init__(self) -> None:
         if self.num_buckets < 1:
-            raise _Refused("num_buckets", f"expected at least 1; got {self.num_buckets}")
+            raise Refused("num_buckets", f"expected at least 1; got {self.num_buckets}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,37 +199,35 @@ class Feature:
         categorical = [key for key in ("vocabulary", "hash", "tokens") if getattr(self, key) is not None]
         buckets = [i for i, step in enumerate(self.transform) if isinstance(step, Bucketize)]
         if len(categorical) > 1:
-            raise _Refused(categorical[1], f"expected one of vocabulary, hash, tokens; got {' and '.join(categorical)}")
+            raise Refused(categorical[1], f"expected one of vocabulary, hash, tokens; got {' and '.join(categorical)}")
         if self.tokens is not None and self.dtype != "string":
-            raise _Refused("tokens", f"tokens are cut from dtype string; got dtype {self.dtype}")
+            raise Refused("tokens", f"tokens are cut from dtype string; got dtype {self.dtype}")
         if self.dtype == "string" and not categorical:
-            raise _Refused("dtype", "a string needs vocabulary, hash or tokens to become an input")
+            raise Refused("dtype", "a string needs vocabulary, hash or tokens to become an input")
         if self.dtype == "float" and categorical:
-            raise _Refused(
-                categorical[0], "expected dtype string or int; got float (bucketize makes floats categories)"
-            )
+            raise Refused(categorical[0], "expected dtype string or int; got float (bucketize makes floats categories)")
         if categorical and self.transform:
-            raise _Refused("transform", f"transforms are for numbers; this feature is a category by {categorical[0]}")
+            raise Refused("transform", f"transforms are for numbers; this feature is a category by {categorical[0]}")
         if self.shape and (self.dtype != "float" or categorical):
-            raise _Refused("shape", "a dense vector has dtype float and no vocabulary, hash or tokens")
+            raise Refused("shape", "a dense vector has dtype float and no vocabulary, hash or tokens")
         if any(size < 1 for size in self.shape):
-            raise _Refused("shape", f"expected sizes of at least 1; got {list(self.shape)}")
+            raise Refused("shape", f"expected sizes of at least 1; got {list(self.shape)}")
         if buckets and (buckets[0] != len(self.transform) - 1 or self.shape):
-            raise _Refused(f"transform[{buckets[0]}]", "bucketize comes last and takes one number, not a vector")
+            raise Refused(f"transform[{buckets[0]}]", "bucketize comes last and takes one number, not a vector")
         for i, step in enumerate(self.transform):
             if isinstance(step, Clip) and not step.clip[0] < step.clip[1]:
-                raise _Refused(f"transform[{i}].clip", f"expected [low, high]; got {list(step.clip)}")
+                raise Refused(f"transform[{i}].clip", f"expected [low, high]; got {list(step.clip)}")
             if isinstance(step, Bucketize) and step.bucketize < 2:
-                raise _Refused(f"transform[{i}].bucketize", f"expected at least 2 buckets; got {step.bucketize}")
+                raise Refused(f"transform[{i}].bucketize", f"expected at least 2 buckets; got {step.bucketize}")
         if self.embedding is not None and not (categorical or buckets):
-            raise _Refused("embedding", "an embedding needs a category: vocabulary, hash, tokens or bucketize")
+            raise Refused("embedding", "an embedding needs a category: vocabulary, hash, tokens or bucketize")
         if self.embedding is not None and self.embedding < 1:
-            raise _Refused("embedding", f"expected a width of at least 1; got {self.embedding}")
+            raise Refused("embedding", f"expected a width of at least 1; got {self.embedding}")
         if self.indicator and (self.dtype != "float"):
-            raise _Refused("indicator", f"only a float can be missing (NaN); got dtype {self.dtype}")
+            raise Refused("indicator", f"only a float can be missing (NaN); got dtype {self.dtype}")
         expected: tuple[type, ...] = {"float": (int, float), "int": (int,), "string": (str,)}[self.dtype]
         if self.default is not None and (not isinstance(self.default, expected) or isinstance(self.default, bool)):
-            raise _Refused("default", f"expected a value of dtype {self.dtype}; got {self.default!r}")
+            raise Refused("default", f"expected a value of dtype {self.dtype}; got {self.default!r}")
 
     @property
     def width(self) -> int:
@@ -283,9 +273,9 @@ class Model:
     @_unless_cut
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
-            raise _Refused("dropout", f"expected a fraction in [0, 1); got {self.dropout}")
+            raise Refused("dropout", f"expected a fraction in [0, 1); got {self.dropout}")
         if any(size < 1 for size in self.hidden):
-            raise _Refused("hidden", f"expected layer sizes of at least 1; got {list(self.hidden)}")
+            raise Refused("hidden", f"expected layer sizes of at least 1; got {list(self.hidden)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -323,11 +313,11 @@ class Training:
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_lists"):
             if getattr(self, key) < 1:
-                raise _Refused(key, f"expected at least 1; got {getattr(self, key)}")
+                raise Refused(key, f"expected at least 1; got {getattr(self, key)}")
         if self.learning_rate <= 0:
-            raise _Refused("learning_rate", f"expected a number above 0; got {self.learning_rate}")
+            raise Refused("learning_rate", f"expected a number above 0; got {self.learning_rate}")
         if isinstance(self.propensity, tuple) and not all(0 < p <= 1 for p in self.propensity):
-            raise _Refused(
+            raise Refused(
                 "propensity", f"expected probabilities in (0, 1], first position first; got {self.propensity}"
             )
 
@@ -344,7 +334,7 @@ class Serving:
     @_unless_cut
     def __post_init__(self) -> None:
         if self.default not in (*self.signatures, "list_example"):
-            raise _Refused("default", f"expected one of the signatures {list(self.signatures)}; got {self.default!r}")
+            raise Refused("default", f"expected one of the signatures {list(self.signatures)}; got {self.default!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -390,7 +380,7 @@ class Metadata:
     @_unless_cut
     def __post_init__(self) -> None:
         if self.sqlite is not None and self.connection is not None:
-            raise _Refused("connection", "expected sqlite or connection; got both")
+            raise Refused("connection", "expected sqlite or connection; got both")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -413,27 +403,27 @@ class RankingConfig:
     @_unless_cut
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise _Refused("name", f"expected letters, digits, '.', '_' and '-'; got {self.name!r}")
+            raise Refused("name", f"expected letters, digits, '.', '_' and '-'; got {self.name!r}")
         object.__setattr__(self, "context", _expand(self.context, "context"))
         object.__setattr__(self, "items", _expand(self.items, "items"))
         if not self.items:
-            raise _Refused("items", "expected at least one item feature")
+            raise Refused("items", "expected at least one item feature")
         for section in ("context", "items"):
             for role, column in self.data.columns.items():
                 if column in getattr(self, section):
-                    raise _Refused(f"{section}.{column}", f"data.{role} is no scoring input; take it out of {section}")
+                    raise Refused(f"{section}.{column}", f"data.{role} is no scoring input; take it out of {section}")
         for name in self.items:
             if name in self.context:
-                raise _Refused(f"items.{name}", "the same name stands under context; a feature belongs to one of them")
+                raise Refused(f"items.{name}", "the same name stands under context; a feature belongs to one of them")
         for name, feature in self.context.items():
             if "query_normalise" in feature.transform:
-                raise _Refused(f"context.{name}.transform", "query_normalise compares the items of a list; use z_score")
+                raise Refused(f"context.{name}.transform", "query_normalise compares the items of a list; use z_score")
         if self.training.propensity is not None and self.data.position is None:
-            raise _Refused("training.propensity", "propensities are by position: name the column in data.position")
+            raise Refused("training.propensity", "propensities are by position: name the column in data.position")
         for i, name in enumerate(self.evaluation.slices):
             if name not in self.context:
-                hint = _near(name, list(self.context))
-                raise _Refused(f"evaluation.slices[{i}]", f"expected a context feature; got {name!r}{hint}")
+                hint = near(name, list(self.context))
+                raise Refused(f"evaluation.slices[{i}]", f"expected a context feature; got {name!r}{hint}")
 
     @property
     def features(self) -> dict[str, Feature]:
@@ -448,7 +438,7 @@ class RankingConfig:
         Keys without a default are always there.  `from_selection` gives the config back, unnamed keys at their default.
         """
         # Text, since TFX (1.16, 1.21) takes a dict as a parameter only where all values have one type and none is None.
-        picked: dict[str, Any] = _pick(self, keys, ())
+        picked: dict[str, Any] = pick(self, keys)
         return {name: part if isinstance(part, str) else json.dumps(part) for name, part in picked.items()}
 
 
@@ -479,7 +469,7 @@ def parse(raw: Any) -> RankingConfig:
     try:
         return _adapter.validate_json(json.dumps(raw, default=_plain), strict=True)
     except pydantic.ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        raise ConfigError(explain(error, RankingConfig)) from None
 
 
 def from_selection(selection: dict[str, Any]) -> RankingConfig:
@@ -525,44 +515,13 @@ def _expand(features: dict[str, Feature], section: str) -> dict[str, Feature]:
         if span:
             first, last = int(span[2]), int(span[3])
             if first > last:
-                raise _Refused(f"{section}.{name}", f"expected [first-last] with first ≤ last; got [{first}-{last}]")
+                raise Refused(f"{section}.{name}", f"expected [first-last] with first ≤ last; got [{first}-{last}]")
             names = [f"{span[1]}{i}{span[4]}" for i in range(first, last + 1)]
         for each in names:
             if each in expanded:
-                raise _Refused(f"{section}.{name}", f"{each} was named before")
+                raise Refused(f"{section}.{name}", f"{each} was named before")
             expanded[each] = feature
     return expanded
-
-
-_NOTHING = object()
-
-
-def _pick(value: Any, keys: tuple[str, ...], at: tuple[str, ...], chosen: bool = False, needed: bool = True) -> Any:
-    """`value` cut down to what `keys` name below `at`, values at their default left out; _NOTHING where none remains."""
-    named = [tuple(key.split(".")) for key in keys]
-    named = [key for key in named if all(map(fnmatch.fnmatchcase, at, key))]  # on the way to here, or beyond
-    chosen = chosen or any(len(key) <= len(at) for key in named)
-    if dataclasses.is_dataclass(value):
-        picked = {}
-        for field in dataclasses.fields(value):
-            inner = getattr(value, field.name)
-            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-            if required or inner != default:
-                part = _pick(inner, keys, (*at, field.name), chosen, required)
-                if part is _NOTHING and required:
-                    part = {} if isinstance(inner, dict) else inner
-                if part is not _NOTHING and (part != {} or not dataclasses.is_dataclass(default)):
-                    picked[field.name] = part
-        return picked if named or chosen or needed else _NOTHING
-    if isinstance(value, dict):
-        if not named and not chosen:
-            return _NOTHING
-        parts = {name: _pick(each, keys, (*at, name), chosen, False) for name, each in value.items()}
-        return {name: {} if part is _NOTHING else part for name, part in parts.items()}
-    if isinstance(value, tuple) and chosen:
-        return [_pick(each, keys, at, chosen, False) for each in value]
-    return value if chosen else _NOTHING
 
 
 _PATHS = (("data", "input"), ("data", "schema"), ("push", "base"), ("metadata", "sqlite"))
@@ -584,67 +543,3 @@ def _absolute(config: RankingConfig, folder: pathlib.Path) -> RankingConfig:
             part = dataclasses.replace(part, **{key: resolve(getattr(part, key))})
             config = dataclasses.replace(config, **{section: part})
     return config
-
-
-def _explain(error: pydantic.ValidationError) -> str:
-    """Pydantic's findings as one line each: the key's path, what was expected, what came."""
-    lines: dict[str, str] = {}
-    for finding in error.errors():
-        path, message = _one(finding)
-        lines.setdefault(path, message)
-    return "\n".join(f"{path}: {message}" if path else message for path, message in lines.items())
-
-
-def _one(finding: Any) -> tuple[str, str]:
-    loc = [part for part in finding["loc"] if not _is_union_branch(part)]
-    kind, came = finding["type"], finding["input"]
-    if "transform" in loc[2:4] and loc[0] in ("items", "context") and len(loc) > 4:
-        step = loc[: loc.index("transform", 2) + 2]
-        names = "z_score, min_max, log1p, sign_log1p, query_normalise, {clip: [low, high]} or {bucketize: n}"
-        return _path(step), f"expected one of {names}; got {came!r}"
-    if "transform" in loc[2:3] and len(loc) == 4:
-        steps = ["z_score", "min_max", "log1p", "sign_log1p", "query_normalise", "clip", "bucketize"]
-        hint = _near(came, steps) if isinstance(came, str) else ""
-        return _path(
-            loc
-        ), f"expected one of {', '.join(steps[:5])}, {{clip: [low, high]}} or {{bucketize: n}}; got {came!r}{hint}"
-    if kind == "value_error" and isinstance(finding["ctx"]["error"], _Refused):
-        refused = finding["ctx"]["error"]
-        return _path([*loc, *refused.key.split(".")]), f"{refused}."
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _known_keys(loc[:-1])
-        hint = _near(str(loc[-1]), known)
-        return _path(loc), f"unknown key{hint or '; known here: ' + ', '.join(known)}"
-    if kind in ("missing", "missing_argument"):
-        return _path(loc), "missing; this key has no default"
-    return _path(loc), f"{finding['msg'][0].lower()}{finding['msg'][1:]}; got {came!r}"
-
-
-def _is_union_branch(part: Any) -> bool:
-    branch = r"(literal|tuple|dict|lax-or-strict|function|json-or-python|nullable|constrained)\W.*"
-    branch += "|str|int|float|Clip|Bucketize|PowerPropensity"
-    return isinstance(part, str) and re.fullmatch(branch, part) is not None
-
-
-def _known_keys(loc: list[Any]) -> list[str]:
-    at: Any = RankingConfig
-    for part in loc:
-        if dataclasses.is_dataclass(at):
-            at = {field.name: field.type for field in dataclasses.fields(at)}.get(str(part))
-            if getattr(at, "__origin__", None) is not dict:
-                at = next((arg for arg in (at, *getattr(at, "__args__", ())) if dataclasses.is_dataclass(arg)), at)
-        elif getattr(at, "__origin__", None) is dict:
-            at = at.__args__[1]
-    return [field.name for field in dataclasses.fields(at)] if dataclasses.is_dataclass(at) else []
-
-
-def _near(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _path(parts: list[Any]) -> str:
-    text = ""
-    for part in parts:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
