@@ -7,8 +7,11 @@ The one idea: `tf.compat.v1.saved_model.loader` is the loader that TensorFlow Se
     python -m tfx_ranking.components.serving_process MODEL FOLDER predict list_example
 """
 
+import contextlib
+import ctypes
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -79,4 +82,6 @@ def main(model: str, folder: str, *signatures: str) -> None:
 
 
 if __name__ == "__main__":
+    with contextlib.suppress(OSError, AttributeError):  # PR_SET_PDEATHSIG: a killed run leaves nobody scoring
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     main(*sys.argv[1:])
