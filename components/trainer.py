@@ -127,7 +127,10 @@ def save(ranker: keras.Model, path: str) -> None:
 
 
 class Fit(keras.Model):
-    """The ranker as Keras' `fit` trains it: flat scores, padded only for the loss."""
+    """The ranker as Keras' `fit` trains it: flat scores, padded only for the loss.
+
+    (Its name becomes a TensorFlow name scope, which must not begin with an underscore.)
+    """
 
     def __init__(self, ranker: keras.Model, loss: Any):
         super().__init__()

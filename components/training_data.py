@@ -19,6 +19,7 @@ from tfx_ranking.components.scorers import DEFAULT_EMBEDDING, Input
 
 SPECIALS = ("group_id", "label", "weight", "position")
 PARSED_AT_ONCE = 256  # lists
+MOST_IDS = 50_000_000  # of a category: more is a number that was taken for an id
 
 
 class Layout(NamedTuple):
@@ -176,14 +177,20 @@ def inputs(data: ListBatch, config: RankingConfig, sizes: Mapping[str, int]) -> 
         if name in SPECIALS:
             continue
         values = column.values if isinstance(column, Tokens) else column
-        if np.issubdtype(values.dtype, np.floating):
+        if values.ndim > 2 or (values.ndim == 2 and not np.issubdtype(values.dtype, np.floating)):
+            raise DataError(f"{name}: expected one number, one vector or one id a row; got rows of {values.shape[1:]}.")
+        if np.issubdtype(values.dtype, np.floating) and not isinstance(column, Tokens):
             found.append(Input(name, "numeric", values.shape[1] if values.ndim > 1 else 1))
             continue
         if not np.issubdtype(values.dtype, np.integer):
-            raise DataError(
-                f"{name}: expected float32 or int64 values; got {values.dtype}. Look it up in a vocabulary."
-            )
+            expected = "int64 ids" if isinstance(column, Tokens) else "float32 numbers or int64 ids"
+            raise DataError(f"{name}: expected {expected}; got {values.dtype}. Look it up in a vocabulary.")
         size = sizes.get(name) or int(values.max(initial=0)) + 1
+        if size > MOST_IDS:
+            raise DataError(
+                f"{name}: ids up to {size - 1:,} would need an embedding each; at most {MOST_IDS:,} are allowed. "
+                "Give it a vocabulary or a hash, or make it a float."
+            )
         feature = config.features.get(name.partition("/")[2])
         width = (feature.embedding if feature else None) or min(DEFAULT_EMBEDDING, size)
         found.append(Input(name, "tokens" if isinstance(column, Tokens) else "category", size, width))

@@ -150,6 +150,37 @@ def test_a_loss_that_breaks_names_step_lists_and_feature():
     assert "items/numeric[2] = 3e+38 (list 'q1-4')" in message
 
 
+def test_the_largest_magnitude_has_its_features_name():
+    batch = ListBatch(
+        {"group_id": np.array([b"a", b"b"]), "context/numeric": np.float32([[1], [-7]])},
+        {"items/numeric": np.float32([[1, 2], [3, 4], [-9, 5]]), "label": np.float32([50, 50, 50])},
+        np.array([0, 1, 3]),
+    )
+    raw = {"name": "t", "data": {"input": "x", "format": "csv"}, "items": {"price": {}, "age": {}}}
+    config = ranking_config.parse(raw)
+    found = training_data.largest(batch, np.array([0, 1]), config)
+    assert found == ("items.price (column 0 of items/numeric)", -9.0, b"b")
+    assert training_data.largest(batch, np.array([0]), config)[:2] == ("items.age (column 1 of items/numeric)", 2.0)
+    batch.context["context/numeric"][0] = np.nan  # no number is larger than any
+    name, value, group = training_data.largest(batch, np.array([0, 1]), config)
+    assert (name, group) == ("context/numeric", b"a")
+    assert np.isnan(value)
+
+
+def test_columns_that_are_no_input():
+    config = config_of()
+
+    def refused(column, message):
+        data = ListBatch({"group_id": np.array([b"a"])}, {"items/x": column}, np.array([0, 2]))
+        with pytest.raises(DataError, match=message):
+            training_data.inputs(data, config, {})
+
+    refused(np.array([b"a", b"b"], object), r"items/x: expected float32 numbers or int64 ids; got object")
+    refused(np.zeros((2, 3, 4), np.float32), r"items/x: expected one number, one vector .* got rows of \(3, 4\)")
+    refused(np.array([1, 10**12]), r"items/x: ids up to 1,000,000,000,000 would need an embedding each")
+    refused(Tokens(np.float32([1, 2]), np.array([0, 1, 2])), r"items/x: expected int64 ids; got float32")
+
+
 def test_weights_by_propensity():
     data = ListBatch(
         {"group_id": np.array([b"q"])},
