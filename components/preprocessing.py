@@ -12,8 +12,9 @@ columns go back to the config's order.  Only ops of TensorFlow itself, so Tensor
 import ast
 import hashlib
 import importlib.util
+import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -21,9 +22,10 @@ import tensorflow_transform as tft
 from tensorflow_transform import schema_inference
 
 from tfx_ranking.components import config as config_file
-from tfx_ranking.components.config import Bucketize, Clip, Feature, RankingConfig, Step, Tokens
+from tfx_ranking.components.config import Feature, RankingConfig, Step, Tokens
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.list_examples import ROW_LENGTHS
+from tfx_ranking.components.numeric_steps import bucketize, ends_in_buckets, take_columns, take_steps
 
 Level = Literal["context", "items"]
 LEVELS: tuple[Level, ...] = ("context", "items")
@@ -57,12 +59,7 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
     absent = sorted(_wanted(config) - {*inputs})
     if absent:
         raise DataError(f"features {absent} of the config are not in the examples' schema; it holds {sorted(inputs)}.")
-    sparse = sorted(name for name in config.items if not isinstance(inputs[name], tf.RaggedTensor))
-    if sparse:
-        raise DataError(
-            f"item features {sparse}: expected ragged lists; got {type(inputs[sparse[0]]).__name__}. "
-            "Set represent_variable_length_as_ragged: true in the curated schema (data.schema), and give them no shape."
-        )
+    _check_layout(inputs, config)
     splits = _item_splits(inputs, config)
     outputs: dict[str, Any] = {}
     for level in LEVELS:
@@ -116,13 +113,18 @@ def function_digest(dotted: str) -> str:
         )
     with open(spec.origin, "rb") as file:
         source = file.read()
-    if spec.origin.endswith(".py") and name not in (names := _names(source)) and "*" not in names:
-        raise ConfigError(f"{dotted}: {spec.origin} has no {name!r}; it defines {sorted(names)}. Define it there.")
+    if spec.origin.endswith(".py"):
+        try:
+            names = _names(source)
+        except SyntaxError as error:
+            raise ConfigError(f"{dotted}: {spec.origin}, line {error.lineno}: {error.msg}.") from None
+        if name not in names and "*" not in names:
+            raise ConfigError(f"{dotted}: {spec.origin} has no {name!r}; it defines {sorted(names)}. Define it there.")
     return hashlib.blake2b(source, digest_size=16).hexdigest()
 
 
 def _names(source: bytes) -> set[str]:
-    """What a module's source binds at its top level; "*" when it imports all of another."""
+    """What a module's source binds; "*" when it imports all of another."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -137,6 +139,16 @@ def _names(source: bytes) -> set[str]:
 def _wanted(config: RankingConfig) -> set[str]:
     lengths = {name + ROW_LENGTHS for name, feature in config.items.items() if feature.tokens}
     return {*config.features, *lengths}
+
+
+def _check_layout(inputs: Mapping[str, Any], config: RankingConfig) -> None:
+    """A curated schema may give features another form than RankingSchemaGen does."""
+    for name, feature in config.features.items():
+        ragged = name in config.items or feature.tokens is not None
+        if isinstance(inputs[name], tf.RaggedTensor if ragged else tf.Tensor):
+            continue
+        expected = "a ragged list: no shape, and represent_variable_length_as_ragged: true" if ragged else "a shape"
+        raise DataError(f"{name}: expected {expected} in the schema; it makes a {type(inputs[name]).__name__} of it.")
 
 
 def _item_splits(inputs: Mapping[str, Any], config: RankingConfig) -> tf.Tensor:
@@ -155,7 +167,9 @@ def _is_number(feature: Feature) -> bool:
 def _flat_rows(value: Any, feature: Feature) -> tf.Tensor:
     """[row], or [row, width] for a vector: a row is a list or an item."""
     values = value.flat_values if isinstance(value, tf.RaggedTensor) else value
-    return tf.reshape(values, [-1, feature.width] if feature.shape else [-1])
+    if feature.shape:
+        return tf.reshape(values, [-1, feature.width])
+    return values if values.shape.rank == 1 else tf.reshape(values, [-1])
 
 
 def _in_lists(rows: Any, splits: tf.Tensor | None) -> Any:
@@ -173,9 +187,6 @@ def _for_training(inputs: Mapping[str, Any], config: RankingConfig) -> dict[str,
     return outputs
 
 
-# --- numbers: columns of one matrix, in blocks that take the same steps
-
-
 def _numbers(
     inputs: Mapping[str, Any], features: Mapping[str, Feature], splits: tf.Tensor | None
 ) -> tuple[tf.Tensor | None, dict[str, tf.Tensor]]:
@@ -183,129 +194,36 @@ def _numbers(
     owners = [name for name, feature in features.items() for _ in range(feature.width)]  # of each column
     if not owners:
         return None, {}
-    raw = tf.concat(
-        [tf.reshape(tf.cast(_flat_rows(inputs[name], feature), tf.float32), [-1, feature.width])
-         for name, feature in features.items()], axis=1,
-    )  # fmt: skip
+    raw = _matrix([tf.cast(_flat_rows(inputs[name], feature), tf.float32) for name, feature in features.items()])
     nan = tf.math.is_nan(raw)
     filled = tf.where(nan, tf.constant([float(features[name].missing) for name in owners]), raw)
 
     places: dict[tuple[Step, ...], list[int]] = {}
     for place, name in enumerate(owners):
         places.setdefault(features[name].transform, []).append(place)
-    blocks = {steps: _take_columns(filled, at) for steps, at in places.items()}
-    blocks = _take_steps(blocks, splits)
-    ids = {owners[at]: column for at, column in _bucketize(blocks, places).items()}
+    blocks = {steps: take_columns(filled, at) for steps, at in places.items()}
+    blocks = take_steps(blocks, splits)
+    ids = {owners[at]: column for at, column in bucketize(blocks, places).items()}
 
-    stay = [steps for steps in blocks if not _ends_in_buckets(steps)]
+    stay = [steps for steps in blocks if not ends_in_buckets(steps)]
     parts = [blocks[steps] for steps in stay]
     order = [place for steps in stay for place in places[steps]]
     if order != sorted(order):
-        parts = [_take_columns(tf.concat(parts, axis=1), [order.index(place) for place in sorted(order)])]
+        parts = [take_columns(tf.concat(parts, axis=1), [order.index(place) for place in sorted(order)])]
     for name, feature in features.items():
         if feature.indicator:
-            of_it = _take_columns(nan, [place for place, owner in enumerate(owners) if owner == name])
+            of_it = take_columns(nan, [place for place, owner in enumerate(owners) if owner == name])
             parts.append(tf.cast(tf.reduce_any(of_it, axis=1, keepdims=True), tf.float32))
     return (tf.concat(parts, axis=1) if parts else None), ids
 
 
-def _take_columns(matrix: tf.Tensor, places: list[int]) -> tf.Tensor:
-    return matrix if places == list(range(matrix.shape[1])) else tf.gather(matrix, places, axis=1)
-
-
-Blocks = dict[tuple[Step, ...], tf.Tensor]  # float32 [row, column], by the steps that its columns take
-
-
-def _take_steps(blocks: Blocks, splits: tf.Tensor | None) -> Blocks:
-    """All steps but bucketize.  Blocks that stand before the same analyzer go through it side by side."""
-    blocks = dict(blocks)
-    left = {steps: [step for step in steps if not isinstance(step, Bucketize)] for steps in blocks}
-    while any(left.values()):
-        for steps, coming in left.items():
-            while coming and coming[0] not in ANALYZED:
-                blocks[steps] = PLAIN[_kind(coming[0])](blocks[steps], coming[0], splits)
-                coming.pop(0)
-        for kind, scale in ANALYZED.items():
-            together = [steps for steps, coming in left.items() if coming[:1] == [kind]]
-            if together:
-                widths = [blocks[steps].shape[1] for steps in together]
-                scaled = scale(tf.concat([blocks[steps] for steps in together], axis=1))
-                for steps, block in zip(together, tf.split(scaled, widths, axis=1)):
-                    blocks[steps] = block
-                    left[steps].pop(0)
-    return blocks
-
-
-def _kind(step: Step) -> Any:
-    return step if isinstance(step, str) else type(step)
-
-
-def _log1p(x: tf.Tensor, step: Step, splits: tf.Tensor | None) -> tf.Tensor:
-    return tf.math.log1p(tf.maximum(x, -1 + 2**-24))  # the next float32 above -1: no infinity, no NaN
-
-
-def _sign_log1p(x: tf.Tensor, step: Step, splits: tf.Tensor | None) -> tf.Tensor:
-    return tf.sign(x) * tf.math.log1p(tf.abs(x))
-
-
-def _clip(x: tf.Tensor, step: Clip, splits: tf.Tensor | None) -> tf.Tensor:
-    return tf.clip_by_value(x, *step.clip)
-
-
-def _query_normalise(x: tf.Tensor, step: Step, splits: tf.Tensor) -> tf.Tensor:
-    """(x - mean) / std over the items of each list, std with divisor n.
-
-    Counted from each list's lowest value: then equal values are exactly 0 and no rounding error is blown up.
-    """
-    of = tf.ragged.row_splits_to_segment_ids(splits)
-    x -= tf.gather(tf.math.segment_min(x, of), of)
-    x -= tf.gather(tf.math.segment_mean(x, of), of)
-    return tf.math.divide_no_nan(x, tf.sqrt(tf.gather(tf.math.segment_mean(x * x, of), of)))
-
-
-def _z_score(x: tf.Tensor) -> tf.Tensor:
-    """In float64: sums of float32 values are exact there, so a constant column has no deviation but 0."""
-    return tf.cast(tft.scale_to_z_score(tf.cast(x, tf.float64), elementwise=True), tf.float32)
-
-
-def _min_max(x: tf.Tensor) -> tf.Tensor:
-    """One analyzer for both ends; TFT's own `scale_to_0_1` makes sigmoids of a constant column."""
-    width = x.shape[1]
-    high = tft.max(tf.concat([x, -x], axis=1), reduce_instance_dims=False)
-    low = -high[width:]
-    return tf.math.divide_no_nan(x - low, high[:width] - low)
-
-
-ANALYZED: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {"z_score": _z_score, "min_max": _min_max}
-PLAIN: dict[Any, Callable[..., tf.Tensor]] = {
-    "log1p": _log1p,
-    "sign_log1p": _sign_log1p,
-    "query_normalise": _query_normalise,
-    Clip: _clip,
-}
-
-
-def _ends_in_buckets(steps: Sequence[Step]) -> bool:
-    return any(isinstance(step, Bucketize) for step in steps)
-
-
-def _bucketize(blocks: Blocks, places: Mapping[tuple[Step, ...], list[int]]) -> dict[int, tf.Tensor]:
-    """The bucket of each value, int64 [row], by the column's place; one analyzer for each number of buckets."""
-    by_number: dict[int, list[tuple[Step, ...]]] = {}
-    for steps in blocks:
-        if steps and isinstance(steps[-1], Bucketize):
-            by_number.setdefault(steps[-1].bucketize, []).append(steps)
-    ids = {}
-    for number, together in by_number.items():
-        x = tf.concat([blocks[steps] for steps in together], axis=1)
-        epsilon = min(1 / number, 0.01)  # as tft.bucketize has it
-        boundaries = tft.quantiles(x, number, epsilon, reduce_instance_dims=False)
-        for i, place in enumerate(place for steps in together for place in places[steps]):
-            ids[place] = tft.apply_buckets(x[:, i], boundaries[i : i + 1])
-    return ids
-
-
-# --- categories
+def _matrix(columns: Sequence[tf.Tensor]) -> tf.Tensor:
+    """[row, column] of [row] and [row, width]; scalars that follow each other are stacked by one op, however many."""
+    parts: list[tf.Tensor] = []
+    for is_scalar, run in itertools.groupby(columns, lambda column: column.shape.rank == 1):
+        each = list(run)
+        parts += [tf.stack(each, axis=1)] if is_scalar else each
+    return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
 
 
 def _category(values: tf.Tensor, level: Level, name: str, feature: Feature) -> tf.Tensor:

@@ -9,7 +9,7 @@ from record_statistics import statistics_of
 from tensorflow_transform import beam as tft_beam
 from tfx_bsl.public import tfxio
 
-from tfx_ranking.components import preprocessing
+from tfx_ranking.components import numeric_steps, preprocessing
 from tfx_ranking.components.config import Bucketize, Clip, parse
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.list_examples import ListBatch, Tokens, columns, encode
@@ -184,7 +184,7 @@ def test_a_number_is_what_numpy_computes(transformed, name):
 
 
 def test_every_step_of_the_config_is_in_a_table_and_tested():
-    tables = {*preprocessing.PLAIN, *preprocessing.ANALYZED, Bucketize}
+    tables = {*numeric_steps.PLAIN, *numeric_steps.ANALYZED, Bucketize}
     assert tables == {"z_score", "min_max", "log1p", "sign_log1p", "query_normalise", Clip, Bucketize}
     declared = [CONFIG.items[name] for name in {**NUMBERS, **BUCKETS}]
     used = {step if isinstance(step, str) else type(step) for feature in declared for step in feature.transform}
@@ -315,6 +315,7 @@ def test_other_lists_than_trainings_empty_ones_and_strange_bytes(learnt):
     low, high = x.min(), x.max()
     expected = (np.float32([-1e6, 0, 1e6]) - low) / (high - low)  # outside of [0, 1]: not cut
     np.testing.assert_allclose(column(out, "min_max"), expected, rtol=1e-5)
+    assert not column(out, "z_constant").any()  # 0 was never seen, and no deviation either
     assert set(out["items/brand"].flat_values.numpy()) <= {2, 3}
     assert out["items/title"].row_lengths(2).to_list() == [[2, 1], [], [1]]
     only_empty = ListBatch(
@@ -367,9 +368,12 @@ def test_an_edited_line_changes_the_functions_digest(tmp_path, monkeypatch):
         ("no_such_module.f", r"no_such_module\.f: there is no module 'no_such_module'.*PYTHONPATH"),
         ("f", r"f: there is no module ''"),
         ("tfx_ranking.components.errors.f", r"errors\.py has no 'f'; it defines .*'DataError'"),
+        ("half_written.f", r"half_written\.f: .*half_written\.py, line 2: "),
     ],
 )
-def test_a_function_that_is_not_there_is_named_with_what_to_do(dotted, message):
+def test_a_function_that_is_not_there_is_named_with_what_to_do(dotted, message, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "half_written.py").write_text("def f(inputs, custom_config):\n    return {\n")
     with pytest.raises(ConfigError, match=message):
         function_digest(dotted)
 
@@ -392,8 +396,22 @@ def test_numbers_that_no_transform_can_use_are_refused(feature, message):
         parse({"name": "a", "data": {"input": "x", "format": "csv"}, "items": {"f": feature}})
 
 
-def test_a_curated_schema_without_ragged_lists_is_explained():
-    config = parse({"name": "a", "data": {"input": "x", "format": "csv"}, "items": {"f": {}}})
-    sparse = tf.sparse.from_dense([[1.0, 2.0]])
-    with pytest.raises(DataError, match=r"\['f'\]: expected ragged lists; got SparseTensor.*represent_variable_length"):
-        preprocessing_fn({"f": sparse}, {"config": config.select(*preprocessing.READS)})
+@pytest.mark.parametrize(
+    ("level", "value", "message"),
+    [
+        (
+            "items",
+            tf.sparse.from_dense([[1.0, 2.0]]),
+            r"f: expected a ragged list: .*represent_var.*; it makes a SparseTensor",
+        ),
+        ("items", tf.constant([[1.0]]), r"f: expected a ragged list: no shape"),
+        ("context", tf.ragged.constant([[1.0]]), r"f: expected a shape in the schema; it makes a RaggedTensor"),
+    ],
+)
+def test_a_curated_schema_that_gives_a_feature_another_form_is_explained(level, value, message):
+    features = {"items": {"other": {}}, "context": {}}
+    features[level] = {"f": {}, **features[level]}
+    config = parse({"name": "a", "data": {"input": "x", "format": "csv"}, **features})
+    inputs = {"other": tf.ragged.constant([[1.0]]), "f": value}
+    with pytest.raises(DataError, match=message):
+        preprocessing_fn(inputs, {"config": config.select(*preprocessing.READS)})
