@@ -69,9 +69,11 @@ def parse_list_examples(serialized: tf.Tensor, table: Mapping[str, Column]) -> L
     return ListBatch(context, items, row_splits)
 
 
+# Not converted by AutoGraph: they have no Python control flow over tensors, and converting their loops over hundreds of
+# columns took most of an export's time.
 PARSERS: dict[str, Callable[[tf.Tensor, Mapping[str, Column]], ListBatch]] = {
-    "elwc": parse_elwc,
-    "list_example": parse_list_examples,
+    "elwc": tf.autograph.experimental.do_not_convert(parse_elwc),
+    "list_example": tf.autograph.experimental.do_not_convert(parse_list_examples),
 }
 
 
@@ -138,10 +140,7 @@ def _align(parsed: Mapping[str, tf.RaggedTensor], table: Mapping[str, Column]) -
         with tf.control_dependencies([_refuse_lengths(wrong, names, keys, lengths, sizes, widths)]):
             lists = tf.repeat(tf.range(tf.size(sizes, tf.int64)), sizes)
             within = tf.range(row_splits[-1]) - tf.gather(row_splits, lists)
-            return [
-                _fill(parsed[key], table[name], lists, within, 0 if table[name].tokens else table[name].missing)
-                for name, key in zip(names, keys, strict=True)
-            ]
+            return _fill(parsed, table, keys, splits, lists, within)
 
     values = tf.cond(tf.reduce_all(lengths == sizes * widths), lambda: [tf.identity(each) for each in values], filled)
     items: dict[str, tf.Tensor | Tokens] = {}
@@ -172,15 +171,38 @@ def _refuse_lengths(
     return tf.debugging.Assert(tf.equal(tf.shape(wrong)[0], 0), [message])
 
 
-def _fill(ragged: tf.RaggedTensor, column: Column, lists: tf.Tensor, within: tf.Tensor, missing: object) -> tf.Tensor:
-    """The flat values with `missing` for every item of a list that has none.  lists, within: int64 [item]."""
-    width = column.width
-    values = tf.reshape(ragged.values, [-1, width])
-    blank = tf.cast(tf.fill([1, width], missing), values.dtype)
-    at = tf.gather(ragged.row_splits[:-1], lists) // width + within
-    absent = tf.gather(ragged.row_lengths(), lists) == 0
-    index = tf.where(absent, tf.shape(values, tf.int64)[0], at)
-    return tf.reshape(tf.gather(tf.concat([values, blank], axis=0), index), [-1])
+def _fill(
+    parsed: Mapping[str, tf.RaggedTensor],
+    table: Mapping[str, Column],
+    keys: Sequence[str],
+    splits: tf.Tensor,
+    lists: tf.Tensor,
+    within: tf.Tensor,
+) -> list[tf.Tensor]:
+    """Each column's flat values, its missing value for every item of a list that has none.
+
+    keys, splits: in the table's order.  lists, within: int64 [item], an item's list and its place there.
+    Columns of one kind are gathered together: a few ops for hundreds of them.
+    """
+    kinds: dict[tuple[str, int], list[int]] = {}
+    blanks: list[object] = []
+    for at, column in enumerate(table.values()):  # of tokens, how many each item has
+        kinds.setdefault(("int", 1) if column.tokens else (column.dtype, column.width), []).append(at)
+        blanks.append(0 if column.tokens else column.missing)
+    filled: dict[int, tf.Tensor] = {}
+    for (dtype, width), columns_of_kind in kinds.items():
+        values = [tf.reshape(parsed[keys[at]].values, [-1, width]) for at in columns_of_kind]
+        blank = [tf.constant(blanks[at], _DTYPES[dtype], [1, width]) for at in columns_of_kind]
+        ends = tf.cumsum(tf.stack([tf.shape(each, tf.int64)[0] for each in values]))
+        begins = tf.concat([[0], ends[:-1]], axis=0)[:, tf.newaxis]
+        of_kind = tf.gather(splits, columns_of_kind)
+        starts = tf.gather(of_kind[:, :-1] // width + begins, lists, axis=1)  # [column, item]
+        absent = tf.gather(of_kind[:, 1:] == of_kind[:, :-1], lists, axis=1)
+        blank_at = ends[-1] + tf.range(len(columns_of_kind), dtype=tf.int64)[:, tf.newaxis]
+        rows = tf.gather(tf.concat([*values, *blank], axis=0), tf.where(absent, blank_at, starts + within))
+        for at, row in zip(columns_of_kind, tf.unstack(rows), strict=True):
+            filled[at] = tf.reshape(row, [-1])
+    return [filled[at] for at in range(len(keys))]
 
 
 def _tokens_of_items(name: str, tokens: tf.RaggedTensor, row_lengths: tf.Tensor, row_splits: tf.Tensor) -> Tokens:

@@ -123,6 +123,8 @@ def save(ranker: signatures.ServingRanker, to: str) -> None:
     """Writes the SavedModel with the config's signatures."""
     built = signatures.build_signatures(ranker, ranker.config.serving.signatures)
     tf.saved_model.save(ranker.module, to, signatures=built)
+    selection = ranker.config.select(*(key for key in READS if not key.startswith("serving")))
+    _write_json(pathlib.Path(to) / serving_versions.CONFIG_IN_MODEL, selection)
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:

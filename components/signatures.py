@@ -47,6 +47,7 @@ class ServingRanker:
         # TensorFlow Serving runs, answers the first request with "Could not find variable".
         self.module.network_variables = [variable.value for variable in network.variables]
 
+    @tf.autograph.experimental.do_not_convert
     def transform(self, batch: ListBatch) -> dict[str, Any]:
         """What the network is fed, before it is flattened: the transform graph's `items/…` and `context/…`."""
         specs = self._specs()
