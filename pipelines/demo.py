@@ -23,7 +23,7 @@ import pyarrow.csv
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines import search_logs
 
-SIMULATION = search_logs.Simulation(queries=8000, days=8, power=1.0, popularity_pull=2.0)
+SIMULATION = search_logs.Simulation(queries=6000, days=6, power=1.0, popularity_pull=2.0)
 METRIC = "ndcg@10"
 
 RANKING_YAML = """\
