@@ -91,9 +91,9 @@ def _run_pipeline(config_file: pathlib.Path, root: pathlib.Path, arguments: argp
     if run.process.returncode == 0:
         console.print(progress.outcome(config, steps), soft_wrap=True, highlight=False)
         return 0
-    failed = next((step.node for step in steps if step.state in ("failed", "running")), "the start")
+    failed = next((f"{step.node} failed: " for step in steps if step.state in ("failed", "running")), "")
     reason = run.failure or f"the process ended with code {run.process.returncode}"
-    print(f"\n{failed} failed: {reason}\nlog: {run.log}", file=sys.stderr)
+    print(f"\n{failed}{reason}\nlog: {run.log}", file=sys.stderr)
     return 1
 
 

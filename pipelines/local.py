@@ -19,9 +19,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from ml_metadata import metadata_store
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.config import RankingConfig
@@ -30,12 +33,15 @@ from tfx_ranking.pipelines.runs import artifacts_root, end_dead_executions, meta
 
 ORCHESTRATORS = ("beam", "local")
 _GRACE = 20.0  # seconds that an interrupted run has to end cleanly
+_DYING = 2.0  # seconds that a killed process may still hold the lock while the kernel takes its memory back
 
 
 @dataclasses.dataclass
 class Run:
     """A run under way: its process, its log, and what it has said of itself."""
 
+    config: RankingConfig
+    root: pathlib.Path
     process: subprocess.Popen[str]
     log: pathlib.Path
     run_id: str = ""
@@ -61,7 +67,7 @@ class Run:
             self.failure = said.get("failure", self.failure)
 
     def stop(self) -> None:
-        """Interrupts the run and waits until it has ended cleanly; kills it when it does not within 20 s."""
+        """Interrupts the run and waits until it has ended; one that does not within 20 s is killed."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
@@ -69,6 +75,8 @@ class Run:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+                with _lock(self.config, self.root):
+                    end_dead_executions(_store(self.config, self.root), self.config.name)
 
 
 def start(
@@ -91,7 +99,7 @@ def start(
             start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the other in order
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")},
         )
-    return Run(process, log)
+    return Run(config, root, process, log)
 
 
 def run_here(
@@ -106,9 +114,7 @@ def run_here(
 def _run(
     config: Any, config_file: pathlib.Path, root: pathlib.Path, orchestrator: str, beam_args: Any, say: Any
 ) -> str:
-    from ml_metadata import metadata_store
-
-    store = metadata_store.MetadataStore(metadata_connection(config, root))
+    store = _store(config, root)
     end_dead_executions(store, config.name)
 
     from tfx.dsl.compiler import compiler, constants
@@ -127,6 +133,10 @@ def _run(
         finally:
             end_dead_executions(store, config.name)
     return run_id
+
+
+def _store(config: RankingConfig, root: pathlib.Path) -> metadata_store.MetadataStore:
+    return metadata_store.MetadataStore(metadata_connection(config, root))
 
 
 @contextlib.contextmanager
@@ -160,18 +170,29 @@ def _lock(config: Any, root: pathlib.Path) -> Iterator[None]:
     folder = artifacts_root(config, root)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "run.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(lock):
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
             raise RankingError(
                 f"{config.name}: another run is under way (process {holder}); wait for it or stop it, then try again."
-            ) from None
+            )
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _locked(lock: Any) -> bool:
+    end = time.monotonic() + _DYING
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        else:
+            return True
 
 
 def _reason(error: BaseException) -> str:

@@ -6,6 +6,7 @@ TensorFlow, so that looking costs a fraction of a second.
 
 import dataclasses
 import pathlib
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,8 +66,9 @@ def steps(store: metadata_store.MetadataStore, run_id: str, nodes: Sequence[str]
     by_node: dict[str, Step] = {}
     for execution in sorted(executions, key=lambda e: e.id):
         node = _node(store, execution)
-        milliseconds = execution.last_update_time_since_epoch - execution.create_time_since_epoch
         state = _STATES.get(execution.last_known_state, "waiting")
+        end = time.time() * 1000 if state == "running" else execution.last_update_time_since_epoch
+        milliseconds = end - execution.create_time_since_epoch
         figure = _figure(store, execution) if state in ("done", "cached") else ""
         by_node[node] = Step(node, state, milliseconds / 1000, figure)
     return [by_node.get(node, Step(node, "waiting")) for node in nodes]
