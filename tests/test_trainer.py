@@ -103,6 +103,55 @@ def test_equal_data_and_seed_give_bit_equal_weights():
     assert not np.array_equal(first[-2], other[-2])
 
 
+OTHER_SETTINGS = {
+    "model": {
+        "scorer": "linear", "hidden": [8], "activation": "tanh", "dropout": 0.5, "normalisation": "layer",
+        "loss": "approx_ndcg",
+    },
+    "training": {
+        "epochs": 2, "batch_lists": 5, "optimizer": "sgd", "learning_rate": 0.1, "clip_norm": 1e-3,
+        "early_stopping": {"metric": "mrr", "patience": 3}, "propensity": {"power": 1.0}, "seed": 7,
+    },
+    "evaluation": {"gain": "linear", "no_relevant": "zero", "relevant_from": 2.0},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def train_with():
+    """Final weights and validation figure of a short training with one setting changed."""
+    data, validation = lists_of(20, 1), lists_of(10, 2)
+
+    def run(section=None, key=None, value=None):
+        base = {"training": {"epochs": 1, "early_stopping": {"metric": "ndcg@10"}}}
+        changed = {**base, section: {**base.get(section, {}), key: value}} if section else base
+        if key == "relevant_from":
+            changed["training"]["early_stopping"] = {"metric": "mrr"}
+        ranker, history = trainer.train(data, validation, config_of(**changed))
+        return [weight.tolist() for weight in ranker.get_weights()], (history["best_value"], history["metric"])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained_as_usual(train_with):
+    return train_with()
+
+
+@pytest.mark.parametrize(("section", "key"), [(s, key) for s, keys in OTHER_SETTINGS.items() for key in keys])
+def test_every_setting_has_an_effect(section, key, train_with, trained_as_usual):
+    weights, figure = train_with(section, key, OTHER_SETTINGS[section][key])
+    if section == "evaluation" or key == "early_stopping":  # they choose the epoch, and do not touch a step
+        assert weights == trained_as_usual[0]
+        assert figure != trained_as_usual[1]
+    else:
+        assert weights != trained_as_usual[0]
+
+
+def test_no_setting_is_forgotten():
+    for section, kind in {"model": ranking_config.Model, "training": ranking_config.Training}.items():
+        assert {field.name for field in dataclasses.fields(kind)} == set(OTHER_SETTINGS[section])
+
+
 def test_early_stopping_counts_epochs_without_a_rise():
     stopping = {"metric": "mrr", "patience": 2}
     config = config_of(training={"epochs": 50, "learning_rate": 1e-9, "early_stopping": stopping})
