@@ -46,7 +46,9 @@ def RankingPusher(
     pushed = pushing.push(source, destination["base"], policy.version if policy else "unix_time")
     reason = "blessed" if model_blessing else "pushed without a blessing"
     reason = "these bytes serve already" if pushed.unchanged else reason
-    summary = f"nothing changed, version {pushed.version} serves" if pushed.unchanged else f"version {pushed.version}"
+    summary = (
+        f"nothing changed, version {pushed.version} serves" if pushed.unchanged else f"pushed version {pushed.version}"
+    )
     pushed_model.set_int_custom_property("pushed", 1)
     pushed_model.set_int_custom_property("unchanged", int(pushed.unchanged))
     pushed_model.set_string_custom_property("pushed_destination", str(pushed.directory))

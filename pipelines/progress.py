@@ -4,7 +4,7 @@ Enters: a `Run` and ML Metadata.  Leaves: text.  The one idea: the store is aske
 know nothing of the screen.
 """
 
-import pathlib
+import contextlib
 import time
 from collections.abc import Sequence
 
@@ -30,34 +30,39 @@ def follow(run: Run, connection: object, console: rich.console.Console) -> list[
     seen: dict[str, str] = {}
     latest: list[Step] = []
     live = rich.live.Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
-    try:
+
+    def look(note: str = "") -> None:
+        nonlocal store, latest
+        if run.nodes:
+            store = store or metadata_store.MetadataStore(connection)
+            latest = steps(store, run.run_id, run.nodes)
         if live:
-            live.start()
-        under_way = True
-        while under_way:
-            under_way = run.under_way
-            if run.nodes:
-                store = store or metadata_store.MetadataStore(connection)
-                latest = steps(store, run.run_id, run.nodes)
-            if live:
-                live.update(table(latest, time.time() - began, run.log))
-            else:
-                _print_changes(latest, seen, console)
-            if under_way:
-                time.sleep(_EVERY)
-    except KeyboardInterrupt:
-        run.stop()
-        raise
-    finally:
-        if live:
-            live.stop()
+            live.update(table(latest, time.time() - began, note))
+        else:
+            _print_changes(latest, seen, console)
+
+    with live or contextlib.nullcontext():
+        try:
+            under_way = True
+            while under_way:
+                under_way = run.under_way
+                look()
+                if under_way:
+                    time.sleep(_EVERY)
+        except KeyboardInterrupt:
+            look("interrupted, ending in order")
+            run.stop()
+            look("interrupted")
+            raise
     return latest
 
 
-def table(latest: Sequence[Step], seconds: float, log: pathlib.Path) -> rich.table.Table:
-    """The components of a run as a table."""
-    caption = f"{seconds:.0f} s   log: {log}" if latest else f"starting: loading TensorFlow and TFX ({seconds:.0f} s)"
-    drawn = rich.table.Table(box=rich.box.SIMPLE, caption=caption, caption_justify="left")
+def table(latest: Sequence[Step], seconds: float, note: str = "") -> rich.console.RenderableType:
+    """The components of a run as a table; one line as long as it has not come to any."""
+    said = f"{seconds:.0f} s   {note}".rstrip()
+    if not latest:
+        return said if note else f"{said}   starting: loading TensorFlow and TFX"
+    drawn = rich.table.Table(box=rich.box.SIMPLE, caption=said, caption_justify="left")
     for heading, justify in (("component", "left"), ("state", "left"), ("seconds", "right"), ("figure", "left")):
         drawn.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for step in latest:
