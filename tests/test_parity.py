@@ -80,7 +80,10 @@ def test_elwc_of_a_list_example_is_what_a_client_of_tensorflow_ranking_sends():
     )
     proto = input_pb2.ExampleListWithContext.FromString(to_elwc(encode(batch, columns(config))[0], config))
     kinds = [
-        {name: list(getattr(feature, feature.WhichOneof("kind")).value) for name, feature in one.features.feature.items()}
+        {
+            name: list(getattr(feature, feature.WhichOneof("kind")).value)
+            for name, feature in one.features.feature.items()
+        }
         for one in (proto.context, *proto.examples)
     ]
     # Missing values are left out; the group id and the label are no inputs.
