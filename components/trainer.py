@@ -100,8 +100,10 @@ def train(
         train_data = train_data._replace(items={**train_data.items, "weight": weights})
 
     ranker = scorers.build(training_data.inputs(train_data, config, sizes or {}), config.model)
+    _try(ranker, train_data)
     fit = Fit(ranker, losses.LOSSES[config.model.loss])
     fit.compile(optimizer=_optimizer(config), jit_compile=False)  # XLA would compile every batch's shape anew
+    fit.optimizer.build(fit.trainable_variables)  # a step that creates variables would be traced twice
     lists = len(train_data.row_splits) - 1
     watch = _Watch(fit, train_data, validation_data, config, began)
     callbacks = [watch]
@@ -120,10 +122,22 @@ def save(ranker: keras.Model, path: str) -> None:
     try:
         keras.saving.load_model(path, compile=False)
     except Exception as error:
+        reason = str(error).partition(". ")[0]
         raise ConfigError(
-            f"model.scorer: the trained {type(ranker).__name__} cannot be loaded again ({error}). Register its class "
+            f"model.scorer: the trained {type(ranker).__name__} cannot be loaded again ({reason}). Register its class "
             "with keras.saving.register_keras_serializable and create all weights in __init__ or build."
         ) from error
+
+
+def _try(ranker: keras.Model, data: ListBatch) -> None:
+    """One list through the network: makes the weights of a scorer that waits for its first call, checks its answer."""
+    [(inputs, targets)] = training_data.batches(data, tf.data.Dataset.range(1), 1)
+    shape, expected = tuple(ranker(inputs, training=False).shape), tuple(targets["label"].shape)
+    if shape != expected:
+        raise ConfigError(
+            f"model.scorer: expected one score per item, of shape [item]; got {list(shape)} for {expected[0]} items. "
+            "Squeeze the last axis."
+        )
 
 
 class Fit(keras.Model):
@@ -143,10 +157,6 @@ class Fit(keras.Model):
         return self.ranker(inputs, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if y_pred.shape.rank != 1:
-            raise ConfigError(
-                f"model.scorer: expected scores of shape [item]; got {y_pred.shape}. Squeeze the last axis."
-            )
         scores, mask = pad(y_pred, x["row_lengths"])
         labels, _ = pad(y["label"], x["row_lengths"])
         weights = pad(y["weight"], x["row_lengths"])[0] if "weight" in y else None
@@ -185,7 +195,8 @@ class _Watch(keras.callbacks.Callback):
         self.items = int(train_data.row_splits[-1])
         self.epochs: list[dict[str, Any]] = []
         self.best: tuple[int, float, list[np.ndarray]] | None = None
-        self.scorer = tf.function(lambda inputs: fit.ranker(inputs, training=False), reduce_retracing=True)
+        score = tf.autograph.experimental.do_not_convert(lambda inputs: fit.ranker(inputs, training=False))
+        self.scorer = tf.function(score, reduce_retracing=True)
         order = tf.data.Dataset.range(len(validation_data.row_splits) - 1)
         self.validation = training_data.batches(validation_data, order, self.settings.batch_lists)
 

@@ -206,6 +206,7 @@ def batches(data: ListBatch, indices: tf.data.Dataset, batch_lists: int) -> tf.d
     targets = {name: tf.constant(data.items[name], tf.float32) for name in ("label", "weight") if name in data.items}
     splits = tf.constant(data.row_splits, tf.int64)
 
+    @tf.autograph.experimental.do_not_convert
     def gather(lists: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         items, lengths = _ranges_in_graph(splits, lists)
         chosen = {"row_lengths": lengths}

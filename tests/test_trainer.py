@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import sys
+import types
 
 import keras
 import numpy as np
@@ -275,6 +277,46 @@ def test_refused_data_and_config():
         trainer.train(data, validation, config_of(model={"scorer": "dnnn"}))
     with pytest.raises(ConfigError, match=r"model\.scorer: 'no_such\.module' cannot be imported"):
         trainer.train(data, validation, config_of(model={"scorer": "no_such.module"}))
+
+
+@keras.saving.register_keras_serializable(package="test_trainer")
+class BuiltAtItsFirstCall(keras.Model):
+    def __init__(self, units=1, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.dense = units, keras.layers.Dense(units)
+
+    def call(self, inputs, training=False):
+        scores = self.dense(inputs["items/numeric"])
+        return scores[:, 0] if self.units == 1 else scores
+
+    def build(self, input_shape):
+        self.dense.build((None, 3))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+class NotRegistered(BuiltAtItsFirstCall):
+    pass
+
+
+def test_a_scorer_of_the_users_own(tmp_path, monkeypatch):
+    own = types.ModuleType("own_scorers")
+    own.build = lambda inputs, model: BuiltAtItsFirstCall()
+    own.build_wide = lambda inputs, model: BuiltAtItsFirstCall(2)
+    own.build_unregistered = lambda inputs, model: NotRegistered()
+    monkeypatch.setitem(sys.modules, "own_scorers", own)
+    data, validation = lists_of(20, 1), lists_of(10, 2)
+    ranker, history = trainer.train(data, validation, config_of(model={"scorer": "own_scorers.build"}))
+    assert history["epochs"][-1]["loss"] < history["epochs"][0]["loss"]
+    trainer.save(ranker, str(tmp_path / "ranker.keras"))
+    with pytest.raises(
+        ConfigError, match=r"model\.scorer: expected one score per item, of shape \[item\]; got \[\d+, 2\]"
+    ):
+        trainer.train(data, validation, config_of(model={"scorer": "own_scorers.build_wide"}))
+    unregistered, _ = trainer.train(data, validation, config_of(model={"scorer": "own_scorers.build_unregistered"}))
+    with pytest.raises(ConfigError, match=r"NotRegistered cannot be loaded again .*Register its class with keras"):
+        trainer.save(unregistered, str(tmp_path / "other.keras"))
 
 
 def test_a_saved_ranker_scores_the_same(tmp_path):
