@@ -106,9 +106,7 @@ def _digest(schema: str) -> str:
     try:
         return sources.digest(schema)
     except OSError as error:
-        raise ConfigError(
-            f"data.schema: {schema} cannot be read ({error.strerror}); name a schema.pbtxt."
-        ) from error
+        raise ConfigError(f"data.schema: {schema} cannot be read ({error.strerror}); name a schema.pbtxt.") from error
 
 
 def _code(dotted: str | None) -> str:
