@@ -7,8 +7,9 @@ the same metric, list by list, and the difference has its paired interval over t
     python benchmarks/quality.py [--seeds 1 2 3] [--data ../shared/data]   the figures
     python benchmarks/quality.py --choose                                  how RANKING was chosen
 
-RANKING was chosen without the test file: each list of rank.train was scored by rankers that were trained on four fifths
-of the others (5 folds, a tenth of what is left as validation split), and the mean NDCG@10 over the 201 lists decided.
+RANKING was chosen without the test file, by cross-validation on rank.train: each of its lists was scored by rankers
+that were trained on the other four fifths (5 folds, a tenth of the lists to train on as validation split), and the
+mean NDCG@10 decided.  Most candidates differ by less than their interval; --choose prints the main ones.
 """
 
 import argparse
