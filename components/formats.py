@@ -125,20 +125,16 @@ def open_raw(path: str) -> Any:
     return fileio.open(path, "rb")
 
 
-def whole_lines(opened: Any, size: int, quoted: bool = False) -> Iterator[bytes]:
-    """A file's bytes in pieces of about `size` that end with a newline; `quoted`: with one that no quotes surround."""
+def whole_lines(opened: Any, size: int) -> Iterator[bytes]:
+    """A file's bytes in pieces of about `size` that end with a newline."""
     rest = b""
     while block := opened.read(size):
-        rest += block
-        cut = rest.rfind(b"\n") + 1
-        if quoted and b'"' in rest:
-            text = np.frombuffer(rest, np.uint8)
-            newlines = np.flatnonzero(text == ord("\n"))
-            outside = newlines[np.searchsorted(np.flatnonzero(text == ord('"')), newlines) % 2 == 0]
-            cut = int(outside[-1]) + 1 if len(outside) else 0
+        cut = block.rfind(b"\n") + 1
         if cut:
-            yield rest[:cut]
-            rest = rest[cut:]
+            yield rest + block[:cut]
+            rest = block[cut:]
+        else:
+            rest += block
     if rest:
         yield rest + b"\n"
 

@@ -1,10 +1,12 @@
 """CSV and Parquet: one row an item, a column that holds the group id.
 
-Enters: a file with named columns.  Leaves: chunks of rows.  The one idea: a block of rows is read at once; only a block
-that fails is read again as text, so that a bad cell costs its row and not the file.  A dense vector in a CSV cell is
-numbers between spaces or commas, with or without brackets: `0.1 0.2` or `[0.1, 0.2]`; in Parquet it is a list column.
+Enters: a file with named columns.  Leaves: chunks of rows.  The one idea: blocks of rows are read with their types;
+from the first that fails on they are read as text, so that a bad cell costs its row and not the file.  A dense vector
+in a CSV cell is numbers between spaces or commas, with or without brackets (`0.1 0.2`, `[0.1, 0.2]`); in Parquet it is
+a list.
 """
 
+import csv
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -23,84 +25,92 @@ BATCH_ROWS = 65_536
 
 def read_csv(request: formats.Request) -> Iterator[formats.Chunk]:
     """Rows in the file's order; the header is row 1.  Raises DataError when a column of the config is absent."""
+    names = _csv_columns(request)
+    if not names:
+        return
+    row = 2
+    try:
+        # One reader a file: each call of pyarrow.csv looks at every object in the process (pyarrow 10).
+        for batch in _batches(request, names, _types(request, names)):
+            columns = dict(zip(names, batch.columns))
+            yield formats.Chunk(columns, np.arange(row, row + batch.num_rows), batch.num_rows)
+            row += batch.num_rows
+    except pa.ArrowInvalid:
+        yield from _read_doubtful(request, names, row)
+
+
+def _read_doubtful(request: formats.Request, names: list[str], start: int) -> Iterator[formats.Chunk]:
+    """From row `start` on (all before it were good) cells as bytes, so that a bad one does not fail the file.
+
+    Rows with too few or too many cells are set aside here; what the cells hold is looked at later.
+    """
+    waiting: list[formats.Bad] = []
+    row = 2
+
+    def refuse(found: Any) -> str:
+        reason = f"malformed row: expected {found.expected_columns} cells; got {found.actual_columns}"
+        waiting.append(formats.Bad(int(found.number), reason))
+        return "skip"
+
+    try:
+        for batch in _batches(request, names, dict.fromkeys(names, pa.binary()), refuse):
+            known = min(max(start - row, 0), batch.num_rows)
+            row, batch = row + known, batch.slice(known)
+            positions = _positions(row, batch.num_rows, [each.position for each in waiting])
+            row = int(positions[-1]) + 1 if len(positions) else row
+            bad = [each for each in waiting if each.position < row]  # others stand in the next block
+            waiting[:] = [each for each in waiting if each.position >= row]
+            yield formats.Chunk(dict(zip(names, batch.columns)), positions, batch.num_rows + len(bad), bad)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{request.path}: not a readable CSV file after row {row - 1}: {error}") from None
+    if waiting:
+        none = {name: pa.nulls(0, pa.binary()) for name in names}
+        yield formats.Chunk(none, np.zeros(0, np.int64), len(waiting), waiting)
+
+
+def _batches(
+    request: formats.Request, names: list[str], types: dict[str, pa.DataType], refuse: Any = None
+) -> Iterator[pa.RecordBatch]:
+    """The file's rows.  Raises ArrowInvalid."""
     with formats.open_file(request.path) as opened:
-        header, names, row = b"", list[str](), 2
-        for block in formats.whole_lines(opened, BLOCK_BYTES, quoted=True):
-            if not header:
-                header, block = _cut_header(block)
-                names = _wanted(request, _header_names(request.path, header))
-            if block.strip():
-                chunk = _parse_csv(request, header + block, names, row)
-                row += chunk.records
-                yield chunk
+        yield from pyarrow.csv.open_csv(
+            opened,
+            pyarrow.csv.ReadOptions(
+                use_threads=refuse is None,  # threads lose the number of a bad row
+                block_size=BLOCK_BYTES,
+            ),
+            pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=refuse),
+            pyarrow.csv.ConvertOptions(
+                include_columns=names, column_types=types, null_values=column_types.MISSING_WORDS.to_pylist()
+            ),
+        )
 
 
-def _parse_csv(request: formats.Request, text: bytes, names: list[str], first_row: int) -> formats.Chunk:
-    """Rows below a header.  Numbers are read as such; where a cell of the block is none, as text to be looked at."""
+def _types(request: formats.Request, names: list[str]) -> dict[str, pa.DataType]:
+    """Numbers where the config has numbers; text, vectors and what is not in the config as bytes."""
     numeric = {"float": pa.float64(), "int": pa.int64()}
     types = {}
     for name in names:
         column = request.table.get(name)
         plain = column is not None and column.width == 1 and not column.tokens
         types[name] = numeric.get(column.dtype, pa.binary()) if plain and column is not None else pa.binary()
-    try:
-        table = pyarrow.csv.read_csv(
-            pa.py_buffer(text),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=names, column_types=types, null_values=column_types.MISSING_WORDS.to_pylist()
-            ),
-        )
-        bad: list[formats.Bad] = []
-    except pa.ArrowInvalid:
-        table, bad = _parse_doubtful(request, text, names, first_row)
-    positions = _positions(first_row, table.num_rows, [each.position for each in bad])
-    columns = {name: table.column(name).combine_chunks() for name in names}
-    return formats.Chunk(columns, positions, table.num_rows + len(bad), bad)
+    return types
 
 
-def _parse_doubtful(
-    request: formats.Request, text: bytes, names: list[str], first_row: int
-) -> tuple[pa.Table, list[formats.Bad]]:
-    """All cells as bytes, so that a bad one does not fail the block, and the rows with too few or too many."""
-    bad: list[formats.Bad] = []
-
-    def refuse(row: Any) -> str:
-        reason = f"malformed row: expected {row.expected_columns} cells; got {row.actual_columns}"
-        bad.append(formats.Bad(first_row + int(row.number) - 2, reason))
-        return "skip"
-
-    try:
-        table = pyarrow.csv.read_csv(
-            pa.py_buffer(text),
-            pyarrow.csv.ReadOptions(use_threads=False),  # threads lose the number of a bad row
-            pyarrow.csv.ParseOptions(invalid_row_handler=refuse, newlines_in_values=True),
-            pyarrow.csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.binary())),
-        )
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{request.path}: not a readable CSV file after row {first_row}: {error}") from None
-    return table, bad
-
-
-def _cut_header(block: bytes) -> tuple[bytes, bytes]:
-    """The first row, which may hold newlines between quotes, and what follows."""
-    block = block.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
-    end = 0
-    while True:
-        end = block.index(b"\n", end) + 1
-        if block.count(b'"', 0, end) % 2 == 0 or end == len(block):
-            return block[:end], block[end:]
-
-
-def _header_names(path: str, header: bytes) -> list[str]:
-    try:
-        names: list[str] = pyarrow.csv.read_csv(pa.py_buffer(header)).column_names
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: the first line is no CSV header: {error}") from None
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{path}: the header has the column {name!r} twice; give each its own name.")
-    return names
+def _csv_columns(request: formats.Request) -> list[str]:
+    """The columns that the config needs, all of them in the header; none where the file is empty."""
+    with formats.open_file(request.path) as opened:
+        rows = csv.reader(io.TextIOWrapper(opened, "utf-8-sig", newline=""))  # type: ignore[type-var]
+        try:
+            header = next((row for row in rows if row), None)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{request.path}: the first line is no CSV header in UTF-8: {error}.") from None
+    if header is None:
+        return []
+    for name in header:
+        if header.count(name) > 1:
+            raise DataError(f"{request.path}: the header has the column {name!r} twice; give each its own name.")
+    return _wanted(request, header)
 
 
 def read_parquet(request: formats.Request) -> Iterator[formats.Chunk]:

@@ -246,6 +246,29 @@ def test_csv_blocks_are_cut_between_rows(tmp_path, monkeypatch):
     assert [p for chunk in found for p in chunk.positions] == list(range(2, 42))
 
 
+@pytest.mark.parametrize("size", [40, 100, 1000, 1 << 20])
+def test_csv_bad_rows_after_many_good_blocks(tmp_path, monkeypatch, size):
+    """Rows keep their numbers where the reader changes to its careful way."""
+    from tfx_ranking.components import tables
+
+    monkeypatch.setattr(tables, "BLOCK_BYTES", size)
+    path = tmp_path / "t.csv"
+    rows = [f'"g\n{i}",{i},1' for i in range(60)]
+    for at, row in ((20, "short,1"), (30, "g,cheap,1"), (31, "long,1,1,1"), (50, "short"), (59, "short")):
+        rows[at] = row
+    path.write_text("q,x,label\n" + "\n".join(rows[:5]) + "\n\n" + "\n".join(rows[5:]) + "\n")
+    found = chunks(path, config("csv", items={"x": {}}))
+    assert [(position, reason[:13]) for position, reason, _ in bad(found)] == [
+        (22, "malformed row"), (33, "malformed row"), (52, "malformed row"), (61, "malformed row")
+    ]  # fmt: skip
+    kept = [i for i in range(60) if i not in (20, 31, 50, 59)]
+    assert [int(p) for chunk in found for p in chunk.positions] == [i + 2 for i in kept]
+    assert sum(chunk.records for chunk in found) == 60
+    x = Column("items", "float")
+    numbers = [v for chunk in found for v in column_types.conform("x", chunk.columns["x"], x)[0].to_pylist()]
+    assert numbers == [None if i == 30 else float(i) for i in kept]
+
+
 @pytest.mark.parametrize("format", ["csv", "parquet"])
 def test_an_absent_column_is_named(tmp_path, format):
     path = tmp_path / "t"
