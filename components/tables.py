@@ -72,7 +72,7 @@ def _batches(
     request: formats.Request, names: list[str], types: dict[str, pa.DataType], refuse: Any = None
 ) -> Iterator[pa.RecordBatch]:
     """The file's rows.  Raises ArrowInvalid."""
-    with formats.open_file(request.path) as opened:
+    with _arrow_file(request.path) as opened:
         yield from pyarrow.csv.open_csv(
             opened,
             pyarrow.csv.ReadOptions(
@@ -84,6 +84,15 @@ def _batches(
                 include_columns=names, column_types=types, null_values=column_types.MISSING_WORDS.to_pylist()
             ),
         )
+
+
+def _arrow_file(path: str) -> Any:
+    """The file as Arrow's own: its reader's threads would wait for Python's lock on a Python file, and hang."""
+    with formats.open_raw(path) as opened:
+        packed = opened.read(2) == b"\x1f\x8b"
+        opened.seek(0)
+        raw = pa.BufferReader(opened.read()) if "://" in path else pa.OSFile(path)
+    return pa.CompressedInputStream(raw, "gzip") if packed else raw
 
 
 def _types(request: formats.Request, names: list[str]) -> dict[str, pa.DataType]:
