@@ -195,6 +195,7 @@ def _properties(task: ingestion.Plan, report: ingestion.Report, source: Dict[str
     lists = sum(counts[f"lists/{split}"] for split in task.split_names)
     items = sum(counts[f"items/{split}"] for split in task.split_names)
     missing = {key.split("/", 1)[1]: n for key, n in sorted(counts.items()) if key.startswith("missing/")}
+    _warn_of_absent(task, missing, lists, items)
     summary = f"{lists:,} lists, {items:,} items, {counts['quarantined']:,} quarantined"
     for key, said in (("capped", "capped"), ("dropped_lists", "lists dropped"), ("duplicates", "duplicate ids")):
         summary += f", {counts[key]:,} {said}" if counts[key] else ""
@@ -217,6 +218,14 @@ def _properties(task: ingestion.Plan, report: ingestion.Report, source: Dict[str
         "missing": json.dumps(missing),
         "fingerprint": _fingerprint(source),
     }
+
+
+def _warn_of_absent(task: ingestion.Plan, missing: Dict[str, int], lists: int, items: int) -> None:
+    """A feature that no record has may be a misspelt name; in sparse protos it may be right."""
+    for level, total in (("context", lists), ("items", items)):
+        absent = [name for name in getattr(task.config, level) if missing.get(name, 0) == total]
+        if absent:
+            logging.warning("%s: no record has a value of %s; is the name right?", level, ", ".join(absent))
 
 
 def _fingerprint(source: Dict[str, str]) -> str:

@@ -468,6 +468,14 @@ def test_duplicate_ids_are_counted(tmp_path):
         run(cfg, tmp_path / "refused")
 
 
+def test_a_feature_that_no_record_has_is_named(tmp_path, caplog):
+    path = write_csv(tmp_path / "t.csv", [(*row, "") for row in ROWS], ("group_id", "x", "label", "prize"))
+    with caplog.at_level(logging.WARNING):
+        properties = run(config(path, items={"x": {}, "prize": {}}), tmp_path / "out")
+    assert "items: no record has a value of prize; is the name right?" in caplog.text
+    assert json.loads(properties["missing"]) == {"prize": 300}
+
+
 # Capping and dropping
 
 
