@@ -71,14 +71,13 @@ def ingest(
         if task.streamed:
             files | "Ingest" >> beam.Map(lambda unit: ingestion.ingest_file(task, unit))
         else:
-            gathered = (
-                files
-                | "Scatter" >> beam.FlatMap(lambda unit: shuffle.scatter(task, unit))
-                | "Group" >> beam.GroupByKey()
-                | "Gather" >> beam.MapTuple(lambda bucket, parts: shuffle.gather(task, bucket, parts))
-            )
-            times = beam.pvalue.AsList(gathered | "Times" >> beam.Map(shuffle.times_of)) if task.time else None
-            gathered | "Write" >> beam.Map(lambda each, known: shuffle.settle(task, each, known), times)
+            buckets = files | "Scatter" >> beam.FlatMap(lambda unit: shuffle.scatter(task, unit)) | beam.GroupByKey()
+            if task.time is None:
+                buckets | "Write" >> beam.MapTuple(lambda bucket, parts: shuffle.write_bucket(task, bucket, parts))
+            else:
+                gathered = buckets | "Gather" >> beam.MapTuple(lambda b, parts: shuffle.gather(task, b, parts))
+                times = beam.pvalue.AsList(gathered | "Times" >> beam.Map(shuffle.times_of))
+                gathered | "Settle" >> beam.Map(lambda each, known: shuffle.settle(task, each, known), times)
     return finish(task, source)
 
 

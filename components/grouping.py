@@ -33,6 +33,16 @@ class Lists(NamedTuple):
     row_splits: np.ndarray
     positions: np.ndarray
 
+    def between(self, start: int, end: int) -> "Lists":
+        """Lists start to end, without a copy."""
+        first, last = int(self.row_splits[start]), int(self.row_splits[end])
+        return Lists(
+            {name: array.slice(start, end - start) for name, array in self.context.items()},
+            {name: array.slice(first, last - first) for name, array in self.items.items()},
+            self.row_splits[start : end + 1] - first,
+            self.positions[start:end],
+        )
+
 
 def check(chunk: formats.Chunk, request: formats.Request) -> formats.Chunk:
     """The chunk with the config's types; rows (of a list format: whole lists) that break a rule are among its `bad`."""

@@ -26,6 +26,8 @@ from tfx_ranking.components.list_examples import columns, encode
 from tfx_ranking.components.sources import ALL
 
 BYTES_A_BUCKET = 64 << 20  # of input; a bucket is grouped in memory and becomes one shard
+WRITERS = 2  # threads that compress, and shards a split that they write to
+BYTES_IN_TURN = 4 << 20  # of records to one shard, then to the other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,54 +202,67 @@ def write(task: Plan, formed: Formed, bounds: dict[str, float] | None, shards: "
 
 
 class Shards:
-    """The TFRecord shards, one a split, of one file or bucket; a split without a record gets none.
+    """The TFRecord shards of one file or bucket, one or two a split; a split without a record gets none.
 
-    A thread of its own compresses and writes: that is the dearest step, and it holds no lock of Python's.
+    Two threads compress and write: that is the dearest step, and it holds no lock of Python's.  Which of a split's two
+    shards a record goes to depends on the bytes before it alone.
     """
 
     def __init__(self, task: Plan, number: int):
         self._task, self._number = task, number
-        self._open: dict[str, Any] = {}
-        self._waiting: queue.Queue[tuple[str, list[bytes]] | None] = queue.Queue(maxsize=8)
+        self._bytes: collections.Counter[str] = collections.Counter()
+        self._waiting: list[queue.Queue[Any]] = [queue.Queue(maxsize=8) for _ in range(WRITERS)]
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        run = [threading.Thread(target=self._run, args=(half,), daemon=True) for half in range(WRITERS)]
+        self._threads = run
 
     def __enter__(self) -> "Shards":
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def write(self, split: str, records: list[bytes]) -> None:
+        """Queues records; an error in writing earlier ones is raised here or at the end."""
         if self._error:
             raise self._error
-        if records:
-            self._waiting.put((split, records))
+        halves: list[list[bytes]] = [[] for _ in range(WRITERS)]
+        for record in records:
+            halves[self._bytes[split] // BYTES_IN_TURN % WRITERS].append(record)
+            self._bytes[split] += len(record)
+        for half, chosen in enumerate(halves):
+            if chosen:
+                self._waiting[half].put((split, chosen))
 
     def __exit__(self, *_: object) -> None:
-        self._waiting.put(None)
-        self._thread.join()
-        for writer in self._open.values():
-            writer.close()
+        for waiting in self._waiting:
+            waiting.put(None)
+        for thread in self._threads:
+            thread.join()
         if self._error:
             raise self._error
 
-    def _run(self) -> None:
-        while (work := self._waiting.get()) is not None:
+    def _run(self, half: int) -> None:
+        writers: dict[str, Any] = {}
+        while (work := self._waiting[half].get()) is not None:
             if self._error is None:
                 try:
-                    self._write(*work)
+                    split, records = work
+                    if split not in writers:
+                        writers[split] = self._writer(split, half)
+                    for record in records:
+                        writers[split].write(record)
                 except BaseException as error:  # a full disk: said to the thread that works
                     self._error = error
+        for writer in writers.values():
+            writer.close()
 
-    def _write(self, split: str, records: list[bytes]) -> None:
+    def _writer(self, split: str, half: int) -> Any:
         import tensorflow as tf
 
-        if split not in self._open:
-            tf.io.gfile.makedirs(parts(self._task, split))
-            path = os.path.join(parts(self._task, split), f"{self._number:05d}.gz")
-            options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
-            self._open[split] = tf.io.TFRecordWriter(path, options)
-        for record in records:
-            self._open[split].write(record)
+        tf.io.gfile.makedirs(parts(self._task, split))
+        path = os.path.join(parts(self._task, split), f"{self._number:05d}-{half}.gz")
+        # Level 1: on real sets a tenth larger than the default, written in half the time.
+        return tf.io.TFRecordWriter(path, tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1))
 
 
 def parts(task: Plan, kind: str) -> str:

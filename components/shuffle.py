@@ -26,6 +26,8 @@ from tfx_ranking.components.ingestion import (
 )
 from tfx_ranking.components.sources import ALL
 
+LISTS_AT_A_TIME = 512  # encoded while the ones before are written
+
 
 class Part(NamedTuple):
     """Some of a file's rows (or lists) on their way to their bucket."""
@@ -54,6 +56,9 @@ def scatter(task: Plan, unit: Unit) -> Iterator[tuple[int, Part]]:
             if chunk.row_splits is not None:
                 yield unit.number, Part(unit.number, number, chunk.columns, chunk.positions, chunk.row_splits)
                 continue
+            if task.buckets == 1:
+                yield 0, Part(unit.number, number, chunk.columns, chunk.positions, None)
+                continue
             coded = chunk.columns[group_id].dictionary_encode()
             # Other bits of the hash than those that choose the split, or a bucket would hold one split only.
             drawn = splits.unit_hash(coded.dictionary.to_pylist()) * 2**20 % 1
@@ -64,16 +69,28 @@ def scatter(task: Plan, unit: Unit) -> Iterator[tuple[int, Part]]:
                 yield int(each), Part(unit.number, number, columns, chunk.positions[at], None)
 
 
+def write_bucket(task: Plan, bucket: int, parts: Iterable[Part]) -> None:
+    """A bucket's lists, written as they are made."""
+    with reporting(task, f"bucket-{bucket:05d}") as report, Shards(task, bucket) as shards:
+        for each in _formed(task, parts, report):
+            write(task, each, None, shards, report)
+
+
 def gather(task: Plan, bucket: int, parts: Iterable[Part]) -> Gathered:
-    """A bucket's lists in the order of their ids, each with its rows in the order of the files."""
+    """A bucket's lists, for `settle`, which knows the times of all buckets."""
     report = Report()
-    formed = []
+    return Gathered(bucket, report, list(_formed(task, parts, report)))
+
+
+def _formed(task: Plan, parts: Iterable[Part], report: Report) -> Iterator[Formed]:
+    """A bucket's lists in the order of their ids, each with its rows in the order of the files."""
     ordered = sorted(parts, key=lambda part: (part.unit, part.chunk))
     for origin in sorted({task.units[part.unit].origin for part in ordered}):
         own = [part for part in ordered if task.units[part.unit].origin == origin]
         for lists, files in _grouped(task, own, report):
-            formed.append(form(task, origin, lists, report, files))
-    return Gathered(bucket, report, formed)
+            for start in range(0, len(files), LISTS_AT_A_TIME):
+                end = min(start + LISTS_AT_A_TIME, len(files))
+                yield form(task, origin, lists.between(start, end), report, files[start:end])
 
 
 def _grouped(task: Plan, own: list[Part], report: Report) -> Iterator[tuple[grouping.Lists, np.ndarray]]:

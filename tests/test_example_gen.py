@@ -44,13 +44,16 @@ def run(cfg, folder):
         for unit in task.units:
             for bucket, part in shuffle.scatter(task, unit):
                 buckets.setdefault(bucket, []).append(part)
-        # Beam promises no order.
-        gathered = [
-            shuffle.gather(task, bucket, parts[::-1]) for bucket, parts in sorted(buckets.items(), reverse=True)
-        ]
-        times = [shuffle.times_of(each) for each in gathered] if task.time else None
-        for each in gathered:
-            shuffle.settle(task, each, times)
+        ordered = [
+            (bucket, parts[::-1]) for bucket, parts in sorted(buckets.items(), reverse=True)
+        ]  # Beam promises none
+        if task.time is None:
+            for bucket, parts in ordered:
+                shuffle.write_bucket(task, bucket, parts)
+        else:
+            gathered = [shuffle.gather(task, bucket, parts) for bucket, parts in ordered]
+            for each in gathered:
+                shuffle.settle(task, each, [shuffle.times_of(each) for each in gathered])
     return example_gen.finish(task, source)
 
 
@@ -334,6 +337,24 @@ def test_many_buckets_are_many_shards(tmp_path, monkeypatch):
     assert [pathlib.Path(file).name for file in files] == [
         f"data_tfrecord-{i:05d}-of-{len(files):05d}.gz" for i in range(len(files))
     ]
+
+
+@pytest.mark.parametrize("order", ["any", "grouped"])
+def test_two_shards_take_turns_by_bytes(tmp_path, monkeypatch, order):
+    monkeypatch.setattr(ingestion, "BYTES_IN_TURN", 200)
+    cfg = config(write_csv(tmp_path / "t.csv", sorted(ROWS)), order=order)
+    run(cfg, tmp_path / "out")
+    files = split_files(str(tmp_path / "out"), "train")
+    records = [list(read_records([file])) for file in files]
+    assert len(files) == 2
+    assert len(by_group(cfg, tmp_path / "out")) == 100
+    written, turns = 0, [records[0][::-1], records[1][::-1]]
+    groups = []
+    while any(turns):
+        record = turns[written // 200 % 2].pop()
+        written += len(record)
+        groups.append(decode([record], columns(cfg)).context["group_id"][0])
+    assert groups == sorted(groups)
 
 
 def test_a_group_that_comes_back_names_both_rows(tmp_path):
