@@ -7,10 +7,10 @@ demo: setup
 	.venv/bin/tfx-ranking demo
 
 test: setup
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: setup
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m slow
 
 check: setup
 	$(PYTHON) -m ruff check .

@@ -6,6 +6,7 @@ A cut copy holds the first lists of each file, byte for byte as the file has the
 import gzip
 import itertools
 import pathlib
+import re
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -71,25 +72,29 @@ _ML4IR_FEATURES = {
         "text_match_score": {"transform": ["log1p", "z_score"]},
         "page_views_score": {"transform": ["z_score"]},
         "quality_score": {"transform": ["min_max"]},
-        "name_match": {"dtype": "int"},
+        "name_match": {},
     },
 }
 
 
 def ml4ir_csv(data: pathlib.Path, folder: pathlib.Path, lists: int | None) -> dict[str, Any]:
-    for name in ("train", "validation", "test"):
-        with (data / "ml4ir" / "csv" / f"{name}.csv").open() as rows, (folder / f"{name}.csv").open("w") as cut:
+    for name in SPLITS:
+        with (data / "ml4ir" / "csv" / f"{name}.csv").open("rb") as rows, (folder / f"{name}.csv").open("wb") as cut:
             cut.write(next(rows))
-            for _, group in itertools.islice(itertools.groupby(rows, key=lambda row: row.split(",")[0]), lists):
-                cut.writelines(group)
+            cut.writelines(row for row in rows if _ml4ir_number(row, lists))
     return {"name": "ml4ir-csv", "data": _ml4ir_data("csv", "csv"), **_ML4IR_FEATURES}
 
 
 def ml4ir_sequence_example(data: pathlib.Path, folder: pathlib.Path, lists: int | None) -> dict[str, Any]:
-    for name in ("train", "validation", "test"):
+    for name in SPLITS:
         source = data / "ml4ir" / "sequence_example" / f"{name}.tfrecord"
-        _cut_records(source, folder / source.name, lists)
+        _cut_records(source, folder / source.name, lambda _, record: _ml4ir_number(record, lists))
     return {"name": "ml4ir-se", "data": _ml4ir_data("sequence_example", "tfrecord"), **_ML4IR_FEATURES}
+
+
+def _ml4ir_number(record: bytes, lists: int | None) -> bool:
+    """Whether the query's number is below `lists`: the two formats hold the queries in another order."""
+    return lists is None or int(re.search(rb"query_(\d+)", record)[1]) < lists
 
 
 def _ml4ir_data(format: str, suffix: str) -> dict[str, Any]:
@@ -106,7 +111,9 @@ def _ml4ir_data(format: str, suffix: str) -> dict[str, Any]:
 def tfr_numeric(data: pathlib.Path, folder: pathlib.Path, lists: int | None) -> dict[str, Any]:
     names = {"train": "train", "validation": "vali", "test": "test"}
     for name in names.values():
-        _cut_records(data / "tfr-examples" / f"{name}_numerical_elwc.tfrecord", folder / f"{name}.tfrecord", lists)
+        _cut_records(
+            data / "tfr-examples" / f"{name}_numerical_elwc.tfrecord", folder / f"{name}.tfrecord", _first(lists)
+        )
     return {
         "name": "tfr-numeric",
         "data": {
@@ -122,7 +129,7 @@ def tfr_numeric(data: pathlib.Path, folder: pathlib.Path, lists: int | None) -> 
 
 def tfr_tokens(data: pathlib.Path, folder: pathlib.Path, lists: int | None) -> dict[str, Any]:
     for name in ("train", "eval"):
-        _cut_records(data / "tfr-examples" / f"{name}_elwc.tfrecord", folder / f"{name}.tfrecord", lists)
+        _cut_records(data / "tfr-examples" / f"{name}_elwc.tfrecord", folder / f"{name}.tfrecord", _first(lists))
     return {
         "name": "tfr-tokens",
         "data": {
@@ -147,16 +154,23 @@ SETS: dict[str, Callable[[pathlib.Path, pathlib.Path, int | None], dict[str, Any
 }
 
 
+def _first(lists: int | None) -> Callable[[int, bytes], bool]:
+    return lambda number, _: lists is None or number < lists
+
+
 def _cut_lines(source: pathlib.Path, target: pathlib.Path, rows: int | None) -> None:
     with source.open("rb") as lines, target.open("wb") as cut:
         cut.writelines(itertools.islice(lines, rows))
 
 
-def _cut_records(source: pathlib.Path, target: pathlib.Path, records: int | None) -> None:
-    """The first records of a TFRecord file, frames and checksums as they are: length (8 bytes), 4, data, 4."""
-    content, end = source.read_bytes(), 0
-    for _ in itertools.count() if records is None else range(records):
-        if end >= len(content):
-            break
-        end += 16 + int.from_bytes(content[end : end + 8], "little")
-    target.write_bytes(content[:end])
+def _cut_records(source: pathlib.Path, target: pathlib.Path, keep: Callable[[int, bytes], bool]) -> None:
+    """Some records of a TFRecord file, frames and checksums as they are: length (8 bytes), 4, data, 4."""
+    content, begin = source.read_bytes(), 0
+    with target.open("wb") as cut:
+        for number in itertools.count():
+            if begin >= len(content):
+                break
+            end = begin + 16 + int.from_bytes(content[begin : begin + 8], "little")
+            if keep(number, content[begin + 12 : end - 4]):
+                cut.write(content[begin:end])
+            begin = end

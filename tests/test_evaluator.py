@@ -415,7 +415,7 @@ def test_in_a_pipeline_the_destination_decides_what_runs_again(tmp_path, example
 
     again = {"LiveModel": "COMPLETE", "RankingEvaluator": "COMPLETE", "RankingPusher": "COMPLETE"}
     cached = {"LiveModel": "CACHED", "RankingEvaluator": "CACHED", "RankingPusher": "COMPLETE"}
-    assert run("bad") == (again, "version 1")
+    assert run("bad") == (again, "pushed version 1")
     assert run("bad") == (again, "nothing changed, version 1 serves")  # the baseline is new: the model itself
     assert run("bad") == (cached, "nothing changed, version 1 serves")
     assert run("good") == ({**again, "LiveModel": "CACHED"}, "version 2")
@@ -424,7 +424,7 @@ def test_in_a_pipeline_the_destination_decides_what_runs_again(tmp_path, example
     assert summary.startswith("not pushed, version 2 still serves: its ndcg@10 of")
     for version in ("1", "2"):
         (base / version).rename(tmp_path / f"gone{version}")
-    assert run("bad") == ({**again, "LiveModel": "CACHED", "RankingEvaluator": "CACHED"}, "version 1")
+    assert run("bad") == ({**again, "LiveModel": "CACHED", "RankingEvaluator": "CACHED"}, "pushed version 1")
     assert serving_versions.digest(base / "1") == serving_versions.digest(rankers["bad"] / "Format-Serving")
     blessings = store().get_artifacts_by_type("ModelBlessing")
     models = {found.id: found.uri for found in store().get_artifacts_by_type("Model")}
