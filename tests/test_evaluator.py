@@ -418,7 +418,7 @@ def test_in_a_pipeline_the_destination_decides_what_runs_again(tmp_path, example
     assert run("bad") == (again, "pushed version 1")
     assert run("bad") == (again, "nothing changed, version 1 serves")  # the baseline is new: the model itself
     assert run("bad") == (cached, "nothing changed, version 1 serves")
-    assert run("good") == ({**again, "LiveModel": "CACHED"}, "version 2")
+    assert run("good") == ({**again, "LiveModel": "CACHED"}, "pushed version 2")
     states, summary = run("bad")
     assert states == again
     assert summary.startswith("not pushed, version 2 still serves: its ndcg@10 of")
