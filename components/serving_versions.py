@@ -17,6 +17,9 @@ from tfx_ranking.components.errors import RankingError
 
 Path = str | os.PathLike[str]
 CONFIG_IN_MODEL = "assets.extra/tfx_ranking/config.json"  # the config that a model was exported with, below its folder
+CONTRACT_IN_MODEL = "assets.extra/tfx_ranking/contract.json"
+LINEAGE_IN_MODEL = "assets.extra/tfx_ranking/lineage.json"
+SAMPLES_IN_MODEL = "assets.extra/tfx_ranking/samples"
 
 
 class FileDigest(NamedTuple):
