@@ -53,7 +53,10 @@ class Chunk:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a reader is asked for.  `name` is the file's name in made-up group ids; `side` the file of list sizes."""
+    """What a reader is asked for.  `name` is the file's name in made-up group ids; `side` the file of list sizes.
+
+    optional: columns of `table` that a file may lack; they are null there.
+    """
 
     path: str
     name: str
@@ -61,6 +64,7 @@ class Request:
     table: Mapping[str, Column]
     time: str | None = None  # the column that orders lists in time
     side: str | None = None
+    optional: frozenset[str] = frozenset()
 
 
 class Format(NamedTuple):

@@ -62,21 +62,24 @@ def check(chunk: formats.Chunk, request: formats.Request) -> formats.Chunk:
         return {int(at): reason(int(at)) for at in np.flatnonzero(mask)}
 
     for name, column in request.table.items():
-        array, faults = column_types.conform(name, chunk.columns[name], column)
+        absent = name in request.optional and name not in chunk.columns
+        array, faults = column_types.conform(name, pa.nulls(count) if absent else chunk.columns[name], column)
         refuse(column.level, faults)
         out[name] = array
     if request.time:
         out[TIME], faults = column_types.times(request.time, chunk.columns[request.time])
         refuse("context", faults)
-    no_group = np.asarray(out[data.group_id].is_null())
-    refuse("context", where(no_group, lambda at: f"{data.group_id}: the group id is missing"))
-    label = out[data.label].to_numpy(zero_copy_only=False)
-    refuse("items", where(np.isnan(label), lambda at: f"{data.label}: the label is missing"))
-    if data.label_range:
-        low, high = data.label_range
-        said = f"is outside data.label_range [{low:g}, {high:g}]"
-        refuse("items", where((label < low) | (label > high), lambda at: f"{data.label}: {label[at]:g} {said}"))
-    if data.weight:
+    if data.group_id not in request.optional:
+        no_group = np.asarray(out[data.group_id].is_null())
+        refuse("context", where(no_group, lambda at: f"{data.group_id}: the group id is missing"))
+    if data.label in request.table:  # to be scored, a list needs none
+        label = out[data.label].to_numpy(zero_copy_only=False)
+        refuse("items", where(np.isnan(label), lambda at: f"{data.label}: the label is missing"))
+        if data.label_range:
+            low, high = data.label_range
+            said = f"is outside data.label_range [{low:g}, {high:g}]"
+            refuse("items", where((label < low) | (label > high), lambda at: f"{data.label}: {label[at]:g} {said}"))
+    if data.weight in request.table:
         weight = out[data.weight].to_numpy(zero_copy_only=False)
         said = f"{data.weight}: expected a weight of at least 0; got"
         refuse("items", where(~(weight >= 0), lambda at: f"{said} {weight[at]:g}"))

@@ -125,8 +125,12 @@ def plan(config: RankingConfig, source: dict[str, str], folder: str) -> Plan:
 
 def read(task: Plan, unit: Unit) -> Iterator[formats.Chunk]:
     """A file's chunks, checked; `group_id` is always among the columns."""
-    request = task.request(unit)
-    form = formats.FORMATS[task.config.data.format]
+    return checked(task.request(unit))
+
+
+def checked(request: formats.Request) -> Iterator[formats.Chunk]:
+    """What a reader gives, with the config's types; `group_id` is always among the columns."""
+    form = formats.FORMATS[request.data.format]
     for chunk in formats.ahead(form.read(request)):
         if form.lists:
             _name_lists(chunk, request)

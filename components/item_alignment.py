@@ -1,7 +1,8 @@
 """The items of a batch of lists, feature by feature, made to fit each other.
 
 Enters: the values of each feature as its record holds them: per item, or all items of a list in one piece.  Leaves:
-columns with one entry an item.  The one idea: the label says how many items a list has, since every item has one.
+columns with one entry an item.  The one idea: the label says how many items a list has, since every item has one;
+where no label is asked for, the longest feature does.
 """
 
 from typing import Any, NamedTuple
@@ -41,7 +42,9 @@ Columns = dict[tuple[str, str], Values]  # (level, name) → values
 
 def aligned(columns: Columns, request: formats.Request) -> Parsed:
     """One value (or list of values) an item for every item feature, or the lists in which the lengths differ."""
-    sizes = _sizes(columns["items", request.data.label])
+    label = columns.get(("items", request.data.label))
+    sizes = _sizes(label) if label else _longest(columns, request)
+    said = request.data.label if label else "the longest feature"
     faults: list[tuple[int, str, int]] = []
     arrays = {}
     for (level, name), values in columns.items():
@@ -51,7 +54,7 @@ def aligned(columns: Columns, request: formats.Request) -> Parsed:
         array, wrong = _per_item(values, sizes, request.table[name])
         for at in np.flatnonzero(wrong):
             came = int(values.outer[at]) if values.outer[at] != 1 else int(_totals(values)[at])
-            reason = f"{name}: {came} values for {int(sizes[at])} items ({request.data.label} says how many there are)"
+            reason = f"{name}: {came} values for {int(sizes[at])} items ({said} says how many there are)"
             faults.append((int(at), reason, int(sizes[at])))
         arrays[name] = array
     return Parsed(arrays, np.concatenate([[0], np.cumsum(sizes)]), faults)
@@ -66,6 +69,17 @@ def _totals(values: Values) -> np.ndarray:
 def _sizes(label: Values) -> np.ndarray:
     """int64 [list]: items.  Several pieces are one each; a single piece may hold all of them."""
     return np.where(label.outer == 1, np.maximum(_totals(label), 1), label.outer)
+
+
+def _longest(columns: Columns, request: formats.Request) -> np.ndarray:
+    """int64 [list]: items, as the feature with the most of them has it; tokens in one piece may be of one item."""
+    counts = []
+    for (level, name), values in columns.items():
+        if level == "items":
+            column = request.table[name]
+            whole = 1 if column.tokens else np.maximum(_totals(values) // column.width, 1)
+            counts.append(np.where(values.outer == 1, whole, values.outer))
+    return np.max(counts, axis=0)
 
 
 def _per_item(values: Values, sizes: np.ndarray, column: Column) -> tuple[pa.Array | None, np.ndarray]:

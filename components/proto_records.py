@@ -4,7 +4,7 @@ Enters: a TFRecord file, gzip or plain.  Leaves: chunks of rows (flat Examples) 
 records is decoded to Arrow columns at once; only a batch that fails is halved until the record at fault stands alone.
 
 A SequenceExample may hold one `Feature` an item (TensorFlow's guide) or all items in one `Feature` (ml4ir); which it
-is shows from the label, of which every item has one.
+is shows from the label, of which every item has one, or without labels from the longest feature.
 """
 
 from collections.abc import Iterator
@@ -219,7 +219,7 @@ class _Elwc(_Reader):
         return parsed
 
     def _arrange(self, columns: Columns, lists: int) -> Parsed:
-        sizes = columns["items", self.request.data.label].outer
+        sizes = next(values.outer for (level, _), values in columns.items() if level == "items")  # one Example an item
         arrays = {name: values.as_lists() for (_, name), values in columns.items()}
         return Parsed(arrays, np.concatenate([[0], np.cumsum(sizes)]), [])
 

@@ -36,11 +36,20 @@ def resolve(data: Data) -> dict[str, str]:
     if not any(entry["size"] for entry in entries):
         names = ", ".join(entry["path"] for entry in entries[:3])
         raise DataError(f"data.input: every file that matches is empty ({names}); there is nothing to learn from.")
-    # Not commonpath, which makes gs:/ of gs://; dirname cuts a half name off.
-    folder = os.path.dirname(os.path.commonprefix([entry["path"] for entry in entries]))  # noqa: RUF071
-    for entry in entries:
-        entry["name"] = entry["path"][len(folder) :].lstrip("/")
+    for entry, name in zip(entries, names_below([entry["path"] for entry in entries])):
+        entry["name"] = name
     return {"files": json.dumps(files), "span": str(span), "version": "" if version is None else str(version)}
+
+
+def names_below(paths: list[str]) -> list[str]:
+    """Each path below the folder that all share.
+
+    >>> names_below(["logs/may/1.csv", "logs/june/1.csv"])
+    ['may/1.csv', 'june/1.csv']
+    """
+    # Not commonpath, which makes gs:/ of gs://; dirname cuts a half name off.
+    folder = os.path.dirname(os.path.commonprefix(paths))  # noqa: RUF071
+    return [path[len(folder) :].lstrip("/") for path in paths]
 
 
 def digest(path: str) -> str:
@@ -53,24 +62,31 @@ def digest(path: str) -> str:
 
 
 def _matching(patterns: list[str], split: str, data: Data) -> list[dict[str, Any]]:
-    key = "data.input" if split == ALL else f"data.input.{split}"
+    entries = []
+    for path, side in matching(patterns, "data.input" if split == ALL else f"data.input.{split}", data):
+        entry = {"path": path, "size": _filesystem(path)[2](path), "digest": digest(path)}
+        if side is not None:
+            entry.update(side=side, side_digest=digest(side))
+        entries.append(entry)
+    return entries
+
+
+def matching(patterns: list[str], said: str, data: Data) -> list[tuple[str, str | None]]:
+    """The files of some patterns, sorted, each with its file of list sizes, if there are such files.
+
+    said: who asks, for the message.  Raises DataError when a pattern matches nothing.
+    """
     paths: set[str] = set()
     for pattern in patterns:
-        list_files, _, size_of = _filesystem(pattern)
+        list_files = _filesystem(pattern)[0]
         found = [path for path in list_files(pattern) if not os.path.isdir(path)]
         if data.group_sizes:
             found = [path for path in found if not _unpacked(path).endswith(data.group_sizes)]
         if not found:
-            raise DataError(f"{key}: no file matches {pattern!r}. {_folder_content(pattern)}")
+            raise DataError(f"{said}: no file matches {pattern!r}. {_folder_content(pattern)}")
         paths.update(found)
-    entries = []
-    for path in sorted(paths):
-        entry = {"path": path, "size": size_of(path), "digest": digest(path)}
-        if data.group_sizes:
-            side = _side_file(path, data.group_sizes, list_files)
-            entry.update(side=side, side_digest=digest(side))
-        entries.append(entry)
-    return entries
+    suffix = data.group_sizes
+    return [(path, _side_file(path, suffix, _filesystem(path)[0]) if suffix else None) for path in sorted(paths)]
 
 
 def _side_file(path: str, suffix: str, list_files: Callable[[str], list[str]]) -> str:

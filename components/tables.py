@@ -139,7 +139,7 @@ def read_parquet(request: formats.Request) -> Iterator[formats.Chunk]:
 
 
 def _wanted(request: formats.Request, present: list[str]) -> list[str]:
-    names = list(request.table)
+    names = [name for name in request.table if name in present or name not in request.optional]
     if request.time and request.time not in names:
         names.append(request.time)
     for name in names:

@@ -53,6 +53,18 @@ def _parser() -> argparse.ArgumentParser:
         "inspect", _inspect, "Show what an exported or pushed model holds.", "tfx-ranking inspect serving/shop"
     )
     inspect.add_argument("directory", type=pathlib.Path, help="a SavedModel, or a folder of versions")
+    rank = command(
+        "rank",
+        _rank,
+        "Score a file of any input format with an exported or pushed model.",
+        "tfx-ranking rank serving/shop logs/today.csv --output ranked.parquet",
+    )
+    rank.add_argument("directory", type=pathlib.Path, help="a SavedModel, or a folder of versions (the live one)")
+    rank.add_argument("input", help="file or pattern, gzip or plain; no labels are needed")
+    rank.add_argument(
+        "--output", type=pathlib.Path, help="FILE.csv, FILE.jsonl or FILE.parquet (default: CSV on standard output)"
+    )
+    _reading_options(rank)
     schema = command(
         "config-schema",
         _config_schema,
@@ -69,6 +81,17 @@ def _runner_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--beam-arg", action="append", default=[], metavar="ARG", help="passed on to every Beam component"
+    )
+
+
+def _reading_options(parser: argparse.ArgumentParser) -> None:
+    from tfx_ranking.components.formats import FORMATS
+
+    parser.add_argument(
+        "--format", choices=tuple(FORMATS), help="the input's format (default: told by the file's name)"
+    )
+    parser.add_argument(
+        "--config", type=pathlib.Path, help="a ranking.yaml whose data section says how the input is read"
     )
 
 
@@ -112,6 +135,13 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from tfx_ranking.pipelines import inspection
 
     print(inspection.render(inspection.inspect(arguments.directory)))
+    return 0
+
+
+def _rank(arguments: argparse.Namespace) -> int:
+    from tfx_ranking.pipelines import scoring
+
+    scoring.rank(arguments.directory, arguments.input, arguments.output, arguments.format, arguments.config)
     return 0
 
 
