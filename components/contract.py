@@ -5,6 +5,7 @@ The one idea: a contract is names, dtypes, shapes and defaults alone, so whateve
 weights, preprocessing) changes nothing in it.  No TensorFlow, unless a model is saved in the split form (`.cpb`).
 """
 
+import collections
 import dataclasses
 import json
 import os
@@ -15,12 +16,12 @@ from typing import Any, Literal, NamedTuple
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tfx_ranking.components import signatures
-from tfx_ranking.components.config import Feature, RankingConfig
+from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.serving_versions import CONTRACT_IN_MODEL
 
 Path = str | os.PathLike[str]
-Change = tuple[Literal["compatible", "breaking"], str]  # what it means to a client, and the sentence about it
+VERDICTS = ("same", "compatible", "breaking", "no contract", "first model")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +41,24 @@ class Signature:
     outputs: tuple[Tensor, ...]
 
 
-class Verdict(NamedTuple):
-    """What a candidate's contract is to the clients of the live model, and every difference as a sentence."""
+class Change(NamedTuple):
+    """One difference: what it does to a client, what became of how much of what, and the sentence about it."""
 
-    verdict: Literal["same", "compatible", "breaking"]
-    differences: list[str]  # breaking ones first
+    breaks: bool
+    what: Literal["signature", "input", "output", "feature", "default"]
+    became: Literal["new", "gone", "changed"]
+    sentence: str
+
+
+class Comparison(NamedTuple):
+    """What a candidate's contract is to the clients of the live model."""
+
+    verdict: str  # one of VERDICTS
+    differences: list[str]  # a sentence each, breaking ones first
+    summary: str  # a few words, none where there is nothing to say
+
+
+FIRST = Comparison("first model", [], "")
 
 
 def describe(directory: Path, config: RankingConfig, reads: Collection[str] | None = None) -> dict[str, Any]:
@@ -66,13 +80,27 @@ def describe(directory: Path, config: RankingConfig, reads: Collection[str] | No
             "inputs": _tensors(signature.inputs),
             "outputs": _tensors(signature.outputs),
         }
+    return {"signatures": described, "features": features(config, reads)}
+
+
+def features(config: RankingConfig, reads: Collection[str] | None = None) -> dict[str, Any]:
+    """The part of `describe` that the config alone decides: what a list and its items may have in a request."""
     names = config.serving.rename
-    features = {
-        names.get(name, name): _feature("context" if name in config.context else "items", feature)
+    table = {
+        names.get(name, name): {
+            "level": "context" if name in config.context else "items",
+            "dtype": feature.dtype,
+            "shape": list(feature.shape),
+            "tokens": feature.tokens is not None,
+            "default": feature.missing,
+        }
         for name, feature in config.features.items()
         if reads is None or name in reads
     }
-    return {"signatures": described, "features": features}
+    ids = config.data.item_id
+    if ids and any(row.answer == "ranked" for row in signatures.chosen(config.serving).values()):  # given back in order
+        table[ids] = {"level": "items", "dtype": "string", "shape": [], "tokens": False, "default": ""}
+    return table
 
 
 def read(directory: Path) -> dict[str, Any] | None:
@@ -82,25 +110,39 @@ def read(directory: Path) -> dict[str, Any] | None:
     return contract
 
 
-def compare(live: Mapping[str, Any], candidate: Mapping[str, Any]) -> Verdict:
+def compare(live: Mapping[str, Any], candidate: Mapping[str, Any]) -> Comparison:
     """What the live model's clients would find changed.
 
-    Breaking: whatever they send or read is gone or has another type, or they would have to send more.  Compatible:
-    there is more to call or to read, a default is another.
+    Breaking: what they call, send or read is gone or another, or they would have to send more.  Compatible: there is
+    more to call, to send or to read, or a default is another.
 
     >>> scores = {"predict": {"method": "p", "inputs": {}, "outputs": {"scores": {"dtype": "float", "shape": [-1]}}}}
-    >>> compare({"signatures": {}, "features": {}}, {"signatures": scores, "features": {}})
-    Verdict(verdict='compatible', differences=['signature predict is new'])
+    >>> compare({"signatures": scores, "features": {}}, {"signatures": {}, "features": {}})[:2]
+    ('breaking', ['signature predict is gone'])
+    >>> compare({"signatures": {}, "features": {}}, {"signatures": scores, "features": {}}).summary
+    'contract compatible (+1 signature)'
     """
     changes = [
         *_signature_changes(live.get("signatures", {}), candidate.get("signatures", {})),
         *_feature_changes(live.get("features", {}), candidate.get("features", {})),
     ]
-    breaking = [sentence for kind, sentence in changes if kind == "breaking"]
-    compatible = [sentence for kind, sentence in changes if kind == "compatible"]
-    if breaking:
-        return Verdict("breaking", breaking + compatible)
-    return Verdict("compatible" if compatible else "same", compatible)
+    if not changes:
+        return Comparison("same", [], "")
+    changes.sort(key=lambda change: not change.breaks)
+    verdict = "breaking" if changes[0].breaks else "compatible"
+    counted = _counts([change for change in changes if change.breaks or verdict == "compatible"])
+    return Comparison(verdict, [change.sentence for change in changes], f"contract {verdict} ({counted})")
+
+
+def compare_models(live: Path, candidate: Path) -> Comparison:
+    """`compare` of what two models' directories hold; one that is not ours has no contract, which breaks nothing."""
+    before, now = read(live), read(candidate)
+    if before is None or now is None:
+        which = "the live model" if before is None else "this model"
+        return Comparison(
+            "no contract", [f"{which} has no {CONTRACT_IN_MODEL}, so nothing was compared"], "no contract"
+        )
+    return compare(before, now)
 
 
 def signature_definitions(directory: Path) -> tuple[Signature, ...]:
@@ -121,8 +163,8 @@ def signature_definitions(directory: Path) -> tuple[Signature, ...]:
     file = pathlib.Path(directory) / "saved_model.pb"
     if not file.is_file():
         raise RankingError(f"{directory}: expected saved_model.pb; it holds another form of SavedModel.")
-    (serialized,) = _saved_model()(file.read_bytes()).meta_graphs
-    graph = meta_graph_pb2.MetaGraphDef.FromString(serialized)
+    graphs = [meta_graph_pb2.MetaGraphDef.FromString(each) for each in _saved_model()(file.read_bytes()).meta_graphs]
+    graph = next((each for each in graphs if "serve" in each.meta_info_def.tags), graphs[0])
     return tuple(
         Signature(name, definition.method_name, tensors(definition.inputs), tensors(definition.outputs))
         for name, definition in sorted(graph.signature_def.items())
@@ -151,77 +193,91 @@ def _tensors(tensors: tuple[Tensor, ...]) -> dict[str, Any]:
     }
 
 
-def _feature(level: str, feature: Feature) -> dict[str, Any]:
-    return {
-        "level": level,
-        "dtype": feature.dtype,
-        "shape": list(feature.shape),
-        "tokens": feature.tokens is not None,
-        "default": feature.missing,
-    }
-
-
 def _signature_changes(live: Mapping[str, Any], candidate: Mapping[str, Any]) -> Iterator[Change]:
     for name, before in live.items():
         now = candidate.get(name)
         if now is None:
-            yield "breaking", f"signature {name} is gone"
+            yield Change(True, "signature", "gone", f"signature {name} is gone")
             continue
         if now["method"] != before["method"]:
-            yield "breaking", f"signature {name} is called by {now['method']}, it was {before['method']}"
-        for kind, verb, was in (("request", "reads", "read"), ("answer", "answers", "answered")):
+            sentence = f"signature {name} has the method {now['method']}, it had {before['method']}"
+            yield Change(True, "signature", "changed", sentence)
+        for kind, verb, was in (("request", "reads", "read"), ("answer", "answers with", "answered with")):
             if now.get(kind, before.get(kind)) != before.get(kind, now.get(kind)):
-                yield "breaking", f"signature {name} {verb} {now[kind]}, it {was} {before[kind]}"
-        yield from _tensor_changes(f"signature {name}: input", before["inputs"], now["inputs"])
-        yield from _tensor_changes(f"signature {name}: output", before["outputs"], now["outputs"])
+                sentence = f"signature {name} {verb} {now[kind]}, it {was} {before[kind]}"
+                yield Change(True, "signature", "changed", sentence)
+        yield from _input_changes(f"signature {name}: input", before["inputs"], now["inputs"])
+        yield from _output_changes(f"signature {name}: output", before["outputs"], now["outputs"])
     for name in candidate:
         if name not in live:
-            yield "compatible", f"signature {name} is new"
+            yield Change(False, "signature", "new", f"signature {name} is new")
 
 
-def _tensor_changes(prefix: str, live: Mapping[str, Any], candidate: Mapping[str, Any]) -> Iterator[Change]:
-    is_input = prefix.endswith("input")
+def _input_changes(what: str, live: Mapping[str, Any], candidate: Mapping[str, Any]) -> Iterator[Change]:
     for name, before in live.items():
         now = candidate.get(name)
         if now is None:
-            yield "breaking", f"{prefix} {name} is gone"
+            yield Change(True, "input", "gone", f"{what} {name} is gone")
         elif now != before:
-            takes_more = is_input and now["dtype"] == before["dtype"] and _takes(now["shape"], before["shape"])
-            yield (
-                "compatible" if takes_more else "breaking",
-                f"{prefix} {name} is {tensor_text(now)}, it was {tensor_text(before)}",
-            )
-    for name in candidate:
-        if name not in live and is_input:
-            # TensorFlow Serving wants every input of a signature, whatever the request is about.
-            yield "breaking", f"{prefix} {name} is new, and requests without it are refused"
-        elif name not in live:
-            yield "compatible", f"{prefix} {name} is new"
+            sentence = f"{what} {name} is {tensor_text(now)}, it was {tensor_text(before)}"
+            yield Change(not _takes(now, before), "input", "changed", sentence)
+    for name, now in candidate.items():
+        if name not in live:
+            # TensorFlow Serving refuses a request that leaves out an input, whatever it is good for.
+            sentence = f"{what} {name} ({tensor_text(now)}) is new, and a request without it is refused"
+            yield Change(True, "input", "new", sentence)
 
 
-def _takes(now: list[int] | None, before: list[int] | None) -> bool:
-    """Whether every shape that was taken still is."""
-    if now is None:
-        return True
-    return before is not None and len(now) == len(before) and all(n in (-1, b) for n, b in zip(now, before))
+def _output_changes(what: str, live: Mapping[str, Any], candidate: Mapping[str, Any]) -> Iterator[Change]:
+    for name, before in live.items():
+        now = candidate.get(name)
+        if now is None:
+            yield Change(True, "output", "gone", f"{what} {name} is gone")
+        elif now != before:
+            sentence = f"{what} {name} is {tensor_text(now)}, it was {tensor_text(before)}"
+            yield Change(True, "output", "changed", sentence)
+    for name, now in candidate.items():
+        if name not in live:
+            yield Change(False, "output", "new", f"{what} {name} ({tensor_text(now)}) is new")
+
+
+def _takes(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether every value that an input took, it still takes."""
+    sizes, were = now["shape"], before["shape"]
+    if now["dtype"] != before["dtype"] or (sizes is not None and (were is None or len(sizes) != len(were))):
+        return False
+    return sizes is None or all(size in (-1, was) for size, was in zip(sizes, were))
 
 
 def _feature_changes(live: Mapping[str, Any], candidate: Mapping[str, Any]) -> Iterator[Change]:
     for name, before in live.items():
         now = candidate.get(name)
         if now is None:
-            yield "breaking", f"feature {name} is not read any more"
+            yield Change(True, "feature", "gone", f"feature {name} is not read any more")
             continue
         if feature_text(now) != feature_text(before):
-            yield "breaking", f"feature {name} is {feature_text(now)}, it was {feature_text(before)}"
+            sentence = f"feature {name} is {feature_text(now)}, it was {feature_text(before)}"
+            yield Change(True, "feature", "changed", sentence)
         if now["default"] != before["default"]:
-            yield (
-                "compatible",
-                f"feature {name}: a missing value counts as {now['default']!r}, it was {before['default']!r}",
-            )
+            sentence = f"feature {name}: a missing value is {now['default']!r}, it was {before['default']!r}"
+            yield Change(False, "default", "changed", sentence)
     for name, now in candidate.items():
         if name not in live:
-            yield "compatible", f"feature {name} ({feature_text(now)}) is new, {now['default']!r} where it is missing"
+            sentence = f"feature {name} ({feature_text(now)}) is new, {now['default']!r} where a request has none"
+            yield Change(False, "feature", "new", sentence)
+
+
+def _counts(changes: Collection[Change]) -> str:
+    """
+    >>> _counts([Change(True, "feature", "gone", "")] * 2 + [Change(True, "output", "changed", "")])
+    '-2 features, 1 output changed'
+    """
+    counted = collections.Counter((change.what, change.became) for change in changes)
+    texts = []
+    for (what, became), count in counted.items():
+        noun = what if count == 1 else f"{what}s"
+        texts.append({"new": f"+{count} {noun}", "gone": f"-{count} {noun}"}.get(became, f"{count} {noun} changed"))
+    return ", ".join(texts)
 
 
 def tensor_text(tensor: Mapping[str, Any]) -> str:
@@ -234,10 +290,14 @@ def tensor_text(tensor: Mapping[str, Any]) -> str:
     return f"{tensor['dtype']} [{', '.join('?' if size < 0 else str(size) for size in tensor['shape'])}]"
 
 
-def feature_text(feature: Mapping[str, Any]) -> str:
+def feature_type(feature: Mapping[str, Any]) -> str:
     """
-    >>> feature_text({"level": "items", "dtype": "float", "shape": [128], "tokens": False})
-    'float [128] of items'
+    >>> feature_type({"dtype": "float", "shape": [128], "tokens": False})
+    'float [128]'
     """
     shape = f" {feature['shape']}" if feature["shape"] else ""
-    return f"{feature['dtype']}{shape}{' tokens' if feature['tokens'] else ''} of {feature['level']}"
+    return f"{feature['dtype']}{shape}{' tokens' if feature['tokens'] else ''}"
+
+
+def feature_text(feature: Mapping[str, Any]) -> str:
+    return f"{feature_type(feature)} of {feature['level']}"

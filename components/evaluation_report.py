@@ -18,8 +18,11 @@ import pyarrow as pa
 
 from tfx_ranking.components import metrics
 from tfx_ranking.components.config import Bless, Evaluation
+from tfx_ranking.components.contract import FIRST, Comparison
 
 TOLERANCE = 1e-9  # of every comparison with a threshold: two sums of the same numbers may differ in their last digits
+
+NAMED = 3  # differences of a contract that the reason spells out
 
 
 class Verdict(NamedTuple):
@@ -64,12 +67,17 @@ def in_order(table: pa.Table) -> pa.Table:
 
 
 def summarise(
-    table: pa.Table, evaluation: Evaluation, about: Mapping[str, Any], no_baseline: str = ""
+    table: pa.Table,
+    evaluation: Evaluation,
+    about: Mapping[str, Any],
+    no_baseline: str = "",
+    compared: Comparison = FIRST,
 ) -> dict[str, Any]:
     """The report: every figure with its convention, overall and per slice, the baseline's over the same lists.
 
     table: as `columns` says, in any order.  about: what else the report's reader needs, e.g. the models' digests.
-    no_baseline: why there is none.  A figure that does not exist (no list left) is None.
+    no_baseline: why there is none.  compared: the model's contract with the live one's.  A figure that does not
+    exist (no list left) is None.
     """
     table = in_order(table)
     broken = {model: _broken(table, model) for model in ("model", "baseline")}
@@ -87,6 +95,7 @@ def summarise(
     verdict = judge(decisive["value"], decisive.get("baseline"), evaluation.bless, broken["model"], no_baseline)
     if not no_baseline and len(set(about.get("digests", {}).values())) == 1:
         verdict = verdict._replace(reason=f"{verdict.reason} (it is the same model, byte by byte)")
+    verdict = with_contract(verdict, compared, evaluation.bless)
     return {
         **about,
         "conventions": {name: metrics.describe(name, convention(evaluation)) for name in names(evaluation)},
@@ -94,6 +103,7 @@ def summarise(
         "slices": slices,
         "baseline": not no_baseline,
         "no_baseline": no_baseline,
+        "contract": compared._asdict(),
         "bless": {**dataclasses.asdict(evaluation.bless), "tolerance": TOLERANCE, **verdict._asdict()},
     }
 
@@ -128,6 +138,31 @@ def judge(
         return Verdict(False, "; ".join(failed), f"{figures}: not blessed")
     passed = f"no baseline: {no_baseline}" if change is None else f"{metric} {change:+.6f} from the live model's"
     return Verdict(True, passed, f"{figures}: blessed")
+
+
+def with_contract(verdict: Verdict, compared: Comparison, bless: Bless) -> Verdict:
+    """The verdict on the figures, and on top what the change of contract says: both reasons where it withholds.
+
+    >>> gone = Comparison("breaking", ["signature rank is gone"], "contract breaking (-1 signature)")
+    >>> verdict = with_contract(Verdict(True, "mrr +0.1 from the live model's", "mrr 0.5: blessed"), gone, Bless())
+    >>> verdict.blessed, verdict.summary
+    (False, 'mrr 0.5, contract breaking (-1 signature): not blessed')
+    """
+    if not compared.summary:
+        return verdict
+    figures = verdict.summary.rpartition(": ")[0]
+    breaks = compared.verdict == "breaking"
+    blessed = verdict.blessed and (bless.allow_breaking or not breaks)
+    summary = f"{figures}, {compared.summary}: {'blessed' if blessed else 'not blessed'}"
+    if not breaks:
+        return verdict._replace(summary=summary)
+    named = "; ".join(compared.differences[:NAMED])
+    more = f"; and {len(compared.differences) - NAMED} more" if len(compared.differences) > NAMED else ""
+    if bless.allow_breaking:
+        return Verdict(blessed, f"{verdict.reason}; allowed to break the live model's clients: {named}{more}", summary)
+    broken = f"it breaks the live model's clients: {named}{more} (evaluation.bless.allow_breaking: true lets it pass)"
+    reasons = (broken, verdict.reason) if verdict.blessed else (verdict.reason, broken)
+    return Verdict(False, "; ".join(reasons), summary)
 
 
 def _figures(table: pa.Table, evaluation: Evaluation, with_baseline: bool) -> dict[str, Any]:

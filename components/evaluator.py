@@ -22,7 +22,7 @@ from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import evaluation_report, list_examples, metrics, serving_versions
+from tfx_ranking.components import contract, evaluation_report, list_examples, metrics, serving_versions
 from tfx_ranking.components.errors import ConfigError, DataError
 
 READS = (
@@ -50,7 +50,8 @@ def RankingEvaluator(
     examples: list examples; `split` must not be empty.  model, baseline_model: SavedModels under `Format-Serving`; a
     baseline that is empty (nothing serves) or has no `list_example` signature is none, and the reason says so.
     evaluation: every figure with its convention in `metrics.json`, the values list by list in `per_list.parquet`.
-    blessing: TFX's own properties and file, and `reason`.
+    blessing: TFX's own properties and file, and `reason`.  Both have `contract`, what the live model's clients are to
+    expect (one of `contract.VERDICTS`), and `contract_differences` in JSON.
     """
     read = ranking_config.from_selection(config)
     for i, name in enumerate(read.evaluation.slices):
@@ -67,12 +68,16 @@ def RankingEvaluator(
     if not table.num_rows:
         raise DataError(f"{examples.uri}: split {split!r} has no list; give it a share in data.splits or name another.")
     about = {"split": split, "digests": {name: serving_versions.digest(path) for name, path in models.items()}}
-    report = evaluation_report.summarise(table, read.evaluation, about, no_baseline)
+    compared = compare_contracts(baseline_model.uri if baseline_model else "", model.uri)
+    report = evaluation_report.summarise(table, read.evaluation, about, no_baseline, compared)
 
     _write(f"{evaluation.uri}/metrics.json", json.dumps(report, indent=2, allow_nan=False).encode())
     pq.write_table(evaluation_report.in_order(table), written := io.BytesIO())
     _write(f"{evaluation.uri}/per_list.parquet", written.getvalue())
     evaluation.set_string_custom_property("summary", report["bless"]["summary"])
+    for judged in (evaluation, blessing):
+        judged.set_string_custom_property("contract", compared.verdict)
+        judged.set_string_custom_property("contract_differences", json.dumps(compared.differences))
     for name, figures in report["metrics"].items():
         evaluation.set_string_custom_property(f"convention {name}", figures["convention"])
         for kind in ("value", "baseline"):
@@ -130,17 +135,19 @@ def why_no_baseline(uri: str) -> str:
     directory = f"{uri}/Format-Serving"
     if not uri or not serving_versions.is_loadable(directory):
         return "first model"
-    if SIGNATURE not in signature_names(directory):
+    if SIGNATURE not in {signature.name for signature in contract.signature_definitions(directory)}:
         return f"the live model has no signature {SIGNATURE}"
     return ""
 
 
-def signature_names(directory: str) -> List[str]:
-    """The signatures of a SavedModel, without loading it."""
-    from tensorflow.python.saved_model import loader_impl
+def compare_contracts(live: str, candidate: str) -> contract.Comparison:
+    """What the candidate's Model artifact changes for the clients of the live one; `live` may be empty or "".
 
-    graphs = loader_impl.parse_saved_model(directory).meta_graphs
-    return sorted({name for graph in graphs for name in graph.signature_def})
+    Unlike the figures, this needs no signature `list_example` of the live model.
+    """
+    if not live or not serving_versions.is_loadable(f"{live}/Format-Serving"):
+        return contract.FIRST
+    return contract.compare_models(f"{live}/Format-Serving", f"{candidate}/Format-Serving")
 
 
 class _Models(dict):

@@ -1,37 +1,56 @@
-"""What an exported or pushed model holds: versions, signatures, inputs, outputs, features.
+"""What an exported or pushed model holds: versions, signatures, features, where it came from, what travels with it.
 
 Enters: a SavedModel, or a folder of versions.  Leaves: an immutable `Inspected`, and its text.
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+import struct
+import textwrap
+import zipfile
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-from tfx_ranking.components.config import from_selection
+from tfx_ranking.components import contract
+from tfx_ranking.components.config import RankingConfig, from_selection
+from tfx_ranking.components.contract import Signature, Tensor, feature_type, tensor_text
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.components.list_examples import Column, columns
-from tfx_ranking.components.serving_versions import CONFIG_IN_MODEL, digest, live_version
+from tfx_ranking.components.serving_versions import (
+    CONFIG_IN_MODEL,
+    LINEAGE_IN_MODEL,
+    SAMPLES_IN_MODEL,
+    WEIGHTS_IN_MODEL,
+    digest,
+    live_version,
+)
+
+WARM_UP = "assets.extra/tf_serving_warmup_requests"  # where TensorFlow Serving looks for it
+WIDTH = 110  # columns of the text
 
 
 @dataclasses.dataclass(frozen=True)
-class Tensor:
-    """One input or output: dtype and shape as TensorFlow names them, -1 for any size."""
+class RequestFeature:
+    """One feature as requests have it."""
 
     name: str
-    dtype: str
-    shape: tuple[int, ...]
+    trained_as: str  # its name in training
+    level: str  # "context" or "items"
+    type: str  # e.g. "float [128]", "string tokens"
+    default: float | int | str  # what a missing value counts as
 
 
 @dataclasses.dataclass(frozen=True)
-class Signature:
-    name: str
-    method: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+class Receipt:
+    """Where a model came from, as far as its lineage receipt says; "" and () for what it does not say."""
+
+    pipeline: str
+    run: str
+    exported_at: str
+    data: tuple[tuple[str, str], ...]  # e.g. ("span", "3"), ("fingerprint", "…")
+    artifacts: tuple[tuple[str, str], ...]  # input of the export, and which artifact it was
+    packages: tuple[tuple[str, str], ...]  # name, version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,109 +61,176 @@ class Inspected:
     versions: tuple[int, ...]  # all integer-named neighbours, oldest first; empty for a model outside a serving folder
     digest: str
     signatures: tuple[Signature, ...]
-    features: tuple[tuple[str, str, str], ...]  # level, name, dtype; as the proto signatures read them
+    features: tuple[RequestFeature, ...]  # of the proto signatures; none for a model that is not ours
+    receipt: Receipt | None
+    warm_up: int  # requests that TensorFlow Serving replays before it serves
+    samples: tuple[str, ...]  # signatures with a sample request and the answer it must get
+    layers: tuple[str, ...]  # whose weights a new ranker can start from
 
 
 def inspect(directory: pathlib.Path) -> Inspected:
     """The model in `directory`; of a folder of versions, the one that serves.  Raises RankingError where none is."""
-    directory = directory.absolute()
-    if not _is_model(directory):
-        version = live_version(str(directory)) if directory.is_dir() else 0
-        if not version and _is_model(directory / "Format-Serving"):  # an artifact of the exporter
-            directory = directory / "Format-Serving"
-        elif not version:
-            found = (
-                ", ".join(sorted(child.name for child in directory.iterdir())) if directory.is_dir() else "no folder"
-            )
-            raise RankingError(
-                f"{directory}: expected a SavedModel (saved_model.pb) or a folder of versions; "
-                f"found {found or 'nothing'}."
-            )
-        else:
-            directory = directory / str(version)
+    directory = _model_in(directory.absolute())
     neighbours = [int(child.name) for child in directory.parent.iterdir() if child.name.isdigit()]
     return Inspected(
         directory,
         tuple(sorted(neighbours)) if directory.name.isdigit() else (),
         digest(str(directory)),
-        _signatures(directory),
+        contract.signature_definitions(directory),
         _features(directory),
+        _receipt(directory / LINEAGE_IN_MODEL),
+        _count_records(directory / WARM_UP),
+        tuple(sorted(file.stem for file in (directory / SAMPLES_IN_MODEL).glob("*.json"))),
+        _layers(directory / WEIGHTS_IN_MODEL),
     )
 
 
 def render(model: Inspected) -> str:
     """The text that `tfx-ranking inspect` prints."""
-    lines = [f"{model.directory}", f"digest    {model.digest}"]
-    if model.versions:
-        lines.append(f"versions  {', '.join(map(str, model.versions))}")
+    lines = [
+        f"{model.directory}",
+        *_entry("digest", model.digest),
+        *_entry("versions", ", ".join(map(str, model.versions))),
+        *_entry("warm-up", f"{model.warm_up} request{'s' * (model.warm_up != 1)}" if model.warm_up else "none"),
+        *_entry("samples", ", ".join(model.samples)),
+        *_entry("weights", f"{len(model.layers)} layers: {', '.join(model.layers)}" if model.layers else ""),
+    ]
+    lines += _receipt_lines(model.receipt) if model.receipt else []
+    shown: dict[tuple[Any, ...], str] = {}
     for signature in model.signatures:
+        interface = (signature.method, signature.inputs, signature.outputs)
         lines += ["", f"{signature.name}  ({signature.method})"]
+        if interface in shown:
+            lines.append(f"  tensors as {shown[interface]}")
+            continue
+        shown[interface] = signature.name
         for heading, tensors in (("in ", signature.inputs), ("out", signature.outputs)):
-            lines += [f"  {heading} {each.name:<12} {each.dtype:<8} {_shape(each.shape)}" for each in tensors]
+            for text, same in itertools.groupby(tensors, _tensor_type):
+                lines += _wrapped(f"  {heading} {text:<18} ", [tensor.name for tensor in same])
     if model.features:
-        lines += ["", "features"]
-        lines += [f"  {level:<8} {name:<24} {dtype}" for level, name, dtype in model.features]
+        lines += ["", f"{'features':<28} {'if missing':<12} names in requests"]
+        for (level, kind, default), group in itertools.groupby(model.features, _feature_traits):
+            names = [each.name + _trained_as(each) for each in group]
+            lines += _wrapped(f"  {level:<8} {kind:<17} {default:<12} ", names)
     return "\n".join(lines)
+
+
+def _model_in(directory: pathlib.Path) -> pathlib.Path:
+    if _is_model(directory):
+        return directory
+    version = live_version(str(directory)) if directory.is_dir() else None
+    if version is not None:
+        return directory / str(version)
+    if _is_model(directory / "Format-Serving"):  # an artifact of the exporter
+        return directory / "Format-Serving"
+    found = ", ".join(sorted(child.name for child in directory.iterdir())) if directory.is_dir() else "no folder"
+    raise RankingError(
+        f"{directory}: expected a SavedModel (saved_model.pb) or a folder of versions; found {found or 'nothing'}."
+    )
 
 
 def _is_model(directory: pathlib.Path) -> bool:
     return any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.cpb"))
 
 
-def _signatures(directory: pathlib.Path) -> tuple[Signature, ...]:
-    # TensorBoard carries TensorFlow's protos without TensorFlow, whose import takes seconds.
-    from tensorboard.compat.proto import meta_graph_pb2, types_pb2
-
-    def tensors(infos: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        return tuple(
-            Tensor(name, types_pb2.DataType.Name(info.dtype)[3:].lower(), tuple(d.size for d in info.tensor_shape.dim))
-            for name, info in sorted(infos.items())
-        )
-
-    (serialized,) = _saved_model()(_read(directory / "saved_model.pb")).meta_graphs
-    graph = meta_graph_pb2.MetaGraphDef.FromString(serialized)
-    return tuple(
-        Signature(name, definition.method_name, tensors(definition.inputs), tensors(definition.outputs))
-        for name, definition in sorted(graph.signature_def.items())
-        if name != "__saved_model_init_op"
-    )
-
-
-def _read(file: pathlib.Path) -> bytes:
-    if not file.is_file():
-        raise RankingError(f"{file.parent}: expected saved_model.pb; it holds another form of SavedModel.")
-    return file.read_bytes()
-
-
-def _saved_model() -> Callable[[bytes], Any]:
-    """Reads `SavedModel`, the one message around the graphs, which TensorBoard leaves out."""
-    field = descriptor_pb2.FieldDescriptorProto
-    graphs = field(name="meta_graphs", number=2, label=field.LABEL_REPEATED, type=field.TYPE_BYTES)
-    message = descriptor_pb2.DescriptorProto(name="SavedModel", field=[graphs])
-    file = descriptor_pb2.FileDescriptorProto(name="saved_model.proto", package="tfx_ranking", message_type=[message])
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    descriptor = pool.FindMessageTypeByName("tfx_ranking.SavedModel")
-    newer = getattr(message_factory, "GetMessageClass", None)  # protobuf 4.22 on; 3.20 has the other alone
-    made = newer(descriptor) if newer else message_factory.MessageFactory(pool).GetPrototype(descriptor)
-    parse: Callable[[bytes], Any] = made.FromString
-    return parse
-
-
-def _features(directory: pathlib.Path) -> tuple[tuple[str, str, str], ...]:
+def _features(directory: pathlib.Path) -> tuple[RequestFeature, ...]:
     file = directory / CONFIG_IN_MODEL
-    if not file.is_file():  # not one of ours
-        return ()
-    config = from_selection(json.loads(file.read_text()))
-    table = columns(config)
-    return tuple((table[name].level, name, _dtype(table[name])) for name in config.features)
-
-
-def _dtype(column: Column) -> str:
-    return (
-        f"{column.dtype} tokens" if column.tokens else column.dtype + (f" [{column.width}]" if column.width > 1 else "")
+    config = from_selection(json.loads(file.read_text())) if file.is_file() else None
+    promised = contract.read(directory)
+    if promised is None:  # an older export, or not one of ours
+        promised = {"features": contract.features(config) if config else {}}
+    trained_as = {served: name for name, served in config.serving.rename.items()} if config else {}
+    return tuple(
+        RequestFeature(name, trained_as.get(name, name), each["level"], feature_type(each), each["default"])
+        for name, each in _in_order(promised["features"], config)
     )
 
 
-def _shape(shape: tuple[int, ...]) -> str:
-    return "[" + ", ".join("?" if size < 0 else str(size) for size in shape) + "]"
+def _in_order(features: Mapping[str, Any], config: RankingConfig | None) -> Iterable[tuple[str, Any]]:
+    """As the contract has them, which is the config's order; context first where there is no config."""
+    return features.items() if config else sorted(features.items(), key=lambda item: item[1]["level"] != "context")
+
+
+def _receipt(file: pathlib.Path) -> Receipt | None:
+    if not file.is_file():
+        return None
+    told = json.loads(file.read_text())
+
+    def pairs(key: str) -> tuple[tuple[str, str], ...]:
+        return tuple((name, _plain(value)) for name, value in (told.get(key) or {}).items())
+
+    artifacts = tuple(
+        (name, _plain(artifact.get("name") or artifact.get("uri", "")) + f" (id {artifact.get('id', '?')})")
+        for name, found in (told.get("artifacts") or {}).items()
+        for artifact in found
+    )
+    pipeline, run, exported_at = (_plain(told.get(key, "")) for key in ("pipeline", "run", "exported_at"))
+    return Receipt(pipeline, run, exported_at, pairs("data"), artifacts, pairs("packages"))
+
+
+def _receipt_lines(receipt: Receipt) -> list[str]:
+    run = f"{receipt.pipeline}, run {receipt.run}" if receipt.run else receipt.pipeline
+    packages = [f"{name} {version}" for name, version in receipt.packages]
+    return [
+        "",
+        *_entry("made by", run),
+        *_entry("exported", receipt.exported_at),
+        *[line for name, value in receipt.data for line in _entry("data", f"{name} {value}")],
+        *[line for name, which in receipt.artifacts for line in _entry("from", f"{name}: {which}")],
+        *(_wrapped(f"{'packages':<9} ", packages) if packages else []),
+    ]
+
+
+def _count_records(file: pathlib.Path) -> int:
+    """The records of a TFRecord file, 0 for none: length (8), its checksum (4), the record, its checksum (4)."""
+    if not file.is_file():
+        return 0
+    count, position, size = 0, 0, file.stat().st_size
+    with file.open("rb") as records:
+        while position < size:
+            records.seek(position)
+            head = records.read(12)
+            position += 16 + (struct.unpack("<Q", head[:8])[0] if len(head) == 12 else size)
+            if position > size:
+                raise RankingError(
+                    f"{file}: record {count} is cut off, and TensorFlow Serving will not load the model; export it "
+                    "again, or remove the file."
+                )
+            count += 1
+    return count
+
+
+def _layers(file: pathlib.Path) -> tuple[str, ...]:
+    """The layers in `weights.npz`, whose members are `<layer>/<variable>.npy`."""
+    if not file.is_file():
+        return ()
+    with zipfile.ZipFile(file) as stored:
+        return tuple(dict.fromkeys(name.rpartition("/")[0] for name in stored.namelist()))
+
+
+def _entry(heading: str, text: str) -> list[str]:
+    return [f"{heading:<9} {text}"] if text else []
+
+
+def _wrapped(heading: str, names: list[str]) -> list[str]:
+    """The names behind their heading, on as many lines as they need."""
+    room = max(WIDTH - len(heading), 30)
+    first, *rest = textwrap.wrap(", ".join(names), room, break_long_words=False, break_on_hyphens=False) or [""]
+    return [(heading + first).rstrip(), *(" " * len(heading) + line for line in rest)]
+
+
+def _tensor_type(tensor: Tensor) -> str:
+    return tensor_text({"dtype": tensor.dtype, "shape": tensor.shape})
+
+
+def _feature_traits(feature: RequestFeature) -> tuple[str, str, str]:
+    nothing = feature.default == "" and feature.type.endswith("tokens")
+    return feature.level, feature.type, "no tokens" if nothing else json.dumps(feature.default)
+
+
+def _trained_as(feature: RequestFeature) -> str:
+    return f" ({feature.trained_as} in training)" if feature.trained_as != feature.name else ""
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import shutil
 
 import apache_beam as beam
 import numpy as np
@@ -174,7 +175,7 @@ def test_values_list_by_list_give_the_figures_again(compared):
 def test_properties_for_people_and_for_lineage(compared, rankers):
     report, evaluation, _ = compared
     value, live = report["metrics"]["ndcg@10"]["value"], report["metrics"]["ndcg@10"]["baseline"]
-    summary = f"ndcg@10 {value:.4f} (live {live:.4f}, {value - live:+.4f}): blessed"
+    summary = f"ndcg@10 {value:.4f} (live {live:.4f}, {value - live:+.4f}), no contract: blessed"
     assert evaluation.get_string_custom_property("summary") == summary == report["bless"]["summary"]
     assert evaluation.get_float_custom_property("ndcg@10") == value
     assert evaluation.get_float_custom_property("baseline ndcg@10") == live
@@ -207,6 +208,90 @@ def test_the_blessing_is_read_by_tfx(compared, tmp_path, rankers):
         {"push_destination": proto_utils.proto_to_json(destination)},
     )
     assert pushed.get_int_custom_property("pushed") == 1
+
+
+def contract_of(*signatures, **features):
+    """As `contract.describe` gives it; features: name to default."""
+    row = {"method": "predict", "inputs": {}, "outputs": {"scores": {"dtype": "float", "shape": [-1, -1]}}}
+    feature = {"level": "items", "dtype": "float", "shape": [], "tokens": False}
+    return {
+        "signatures": dict.fromkeys(signatures, row),
+        "features": {name: {**feature, "default": default} for name, default in features.items()},
+    }
+
+
+@pytest.fixture(scope="module")
+def contracts(tmp_path_factory, rankers):
+    """A good and a bad ranker for each contract: what serves, the same and more, less than that."""
+    folder = tmp_path_factory.mktemp("contracts")
+    for name, promised in {
+        "live": contract_of("list_example", "rank", quality=0.0, price=0.0),
+        "more": contract_of("list_example", "rank", "predict", quality=0.0, price=0.5),
+        "less": contract_of("list_example", quality=0.0),
+    }.items():
+        for ranker in ("good", "bad"):
+            file = folder / f"{ranker}-{name}" / "Format-Serving" / serving_versions.CONTRACT_IN_MODEL
+            shutil.copytree(rankers[ranker], folder / f"{ranker}-{name}")
+            file.parent.mkdir(parents=True)
+            file.write_text(json.dumps(promised))
+    return folder
+
+
+BROKEN = (
+    "it breaks the live model's clients: signature rank is gone; feature price is not read any more "
+    "(evaluation.bless.allow_breaking: true lets it pass)"
+)
+WORSE = "from the live model's, expected at least +0"
+
+
+@pytest.mark.parametrize(
+    ("model", "live", "allowed", "blessed", "verdict", "says", "summary"),
+    [
+        ("good-live", "bad-live", False, 1, "same", ["from the live model's"], "): blessed"),
+        (
+            "good-more",
+            "bad-live",
+            False,
+            1,
+            "compatible",
+            [],
+            "), contract compatible (+1 signature, 1 default changed)",
+        ),
+        (
+            "good-less",
+            "bad-live",
+            False,
+            0,
+            "breaking",
+            [BROKEN],
+            "), contract breaking (-1 signature, -1 feature)",
+        ),
+        ("bad-less", "good-live", False, 0, "breaking", [WORSE, BROKEN], "): not blessed"),
+        (
+            "good-less",
+            "bad-live",
+            True,
+            1,
+            "breaking",
+            ["; allowed to break the live model's clients: sig"],
+            "): blessed",
+        ),
+        ("bad-less", "good-live", True, 0, "breaking", [WORSE], "): not blessed"),
+        ("good-live", "", False, 1, "first model", ["no baseline: first model"], " (first model): blessed"),
+    ],
+)
+def test_the_live_models_clients(tmp_path, examples, contracts, model, live, allowed, blessed, verdict, says, summary):
+    config = {**CONFIG, "evaluation": {"bless": {"allow_breaking": allowed}}}
+    baseline = contracts / live if live else None
+    report, evaluation, blessing = evaluate(tmp_path, examples, contracts / model, baseline, config)
+    assert blessing.get_int_custom_property("blessed") == blessed
+    reason = blessing.get_string_custom_property("reason")
+    assert [part for part in says if part not in reason] == []
+    assert summary in report["bless"]["summary"]
+    for artifact in (evaluation, blessing):
+        assert artifact.get_string_custom_property("contract") == verdict == report["contract"]["verdict"]
+        differences = json.loads(artifact.get_string_custom_property("contract_differences"))
+        assert differences == report["contract"]["differences"]
 
 
 def test_a_worse_model_is_not_blessed(tmp_path, examples, rankers):
