@@ -11,7 +11,15 @@ What the network is fed, by the transform graph's output names:
 * `row_lengths`: int64 [list], items per list.
 
 A build function of your own, `build(inputs: Sequence[Input], model: config.Model) -> keras.Model`, is named by its
-dotted path in `model.scorer`.
+dotted path in `model.scorer`.  Its network
+
+* gives float32 [item], or a dict of such outputs: the one called `scores` is trained and ranked by, the others are
+  served beside it under their names;
+* says what it looks at, by class attributes: `list_wise = True` where an item's score depends on its list's other items
+  (a signature that scores items by themselves is then refused), `uses_order = True` where it depends on the order in
+  which they come (the proof before an export then leaves the order alone);
+* names its layers, where others are to start from their weights (`training.initialize_from`): Keras' own names count up
+  within a process.
 """
 
 import dataclasses
@@ -92,6 +100,25 @@ def build(inputs: Sequence[Input], model: Model) -> keras.Model:
     return build_own(inputs, model)
 
 
+def scores_of(outputs: Any) -> Any:
+    """The scores among what a network gives: float32 [item], or a dict of outputs with `scores` in it.
+
+    Raises ConfigError for several outputs of which none is called `scores`.
+
+    >>> scores_of({"scores": [0.5], "relevance": [0.1]})
+    [0.5]
+    """
+    if isinstance(outputs, Mapping) and "scores" in outputs:
+        return outputs["scores"]
+    if isinstance(outputs, (Mapping, list, tuple)):
+        came = f"a dict of {sorted(outputs)}" if isinstance(outputs, Mapping) else f"a {type(outputs).__name__}"
+        raise ConfigError(
+            "model.scorer: expected the network to give one tensor, or a dict by the outputs' names with 'scores' to "
+            f"rank by among them; got {came}."
+        )
+    return outputs
+
+
 def linear(inputs: Sequence[Input], model: Model) -> keras.Model:
     """One weight per number and per category; `model.hidden` and the rest have no meaning here."""
     weights = [dataclasses.replace(each, embedding=None if each.kind == "numeric" else 1) for each in inputs]
@@ -111,10 +138,10 @@ def dnn(inputs: Sequence[Input], model: Model) -> keras.Model:
 
 SCORERS: dict[str, Callable[[Sequence[Input], Model], keras.Model]] = {"linear": linear, "dnn": dnn}
 
-NORMALISATIONS: dict[str, Callable[[], keras.layers.Layer] | None] = {
+NORMALISATIONS: dict[str, Callable[[str], keras.layers.Layer] | None] = {  # by a layer's name
     "none": None,
-    "batch": lambda: keras.layers.BatchNormalization(momentum=NORMALISATION_MOMENTUM),
-    "layer": lambda: keras.layers.LayerNormalization(),
+    "batch": lambda name: keras.layers.BatchNormalization(momentum=NORMALISATION_MOMENTUM, name=name),
+    "layer": lambda name: keras.layers.LayerNormalization(name=name),
 }
 
 
@@ -126,7 +153,13 @@ class FlatScorer(keras.Model):
     hidden: sizes of the dense layers; none makes a linear model.  normalisation: of the inputs and of every layer
     before its activation.  An id outside 0 to size - 1 has an embedding of its own, for the unknown; the tokens of an
     item count by the mean of their embeddings, no tokens as zeros.
+
+    Layers have the same names in every process: `<input>_embedding`, `normalisation_inputs`, then `dense_0`,
+    `normalisation_0`, `dense_1` and so on, and `score`.
     """
+
+    list_wise = False
+    uses_order = False
 
     def __init__(
         self,
@@ -153,15 +186,15 @@ class FlatScorer(keras.Model):
         self.stack: list[keras.layers.Layer] = []
         normalise = NORMALISATIONS[normalisation]
         if normalise and hidden:
-            self._add(normalise(), width)
-        for size in hidden:
-            self._add(keras.layers.Dense(size), width)
+            self._add(normalise("normalisation_inputs"), width)
+        for i, size in enumerate(hidden):
+            self._add(keras.layers.Dense(size, name=f"dense_{i}"), width)
             width = size
             if normalise:
-                self._add(normalise(), width)
-            self._add(keras.layers.Activation(activation), width)
+                self._add(normalise(f"normalisation_{i}"), width)
+            self._add(keras.layers.Activation(activation, name=f"activation_{i}"), width)
             if dropout:
-                self._add(keras.layers.Dropout(dropout), width)
+                self._add(keras.layers.Dropout(dropout, name=f"dropout_{i}"), width)
         self._add(keras.layers.Dense(1, name="score"), width)
         self.built = True
 

@@ -17,6 +17,7 @@ from tfx_ranking.components.errors import RankingError
 
 Path = str | os.PathLike[str]
 CONFIG_IN_MODEL = "assets.extra/tfx_ranking/config.json"  # the config that a model was exported with, below its folder
+WEIGHTS_IN_MODEL = "assets.extra/tfx_ranking/weights.npz"  # its layers' weights, for a ranker that starts from them
 CONTRACT_IN_MODEL = "assets.extra/tfx_ranking/contract.json"
 LINEAGE_IN_MODEL = "assets.extra/tfx_ranking/lineage.json"
 SAMPLES_IN_MODEL = "assets.extra/tfx_ranking/samples"

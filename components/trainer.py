@@ -20,7 +20,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, Model, ModelRun, TransformGraph
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import losses, metrics, scorers, training_data
+from tfx_ranking.components import losses, metrics, scorers, serving_versions, training_data, weights
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
 from tfx_ranking.components.list_examples import ListBatch
@@ -46,13 +46,15 @@ def RankingTrainer(
     train_split: Parameter[str] = "train",
     validation_split: Parameter[str] = "validation",
     code_digest: Parameter[str] = "",
+    initial_model: Parameter[str] = "",
 ):
     """Trains a ranker on one split, stops it on another, and opens no third.
 
     config: a selection of READS.  anomalies: of ExampleValidator; refused or warned about by `data.on_anomaly`.
-    code_digest: of the module behind a dotted `model.scorer`; nothing reads it, but a changed one trains again.
+    code_digest: of the module behind a dotted `model.scorer`.  initial_model: the digest of the model that
+    `training.initialize_from` names.  Nothing reads the two, but a changed one trains again.
     """
-    del code_digest
+    del code_digest, initial_model
     settings = ranking_config.from_selection(config)
     if anomalies is not None:
         training_data.check_anomalies(anomalies.uri, (train_split, validation_split), settings.data.on_anomaly)
@@ -84,8 +86,10 @@ def train(
 
     train_data, validation_data: NumPy columns as `training_data.read_split` gives them.  sizes: ids per category, by
     input name; what is not there is counted in `train_data`.  logs: folder for TensorBoard.
-    The history is JSON-able: the metric with its convention, one entry an epoch, the best one, a summary.
-    Raises DataError for data that cannot be trained on, RankingError when the loss stops being a number.
+    The history is JSON-able: the metric with its convention, one entry an epoch, the best one, a summary, and with
+    `training.initialize_from` the model, the layers that started from it and those that were frozen.
+    Raises DataError for data that cannot be trained on, RankingError when the loss stops being a number, ConfigError
+    for a scorer or a start that does not fit.
     """
     began = time.perf_counter()
     settings = config.training
@@ -95,12 +99,13 @@ def train(
     keras.utils.set_random_seed(settings.seed)
     tf.config.experimental.enable_op_determinism()
     train_data, validation_data = training_data.in_hash_order(train_data), training_data.in_hash_order(validation_data)
-    weights = training_data.item_weights(train_data, settings.propensity)
-    if weights is not None:
-        train_data = train_data._replace(items={**train_data.items, "weight": weights})
+    item_weights = training_data.item_weights(train_data, settings.propensity)
+    if item_weights is not None:
+        train_data = train_data._replace(items={**train_data.items, "weight": item_weights})
 
     ranker = scorers.build(training_data.inputs(train_data, config, sizes or {}), config.model)
     _try(ranker, train_data)
+    start = _start(ranker, settings.initialize_from)
     fit = Fit(ranker, losses.LOSSES[config.model.loss])
     fit.compile(optimizer=_optimizer(config), jit_compile=False)  # XLA would compile every batch's shape anew
     fit.optimizer.build(fit.trainable_variables)  # a step that creates variables would be traced twice
@@ -112,7 +117,7 @@ def train(
     indices = tf.data.Dataset.range(lists).shuffle(lists, settings.seed, reshuffle_each_iteration=True)
     batches = training_data.batches(train_data, indices, settings.batch_lists)
     fit.fit(batches, epochs=settings.epochs, callbacks=callbacks, verbose=0)
-    return ranker, watch.finish()
+    return ranker, {**watch.finish(), **start}
 
 
 def save(ranker: keras.Model, path: str) -> None:
@@ -129,15 +134,30 @@ def save(ranker: keras.Model, path: str) -> None:
         ) from error
 
 
+def _start(ranker: keras.Model, initialize_from: ranking_config.InitializeFrom | None) -> dict[str, Any]:
+    """Sets and freezes the ranker's layers; what the history says of it."""
+    if initialize_from is None:
+        return {}
+    directory = weights.model_directory(initialize_from)
+    initialized = weights.initialize(ranker, initialize_from)
+    frozen = weights.freeze(ranker, initialize_from)
+    model = {"directory": str(directory), "digest": serving_versions.digest(directory)}
+    return {"initialized": {"model": model, "layers": initialized, "frozen": frozen}}
+
+
 def _try(ranker: keras.Model, data: ListBatch) -> None:
     """One list through the network: makes the weights of a scorer that waits for its first call, checks its answer."""
     [(inputs, targets)] = training_data.batches(data, tf.data.Dataset.range(1), 1)
-    shape, expected = tuple(ranker(inputs, training=False).shape), tuple(targets["label"].shape)
-    if shape != expected:
-        raise ConfigError(
-            f"model.scorer: expected one score per item, of shape [item]; got {list(shape)} for {expected[0]} items. "
-            "Squeeze the last axis."
-        )
+    answered = ranker(inputs, training=False)
+    outputs = {"scores": scorers.scores_of(answered), **(answered if isinstance(answered, Mapping) else {})}
+    expected = tuple(targets["label"].shape)
+    for name, output in outputs.items():
+        if tuple(output.shape) != expected:
+            what = "one score" if name == "scores" else f"one value of output {name!r}"
+            raise ConfigError(
+                f"model.scorer: expected {what} per item, of shape [item]; got {list(output.shape)} for {expected[0]} "
+                "items. Squeeze the last axis."
+            )
 
 
 class Fit(keras.Model):
@@ -157,7 +177,7 @@ class Fit(keras.Model):
         return self.ranker(inputs, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        scores, mask = pad(y_pred, x["row_lengths"])
+        scores, mask = pad(scorers.scores_of(y_pred), x["row_lengths"])
         labels, _ = pad(y["label"], x["row_lengths"])
         weights = pad(y["weight"], x["row_lengths"])[0] if "weight" in y else None
         loss = self.list_loss(scores, labels, mask=mask, weights=weights)
@@ -195,7 +215,7 @@ class _Watch(keras.callbacks.Callback):
         self.items = int(train_data.row_splits[-1])
         self.epochs: list[dict[str, Any]] = []
         self.best: tuple[int, float, list[np.ndarray]] | None = None
-        score = tf.autograph.experimental.do_not_convert(lambda inputs: fit.ranker(inputs, training=False))
+        score = tf.autograph.experimental.do_not_convert(self._score)
         self.scorer = tf.function(score, reduce_retracing=True)
         order = tf.data.Dataset.range(len(validation_data.row_splits) - 1)
         self.validation = training_data.batches(validation_data, order, self.settings.batch_lists)
@@ -240,6 +260,9 @@ class _Watch(keras.callbacks.Callback):
             "seed": self.settings.seed,
             "epochs": self.epochs,
         }
+
+    def _score(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        return scorers.scores_of(self.fit.ranker(inputs, training=False))
 
     def _validate(self) -> float:
         data = self.validation_data

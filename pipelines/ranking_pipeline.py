@@ -25,11 +25,12 @@ from tfx_ranking.components import (
     signature_exporter,
     sources,
     trainer,
+    weights,
 )
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.live_model import LiveModel
-from tfx_ranking.components.serving_versions import state
+from tfx_ranking.components.serving_versions import digest, state
 from tfx_ranking.pipelines.runs import artifacts_root, metadata_connection
 
 
@@ -55,12 +56,14 @@ def ranking_pipeline(config: RankingConfig, root: pathlib.Path, beam_args: Seque
         custom_config={"config": config.select(*preprocessing.READS), "code": _code(config.transform.preprocessing_fn)},
         disable_statistics=True,
     )
+    start = config.training.initialize_from
     ranker = trainer.RankingTrainer(
         transformed_examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
         anomalies=anomalies.outputs["anomalies"],
         config=config.select(*trainer.READS),
         code_digest=_code(config.model.scorer if "." in config.model.scorer else None),
+        initial_model=digest(weights.model_directory(start)) if start else "",
     )
     exported = signature_exporter.SignatureExporter(
         trained_model=ranker.outputs["model"],

@@ -94,6 +94,33 @@ def test_saved_and_loaded_in_safe_mode(tmp_path, name, normalisation):
     assert loaded.get_config() == ranker.get_config()
 
 
+@pytest.mark.parametrize("name", scorers.SCORERS)
+def test_equal_configs_have_equal_layer_names(name):
+    """Keras' own names would count up: dense, dense_1, dense_2."""
+    model = Model(scorer=name, hidden=(8, 4), normalisation="batch", dropout=0.3)
+    first, second = ([each.name for each in scorers.build(INPUTS, model).layers] for _ in range(2))
+    assert first == second
+    embeddings = [f"{each}_embedding" for each in ("context_country", "context_text", "items_brand", "items_tags")]
+    hidden = [f"{kind}_{i}" for i in (0, 1) for kind in ("dense", "normalisation", "activation", "dropout")]
+    dense = ["normalisation_inputs", *hidden] if name == "dnn" else []
+    assert sorted(first) == sorted([*embeddings, *dense, "score"])
+
+
+def test_a_scorer_says_what_it_looks_at():
+    for name in scorers.SCORERS:
+        ranker = scorers.build(INPUTS, Model(scorer=name, hidden=(8,)))
+        assert (ranker.list_wise, ranker.uses_order) == (False, False)
+
+
+def test_the_scores_among_several_outputs():
+    assert scorers.scores_of({"scores": 1, "relevance": 2}) == 1
+    assert scorers.scores_of(3) == 3
+    with pytest.raises(ConfigError, match=r"with 'scores' to rank by among them; got a dict of \['a', 'b'\]"):
+        scorers.scores_of({"b": 1, "a": 2})
+    with pytest.raises(ConfigError, match="got a tuple"):
+        scorers.scores_of((1, 2))
+
+
 def test_dropout_and_batch_normalisation_differ_in_training_only():
     ranker = scorers.build(INPUTS, Model(hidden=(32,), normalisation="batch", dropout=0.5))
     np.testing.assert_array_equal(ranker(tensors()), ranker(tensors(), training=False))

@@ -13,7 +13,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, Model, ModelRun, TransformGraph
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import metrics, scorers, trainer, training_data
+from tfx_ranking.components import metrics, scorers, serving_versions, trainer, training_data, weights
 from tfx_ranking.components.config import PowerPropensity
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
 from tfx_ranking.components.list_examples import Column, ListBatch, Tokens, encode, write_records
@@ -151,7 +151,8 @@ def test_every_setting_has_an_effect(section, key, train_with, trained_as_usual)
 
 def test_no_setting_is_forgotten():
     for section, kind in {"model": ranking_config.Model, "training": ranking_config.Training}.items():
-        assert {field.name for field in dataclasses.fields(kind)} == set(OTHER_SETTINGS[section])
+        elsewhere = {"initialize_from"} if section == "training" else set()  # it has tests of its own
+        assert {field.name for field in dataclasses.fields(kind)} == set(OTHER_SETTINGS[section]) | elsewhere
 
 
 def test_early_stopping_counts_epochs_without_a_rise():
@@ -319,6 +320,122 @@ def test_a_scorer_of_the_users_own(tmp_path, monkeypatch):
         trainer.save(unregistered, str(tmp_path / "other.keras"))
 
 
+@keras.saving.register_keras_serializable(package="test_trainer")
+class SeveralOutputs(BuiltAtItsFirstCall):
+    def call(self, inputs, training=False):
+        scores = super().call(inputs, training)
+        return {"scores": scores, "chance": tf.sigmoid(scores)}
+
+
+class NoScores(BuiltAtItsFirstCall):
+    def call(self, inputs, training=False):
+        return {"chance": super().call(inputs, training)}
+
+
+class WideSecondOutput(BuiltAtItsFirstCall):
+    def call(self, inputs, training=False):
+        scores = super().call(inputs, training)
+        return {"scores": scores, "pair": tf.stack([scores, scores], axis=1)}
+
+
+def test_a_scorer_with_several_outputs_trains_by_its_scores(tmp_path, monkeypatch):
+    own = types.ModuleType("own_scorers")
+    own.build = lambda inputs, model: BuiltAtItsFirstCall()
+    own.several = lambda inputs, model: SeveralOutputs()
+    own.none = lambda inputs, model: NoScores()
+    own.wide = lambda inputs, model: WideSecondOutput()
+    monkeypatch.setitem(sys.modules, "own_scorers", own)
+    data, validation = lists_of(20, 1), lists_of(10, 2)
+    ranker, history = trainer.train(data, validation, config_of(model={"scorer": "own_scorers.several"}))
+    alone, alone_history = trainer.train(data, validation, config_of(model={"scorer": "own_scorers.build"}))
+    assert history["best_value"] == alone_history["best_value"]
+    for a, b in zip(ranker.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    trainer.save(ranker, str(tmp_path / "ranker.keras"))
+    with pytest.raises(ConfigError, match=r"model\.scorer: expected .* 'scores' .* got a dict of \['chance'\]"):
+        trainer.train(data, validation, config_of(model={"scorer": "own_scorers.none"}))
+    with pytest.raises(ConfigError, match=r"expected one value of output 'pair' per item.* got \[\d+, 2\]"):
+        trainer.train(data, validation, config_of(model={"scorer": "own_scorers.wide"}))
+
+
+# --- starting from another model's weights
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A folder as an exported model's, of a ranker that was trained; and the ranker."""
+    model = {"normalisation": "batch", "dropout": 0.1}
+    ranker, _ = trainer.train(lists_of(200, 1), lists_of(60, 2), config_of(model=model, training={"epochs": 8}))
+    return exported(tmp_path_factory.mktemp("source") / "1", ranker), ranker
+
+
+def exported(folder, ranker):
+    for name in ("saved_model.pb", "variables/variables.index"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    weights.write(ranker, folder / serving_versions.WEIGHTS_IN_MODEL)
+    return folder
+
+
+def start(folder, **training):
+    model = {"normalisation": "batch", "dropout": 0.1}
+    given = {"model": str(folder), **training.pop("initialize_from", {})}
+    return config_of(model=model, training={"initialize_from": given, **training})
+
+
+def values(ranker, layer):
+    return [weight.copy() for weight in ranker.get_layer(layer).get_weights()]
+
+
+def test_a_start_from_a_model_begins_below_a_fresh_one(source):
+    data, validation = lists_of(100, 3), lists_of(30, 4)
+    _, fresh = trainer.train(data, validation, config_of(model={"normalisation": "batch", "dropout": 0.1}))
+    _, warm = trainer.train(data, validation, start(source[0]))
+    assert warm["epochs"][0]["loss"] < fresh["epochs"][0]["loss"]
+    assert "initialized" not in fresh
+    expected = {
+        "model": {"directory": str(source[0]), "digest": serving_versions.digest(source[0])},
+        "layers": [each.name for each in source[1].layers if each.weights],
+        "frozen": [],
+    }
+    assert {**warm["initialized"], "layers": sorted(warm["initialized"]["layers"])} == {
+        **expected,
+        "layers": sorted(expected["layers"]),
+    }
+
+
+def test_frozen_layers_do_not_move_and_the_others_do(source):
+    folder, ranker = source
+    freeze = ["*_embedding", "normalisation_*", "dense_0"]
+    warm, history = trainer.train(lists_of(60, 3), lists_of(30, 4), start(folder, initialize_from={"freeze": freeze}))
+    frozen = history["initialized"]["frozen"]
+    assert sorted(frozen) == [
+        *("context_wish_embedding", "dense_0", "items_brand_embedding", "items_tags_embedding"),
+        *("normalisation_0", "normalisation_1", "normalisation_inputs"),
+    ]
+    for layer in frozen:  # batch normalisation's moving statistics are among its weights
+        for before, after in zip(values(ranker, layer), values(warm, layer), strict=True):
+            np.testing.assert_array_equal(before, after, layer)
+    for layer in ("dense_1", "score"):
+        assert not np.array_equal(values(ranker, layer)[0], values(warm, layer)[0])
+
+
+def test_named_layers_alone_start_from_the_model(source):
+    folder, ranker = source
+    config = start(folder, initialize_from={"layers": ["dense_*"]}, learning_rate=1e-12, epochs=1)
+    warm, history = trainer.train(lists_of(20, 3), lists_of(10, 4), config)
+    assert history["initialized"]["layers"] == ["dense_0", "dense_1"]
+    np.testing.assert_allclose(values(warm, "dense_0")[0], values(ranker, "dense_0")[0], atol=1e-6)
+    assert not np.allclose(values(warm, "score")[0], values(ranker, "score")[0], atol=1e-3)
+
+
+def test_a_start_that_does_not_fit(source):
+    model = {"normalisation": "batch", "hidden": [16, 9]}
+    config = config_of(model=model, training={"initialize_from": {"model": str(source[0])}})
+    with pytest.raises(ConfigError, match=r"layer dense_1 has a kernel of shape \[16, 9\] here and \[16, 8\] in the m"):
+        trainer.train(lists_of(20, 3), lists_of(10, 4), config)
+
+
 def test_a_saved_ranker_scores_the_same(tmp_path):
     data, validation = lists_of(30, 1), lists_of(20, 2)
     ranker, _ = trainer.train(data, validation, config_of(model={"normalisation": "batch"}))
@@ -393,7 +510,7 @@ def run_component(folder, config, anomalies=None, **parameters):
     for name, (artifact,) in outputs.items():
         artifact.uri = str(folder / name)
         (folder / name).mkdir(exist_ok=True)
-    defaults = {"train_split": "train", "validation_split": "validation", "code_digest": ""}
+    defaults = {"train_split": "train", "validation_split": "validation", "code_digest": "", "initial_model": ""}
     properties = {"config": config.select(*trainer.READS), **defaults, **parameters}
     trainer.RankingTrainer.EXECUTOR_SPEC.executor_class().Do(inputs, outputs, properties)
     return outputs["model"][0], outputs["model_run"][0]
