@@ -18,12 +18,13 @@ import datetime
 import json
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import pydantic
 import yaml
 
+from tfx_ranking.components import signatures
 from tfx_ranking.components.config_errors import Refused, explain, near
 from tfx_ranking.components.config_selection import pick
 from tfx_ranking.components.errors import ConfigError
@@ -43,6 +44,15 @@ def _unless_cut(check: Callable[[Any], None]) -> Callable[[Any], None]:
             check(self)
 
     return checked
+
+
+def _checked(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a check of another module gives; its refusal, which names the key, as one of ours."""
+    try:
+        return check()
+    except ConfigError as error:
+        key, _, message = str(error).partition(": ")
+        raise Refused(key.removeprefix("serving."), message.removesuffix(".")) from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -296,6 +306,16 @@ class PowerPropensity:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class InitializeFrom:
+    """Layers that start from an exported model's weights, by their names in its `weights.npz`."""
+
+    __pydantic_config__ = _strict
+    model: str  # an exported or pushed model's folder, or a folder of versions (the one that serves)
+    layers: tuple[str, ...] = ()  # patterns with *; every layer that both have when left out
+    freeze: tuple[str, ...] = ()  # patterns of layers that training leaves as they are
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
     """How the scorer is trained."""
 
@@ -307,6 +327,7 @@ class Training:
     clip_norm: float | None = None  # global norm of the gradients
     early_stopping: EarlyStopping | None = EarlyStopping()
     propensity: PowerPropensity | tuple[float, ...] | None = None  # by position; needs data.position
+    initialize_from: InitializeFrom | None = None
     seed: int = 1
 
     @_unless_cut
@@ -329,12 +350,25 @@ class Serving:
     __pydantic_config__ = _strict
     signatures: tuple[str, ...] = ("predict", "list_example")
     default: str = "predict"  # what `serving_default` is
+    compatibility: tuple[Literal["tf_ranking", "ml4ir"], ...] = ()  # signatures that clients of these systems call
+    postprocessing: str | None = None  # dotted path of `f(scores, features)`: one more signature, of its name
+    top_k: int | None = None  # places that `rank` gives; the whole list when left out
+    required_only: bool = False  # read only those features that the scores depend on
+    rename: dict[str, str] = dataclasses.field(default_factory=dict)  # feature: its name in requests
+    tflite: bool = False  # the network as a TFLite model beside the SavedModel
     parity_lists: int = 256  # of the test split, scored through every signature before the export
 
     @_unless_cut
     def __post_init__(self) -> None:
-        if self.default not in (*self.signatures, "list_example"):
-            raise Refused("default", f"expected one of the signatures {list(self.signatures)}; got {self.default!r}")
+        names = list(_checked(lambda: signatures.chosen(self)))
+        if self.default not in names:
+            raise Refused("default", f"expected one of the signatures {names}; got {self.default!r}")
+        if self.top_k is not None and self.top_k < 1:
+            raise Refused("top_k", f"expected at least 1; got {self.top_k}")
+        names = list(self.rename.values())
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise Refused("rename", f"expected a name of its own for each feature; {twice[0]!r} stands twice")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -345,6 +379,7 @@ class Bless:
     metric: str = "ndcg@10"
     min_improvement: float = 0.0  # over the live model; an improvement of exactly this passes
     min_value: float | None = None
+    allow_breaking: bool = False  # a contract that breaks the live model's clients
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -420,6 +455,17 @@ class RankingConfig:
                 raise Refused(f"context.{name}.transform", "query_normalise compares the items of a list; use z_score")
         if self.training.propensity is not None and self.data.position is None:
             raise Refused("training.propensity", "propensities are by position: name the column in data.position")
+        for name in self.serving.rename:
+            if name not in self.features:
+                hint = near(name, list(self.features))
+                raise Refused(f"serving.rename.{name}", f"expected a feature{hint}")
+        requested = [self.serving.rename.get(name, name) for name in self.features]
+        for name in self.serving.rename.values():
+            if requested.count(name) > 1:
+                raise Refused("serving.rename", f"two features would be called {name!r} in requests")
+        if self.list_wise:
+            rows = signatures.chosen(self.serving)
+            _checked(lambda: signatures.refuse_item_by_item(rows, self.list_wise))
         for i, name in enumerate(self.evaluation.slices):
             if name not in self.context:
                 hint = near(name, list(self.context))
@@ -429,6 +475,12 @@ class RankingConfig:
     def features(self) -> dict[str, Feature]:
         """Context features, then item features."""
         return {**self.context, **self.items}
+
+    @property
+    def list_wise(self) -> str:
+        """Why an item cannot be scored without its list, as far as the config tells; "" when it can."""
+        names = [name for name, feature in self.items.items() if "query_normalise" in feature.transform]
+        return f"items.{names[0]}.transform has query_normalise, which compares the items of a list" if names else ""
 
     def select(self, *keys: str) -> dict[str, Any]:
         """Only the named parts, for a component that depends on no others: section to its JSON.
@@ -524,7 +576,10 @@ def _expand(features: dict[str, Feature], section: str) -> dict[str, Feature]:
     return expanded
 
 
-_PATHS = (("data", "input"), ("data", "schema"), ("push", "base"), ("metadata", "sqlite"))
+_PATHS = (
+    *(("data", "input"), ("data", "schema"), ("push", "base"), ("metadata", "sqlite")),
+    ("training", "initialize_from", "model"),
+)
 
 
 def _absolute(config: RankingConfig, folder: pathlib.Path) -> RankingConfig:
@@ -537,9 +592,12 @@ def _absolute(config: RankingConfig, folder: pathlib.Path) -> RankingConfig:
             return {split: resolve(each) for split, each in value.items()}
         return value
 
-    for section, key in _PATHS:
-        part = getattr(config, section)
-        if part is not None:
-            part = dataclasses.replace(part, **{key: resolve(getattr(part, key))})
-            config = dataclasses.replace(config, **{section: part})
+    def replaced(part: Any, path: Sequence[str]) -> Any:
+        if not path:
+            return resolve(part)
+        inner = getattr(part, path[0])
+        return part if inner is None else dataclasses.replace(part, **{path[0]: replaced(inner, path[1:])})
+
+    for path in _PATHS:
+        config = replaced(config, path)
     return config

@@ -1,26 +1,29 @@
-"""Proof before export: the signatures score proto bytes as the training path scores materialised features.
+"""Proof before export: the signatures score requests as the training path scores materialised features.
 
 Enters: the test split as raw list examples and as materialised transformed examples, a ranker, its SavedModel.
-Leaves: a report with the largest differences, or a ParityError that names signature, list and feature.  The one idea:
-the SavedModel is asked in a process that imports TensorFlow alone, by the loader that TensorFlow Serving runs.
+Leaves: a report with the largest differences, or a ParityError that names signature, list, item and feature.  The one
+idea: the SavedModel is asked in a process that imports TensorFlow alone, by the loader that TensorFlow Serving runs,
+and every way of asking for a list (with others, alone, in another order, with more padding) gives training's scores.
 """
 
 import dataclasses
 import itertools
-import pathlib
-import tempfile
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tfx_ranking.components import serving_process
+from tfx_ranking.components import client_requests, serving_process
+from tfx_ranking.components.client_requests import Feed
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import DataError, RankingError
-from tfx_ranking.components.list_examples import ROW_LENGTHS, columns, read_records
+from tfx_ranking.components.list_examples import read_records
+from tfx_ranking.components.signatures import Signature
 
 TOLERANCE = 1e-5  # of max(1, |score|, spread of the list's scores)
+BATCH = 32  # lists a call
+ALONE = 16  # lists that are asked for in other ways as well
 Floats = npt.NDArray[np.float32]
 
 
@@ -46,22 +49,20 @@ class Sample:
     specs: Mapping[str, Any]
 
 
-def prove(ranker: Any, model: str, sample: Sample, signatures: Sequence[str]) -> dict[str, Any]:
-    """Scores the sample's bytes through each signature and compares.  Returns the report.
+def prove(ranker: Any, model: str, sample: Sample, rows: Mapping[str, Signature]) -> dict[str, Any]:
+    """Asks each signature for the sample's lists in every way of WAYS and compares.  Returns the report.
 
-    ranker: the `signatures.ServingRanker` that was saved to `model`; it is asked which feature differs when one does.
-    Raises ParityError at a difference above the tolerance or another order; RankingError when the model cannot be
-    loaded or asked.
+    ranker: the `serving_ranker.ServingRanker` that was saved to `model`; it is asked which feature differs when one
+    does.  Raises ParityError at a difference above the tolerance or another order; RankingError when the model cannot
+    be loaded or asked.
     """
-    from tfx_ranking.components.signatures import PROTOS
-
-    as_protos = {"list_example": list(sample.list_examples)}
-    if "elwc" in {PROTOS[name] for name in signatures}:
-        as_protos["elwc"] = [to_elwc(one, ranker.config) for one in sample.list_examples]
-    # An empty list goes along with the real ones: it has no score by training and none by serving.
-    requests = {name: [*as_protos[PROTOS[name]], b""] for name in signatures}
-    with tempfile.TemporaryDirectory() as folder:
-        answers = serving_process.score(model, requests, pathlib.Path(folder))
+    some = choose(np.array([len(scores) for scores in sample.scores]), ALONE).tolist()
+    calls = {name: {way: make(row, sample, some, ranker) for way, make in WAYS.items()} for name, row in rows.items()}
+    asked = {
+        name: [client_requests.feed(row, call.lists, ranker.config) | call.feed for call in itertools.chain(*ways)]
+        for (name, row), ways in zip(rows.items(), (each.values() for each in calls.values()), strict=True)
+    }
+    answers = serving_process.ask(model, asked)
     sizes = [len(scores) for scores in sample.scores]
     report: dict[str, Any] = {
         "lists": len(sizes),
@@ -70,45 +71,211 @@ def prove(ranker: Any, model: str, sample: Sample, signatures: Sequence[str]) ->
         "tolerance": TOLERANCE,
         "signatures": {},
     }
-    for name, (flat, served_sizes) in answers.items():
-        if served_sizes.tolist() != [*sizes, 0]:
-            at = int(np.flatnonzero(served_sizes != [*sizes, 0])[0])
-            group_id = [*sample.group_ids, b""][at]
-            message = (
-                f"signature {name!r}, list {_text(group_id)}: expected {[*sizes, 0][at]} items, as training has them; "
-                f"the exported model counts {served_sizes[at]}."
-            )
-            raise ParityError(message, report)
-        served = np.split(flat, np.cumsum(sizes))[: len(sizes)]
-        figures = [compare(expected, came) for expected, came in zip(sample.scores, served, strict=True)]
-        report["signatures"][name] = {
-            "max_difference": max(figure.difference for figure in figures),
-            "max_share_of_tolerance": max(figure.share for figure in figures),
-            "lists_in_another_order": sum(figure.reordered for figure in figures),
-        }
-        bad = [at for at, figure in enumerate(figures) if not figure.agrees]
-        if bad:
-            at = max(bad, key=lambda each: figures[each].share)
-            item, expected, came = figures[at].item, sample.scores[at], served[at]
-            report["failure"] = {
-                "signature": name,
-                "list": _text(sample.group_ids[at]),
-                "lists": len(bad),
-                "item": item,
-                "trained": float(expected[item]),
-                "served": float(came[item]),
-                "feature": blame(
-                    ranker, PROTOS[name], as_protos[PROTOS[name]][at], sample.transformed[at], sample.specs
-                ),
-            }
-            message = (
-                f"signature {name!r} scores otherwise than training on {len(bad)} of {len(sizes)} lists; worst is "
-                f"list {_text(sample.group_ids[at])}, item {item}: {expected[item]:.9g} in training, "
-                f"{came[item]:.9g} served. "
-                f"{report['failure']['feature']}"
-            )
-            raise ParityError(message, report)
+    for name, row in rows.items():
+        came, report["signatures"][name] = iter(answers[name]), {}
+        for way, made in calls[name].items():
+            figures = [
+                figure for call in made for figure in _compare_call(ranker, name, row, call, next(came), sample, report)
+            ]
+            if figures:
+                report["signatures"][name][way] = _summary(figures)
+            bad = [figure for figure in figures if not figure.comparison.agrees]
+            if bad:
+                _fail(ranker, name, row, way, bad, len(figures), sample, report)
     return report
+
+
+class Call(NamedTuple):
+    """One call: the lists of it, by their place in the sample (-1: an empty list), and the order of their items."""
+
+    at: Sequence[int]
+    lists: Sequence[bytes]
+    orders: Sequence[npt.NDArray[np.int64]]
+    feed: Feed = {}  # in place of what is made of the lists
+
+
+class Figure(NamedTuple):
+    """What one list came to."""
+
+    at: int
+    order: npt.NDArray[np.int64]
+    expected: npt.NDArray[Any]
+    came: npt.NDArray[Any]
+    comparison: "Comparison"
+
+
+def _in_batches(row: Signature, sample: Sample, some: Sequence[int], ranker: Any) -> list[Call]:
+    """All lists, BATCH a call; an empty one goes along: it has no score by training and none by serving."""
+    calls = []
+    for start in range(0, len(sample.scores), BATCH):
+        at = list(range(start, min(start + BATCH, len(sample.scores))))
+        calls.append(_call(sample, [*at, -1] if start == 0 and row.request != "example" else at))
+    return calls
+
+
+def _alone(row: Signature, sample: Sample, some: Sequence[int], ranker: Any) -> list[Call]:
+    return [_call(sample, [at]) for at in some]
+
+
+def _reordered(row: Signature, sample: Sample, some: Sequence[int], ranker: Any) -> list[Call]:
+    """Items in another order; for a scorer that uses their order there is nothing to prove."""
+    if getattr(ranker.network, "uses_order", False) or row.answer in ("transformed", "postprocessed"):
+        return []
+    rng = np.random.default_rng(0)
+    orders = [rng.permutation(len(sample.scores[at])) for at in some]
+    lists = [
+        client_requests.reordered(sample.list_examples[at], order, ranker.config)
+        for at, order in zip(some, orders, strict=True)
+    ]
+    return [Call(some, lists, orders)]
+
+
+def _padded(row: Signature, sample: Sample, some: Sequence[int], ranker: Any) -> list[Call]:
+    """More padding, of values that would show in the scores."""
+    if row.request != "tensors":
+        return []
+    call = _call(sample, some)
+    feed = client_requests.feed(row, call.lists, ranker.config)
+    of_items = {name for name in feed if name != "sizes" and feed[name].ndim > 1 + _inner(name, ranker)}
+    noisy = {}
+    for name in of_items:
+        value = feed[name]
+        noise = np.full((len(value), 3, *value.shape[2:]), b"noise" if value.dtype == object else 99, value.dtype)
+        noisy[name] = np.concatenate([value, noise], axis=1)
+    return [call._replace(feed=noisy)]
+
+
+WAYS: dict[str, Callable[[Signature, "Sample", Sequence[int], Any], list[Call]]] = {
+    "in batches": _in_batches,
+    "alone": _alone,
+    "in another order": _reordered,
+    "with more padding": _padded,
+}
+
+
+def _inner(tensor: str, ranker: Any) -> int:
+    from tfx_ranking.components.parsing import tensor_name
+
+    return next(
+        int(column.width > 1)
+        for name, column in client_requests.requested(ranker.config).items()
+        if tensor_name(name) == tensor
+    )
+
+
+def _call(sample: Sample, at: Sequence[int]) -> Call:
+    lists = [sample.list_examples[each] if each >= 0 else b"" for each in at]
+    return Call(at, lists, [np.arange(len(sample.scores[each]) if each >= 0 else 0) for each in at])
+
+
+def _compare_call(
+    ranker: Any, name: str, row: Signature, call: Call, outputs: Feed, sample: Sample, report: dict[str, Any]
+) -> list[Figure]:
+    from tfx_ranking.components import answers
+
+    empty = np.empty(0, np.float32)
+    scores = [sample.scores[at][order] if at >= 0 else empty for at, order in zip(call.at, call.orders, strict=True)]
+    answer = answers.ANSWERS[row.answer]
+    try:
+        if row.answer == "transformed":
+            pairs = _transformed_pairs(outputs, [sample.transformed[at] for at in call.at if at >= 0], sample.specs)
+        elif row.answer == "postprocessed":
+            pairs = _postprocessed_pairs(ranker, outputs, call.lists, scores)
+        else:
+            pairs = answer.read(outputs, scores)
+    except ValueError as error:
+        raise ParityError(f"signature {name!r}: {error}.", report) from None
+    ordered = row.answer not in ("transformed", "postprocessed")
+    return [
+        Figure(at, order, expected, came, compare(expected, came, ordered))
+        for at, order, (expected, came) in zip(call.at, call.orders, pairs)
+    ]
+
+
+def _summary(figures: Sequence[Figure]) -> dict[str, Any]:
+    return {
+        "lists": len(figures),
+        "max_difference": max(figure.comparison.difference for figure in figures),
+        "max_share_of_tolerance": max(figure.comparison.share for figure in figures),
+        "lists_in_another_order": sum(figure.comparison.reordered for figure in figures),
+    }
+
+
+def _fail(
+    ranker: Any,
+    name: str,
+    row: Signature,
+    way: str,
+    bad: Sequence[Figure],
+    lists: int,
+    sample: Sample,
+    report: dict[str, Any],
+) -> None:
+    """Raises ParityError for the worst of the lists."""
+    worst = max(bad, key=lambda figure: figure.comparison.share)
+    at, item = worst.at, worst.comparison.item
+    feature = blame(ranker, row, sample, at, worst.order)
+    place = int(worst.order[item]) if item < len(worst.order) else item
+    report["failure"] = {
+        "signature": name,
+        "asked": way,
+        "list": _text(sample.group_ids[at]),
+        "lists": len(bad),
+        "item": place,
+        "trained": float(worst.expected.flat[item]),
+        "served": float(worst.came.flat[item]),
+        "feature": feature,
+    }
+    if row.of_items and way == "in batches" and feature.startswith("No transformed"):
+        feature = "It takes each item by itself: does the scorer look at the whole list (`list_wise = True` says so)?"
+    raise ParityError(
+        f"signature {name!r}, asked {way}, scores otherwise than training on {len(bad)} of {lists} lists; worst is "
+        f"list {_text(sample.group_ids[at])}, item {place}: {worst.expected.flat[item]:.9g} in training, "
+        f"{worst.came.flat[item]:.9g} served. {feature}",
+        report,
+    )
+
+
+def _transformed_pairs(outputs: Feed, transformed: Sequence[bytes], specs: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """For each list, all its features' values one after another, as they were materialised and as they came."""
+    import tensorflow as tf
+
+    parsed = tf.io.parse_example(list(transformed), specs)
+    parts: list[list[tuple[Any, Any]]] = [[] for _ in transformed]
+    for name, value in parsed.items():
+        came = outputs[name]
+        if isinstance(value, tf.SparseTensor):
+            value = tf.RaggedTensor.from_sparse(value)
+        for at, part in enumerate(parts):
+            expected = value[at]
+            expected = expected.to_tensor(-1) if isinstance(expected, tf.RaggedTensor) else expected
+            one = np.asarray(expected)
+            here = came[at][tuple(slice(0, size) for size in one.shape)]
+            if here.shape != one.shape:
+                raise ValueError(f"{name}: expected the shape {one.shape}, came {here.shape}")
+            part.append((one.reshape(-1).astype(np.float64), here.reshape(-1).astype(np.float64)))
+    return [tuple(np.concatenate(side) for side in zip(*part)) for part in parts]  # type: ignore[misc]
+
+
+def _postprocessed_pairs(ranker: Any, outputs: Feed, lists: Sequence[bytes], scores: Sequence[Any]) -> list[Any]:
+    """What the user's function makes of training's scores, the numbers of all outputs one after another."""
+    import tensorflow as tf
+
+    from tfx_ranking.components import answers
+    from tfx_ranking.components.signatures import SIGNATURES
+
+    batch = ranker.parse(SIGNATURES["list_example"], tf.constant(list(lists), tf.string))
+    flat = np.concatenate([np.empty(0, np.float32), *scores])
+    ragged = tf.RaggedTensor.from_row_lengths(flat, [len(each) for each in scores])
+    expected = {
+        name: np.asarray(each) for name, each in ranker.postprocess(ragged, answers.raw_features(batch)).items()
+    }
+    numbers = [name for name, each in sorted(expected.items()) if each.dtype.kind in "fiub"]
+    for name, each in expected.items():
+        if outputs[name].shape != each.shape or (name not in numbers and outputs[name].tolist() != each.tolist()):
+            raise ValueError(f"{name}: expected {each.tolist()}, came {outputs[name].tolist()}")
+    sides = [[np.ravel(side[name]).astype(np.float64) for name in numbers] for side in (expected, outputs)]
+    return [tuple(np.concatenate([np.empty(0), *side]) for side in sides)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +292,8 @@ class Comparison:
         return self.share <= 1 and not self.reordered
 
 
-def compare(expected: Floats, came: Floats) -> Comparison:
-    """One list's scores by training and by serving, float32 [item].
+def compare(expected: Floats, came: Floats, ordered: bool = True) -> Comparison:
+    """One list's scores by training and by serving, float32 [item].  Without `ordered` their order does not count.
 
     A difference up to 1e-5 · max(1, |score|, spread of the list) is tolerated, and so is another order of items whose
     expected scores are no further apart than that.  Not a number agrees with nothing.
@@ -148,7 +315,7 @@ def compare(expected: Floats, came: Floats) -> Comparison:
     # Ascending by training: an item may stand below an earlier one only if they are as good as tied.
     highest = np.maximum.accumulate(b)
     suspects = np.flatnonzero(b < highest)
-    reordered = any(bool(np.any((b[:at] > b[at]) & (a[at] - a[:at] > tolerated[at]))) for at in suspects)
+    reordered = ordered and any(bool(np.any((b[:at] > b[at]) & (a[at] - a[:at] > tolerated[at]))) for at in suspects)
     return Comparison(float(difference.max()), float(share.max()), item, reordered)
 
 
@@ -201,87 +368,57 @@ def choose(sizes: npt.NDArray[np.int64], lists: int) -> npt.NDArray[np.int64]:
     return by_size[np.unique(steps)]
 
 
-def blame(ranker: Any, parser: str, proto: bytes, transformed: bytes, specs: Mapping[str, Any]) -> str:
-    """A sentence that names the feature by which one list differs most between its request and its training data."""
+def blame(ranker: Any, row: Signature, sample: Sample, at: int, order: npt.NDArray[np.int64]) -> str:
+    """A sentence that names the feature by which a list differs most between its request and its training data."""
     import tensorflow as tf
 
-    from tfx_ranking.components import parsing
-
-    served = ranker.transform(parsing.PARSERS[parser](tf.constant([proto]), ranker.inputs))
-    trained = tf.io.parse_example([transformed], specs)
+    if at < 0:
+        return "The list is empty."
+    asked = client_requests.reordered(sample.list_examples[at], order, ranker.config)
+    feed = client_requests.feed(row, [asked], ranker.config)
+    if row.request == "tensors":
+        batch = ranker.parse_tensors({name: tf.constant(value) for name, value in feed.items()})
+    else:
+        batch = ranker.parse(row, tf.constant(feed[row.input].tolist(), tf.string))
+    served = ranker.transform(batch)
+    trained = tf.io.parse_example([sample.transformed[at]], sample.specs)
+    back = np.argsort(order)
     worst, sentence = 0.0, ""
     for name in served:
-        ours, theirs = (np.asarray(getattr(each[name], "flat_values", each[name])) for each in (served, trained))
+        ours, theirs = (_rows(each[name]) for each in (served, trained))
+        if name.startswith("items/") and len(ours) == len(back):
+            ours = ours[back]
+        elif row.of_items and name.startswith("context/"):
+            ours = ours[:1]
         if ours.shape != theirs.shape:
             return f"Feature {name!r} has shape {ours.shape} when served and {theirs.shape} in training."
         if not ours.size:
             continue
         apart = ours != theirs if ours.dtype.kind not in "fc" else np.abs(ours - theirs) / np.maximum(1, np.abs(theirs))
-        at = np.unravel_index(np.argmax(apart), apart.shape)
-        if apart[at] > worst:
-            worst = float(apart[at])
-            column = _column(ranker.config, name, int(at[-1])) if ours.ndim > 1 else ""
-            sentence = f"The feature that differs most is {name}{column}: {theirs[at]} in training, {ours[at]} served."
+        place = np.unravel_index(np.argmax(apart), apart.shape)
+        if apart[place] > worst:
+            worst = float(apart[place])
+            column = _column(ranker.config, name, int(place[-1])) if ours.ndim > 1 else ""
+            sentence = (
+                f"The feature that differs most is {name}{column}: {theirs[place]} in training, {ours[place]} served."
+            )
     return sentence or (
         "No transformed feature differs when it is computed here: the saved graph itself differs, by its tables or "
         "its weights."
     )
 
 
-def to_elwc(list_example: bytes, config: RankingConfig, extra_items: Sequence[str] = ()) -> bytes:
-    """One list example as an `ExampleListWithContext`, one Example an item, as a client of TensorFlow Ranking has it.
+def _rows(value: Any) -> npt.NDArray[Any]:
+    """[list or item, …]; tokens as all ids of a row side by side."""
+    import tensorflow as tf
 
-    Only the config's features go in (and `extra_items`, scalar features of each item); values that are missing are
-    left out, so that the parser's own defaults are used.  A list without items gives an empty list.
-    """
-    from tensorflow.core.example import example_pb2
-
-    source = example_pb2.Example.FromString(list_example).features.feature
-    table = {name: column for name, column in columns(config).items() if name in config.features}
-
-    def flat(name: str) -> Any:
-        kind = source[name].WhichOneof("kind") if name in source else None
-        return kind, list(getattr(source[name], kind).value) if kind else []
-
-    context = example_pb2.Example()
-    rows: list[Any] = []
-
-    def add(row: Any, name: str, kind: str, values: list[Any], missing: Any) -> None:
-        if values and not all(value == missing or value != value for value in values):
-            getattr(row.features.feature[name], kind).value.extend(values)
-
-    for name, column in table.items():
-        kind, values = flat(name)
-        if column.level == "context" and kind:
-            add(context, name, kind, values, None if column.tokens else column.missing)
-    wanted = {name: column for name, column in table.items() if column.level == "items"}
-    per_item = {name: flat(name + ROW_LENGTHS if column.tokens else name) for name, column in wanted.items()}
-    items = max((len(per_item[name][1]) // column.width for name, column in wanted.items()), default=0)
-    rows = [example_pb2.Example() for _ in range(items)]
-    for name, column in wanted.items():
-        kind, values = flat(name)
-        lengths = per_item[name][1] if column.tokens else [column.width] * items
-        ends = np.cumsum([0, *lengths])
-        for row, start, end in zip(rows, ends, ends[1:], strict=False):
-            if kind:
-                add(row, name, kind, values[start:end], None if column.tokens else column.missing)
-    for name in extra_items:
-        kind, values = flat(name)
-        for row, value in zip(rows, values, strict=True):
-            add(row, name, kind, [value], None)
-    return b"".join(
-        [_field(1, row.SerializeToString(deterministic=True)) for row in rows]
-        + [_field(2, context.SerializeToString(deterministic=True))]
-    )
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited protobuf field, so that no proto package of TensorFlow Serving's is needed."""
-    size, length = len(payload), b""
-    while size >= 0x80:
-        length += bytes([size & 0x7F | 0x80])
-        size >>= 7
-    return bytes([number << 3 | 2]) + length + bytes([size]) + payload
+    if isinstance(value, tf.SparseTensor):
+        value = tf.RaggedTensor.from_sparse(value)
+    if isinstance(value, tf.RaggedTensor):
+        value = value.values
+        if isinstance(value, tf.RaggedTensor):
+            value = value.to_tensor(-1)
+    return np.asarray(value)
 
 
 def _column(config: RankingConfig, output: str, at: int) -> str:

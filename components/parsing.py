@@ -3,13 +3,16 @@
 Enters: a string tensor `[list]` of serialized protos and the columns to read.  Leaves: a `ListBatch` of raw tensors,
 as the transform graph takes them.  The one idea: all items of all lists are parsed at once, flat; no list is padded.
 
-Every parser agrees on the odd cases.  `b""` is an empty list; an empty batch gives an empty batch; a feature that is
+Every parser agrees on the odd cases.  `b""` is an empty list (an item without a value, where requests are items); an empty batch gives an empty batch; a feature that is
 missing takes its column's missing value (NaN, the integer's default, `""`, no tokens), as it is in a list example;
 features that no column names are ignored.  Undecodable bytes, a wrong type, or item features of one list that differ
 in length raise InvalidArgumentError or DataLossError, naming the feature where there is one; in an ELWC so does a
 feature that is there without a value.
+
+`parse_tensors` takes what is no proto: a tensor for each feature.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -17,6 +20,7 @@ import tensorflow as tf
 from google.protobuf import descriptor_pb2
 
 from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.list_examples import ROW_LENGTHS, Column, ListBatch, Tokens, columns
 
 _DTYPES = {"float": tf.float32, "int": tf.int64, "string": tf.string}
@@ -69,11 +73,104 @@ def parse_list_examples(serialized: tf.Tensor, table: Mapping[str, Column]) -> L
     return ListBatch(context, items, row_splits)
 
 
+def parse_sequence_examples(serialized: tf.Tensor, table: Mapping[str, Column]) -> ListBatch:
+    """SequenceExamples: a feature list for each item feature, in either layout.
+
+    serialized: string [list].  A feature list holds one Feature an item (an empty one is a missing value), or one
+    Feature with the values of all items, as ml4ir writes it; which it is may differ from list to list.  One Feature of
+    tokens is that of a single item, or one token string an item where the list's other features have more.
+    """
+    of_lists = {name: column for name, column in table.items() if column.level == "context"}
+    of_items = {name: column for name, column in table.items() if column.level == "items"}
+    context, sequences, _ = tf.io.parse_sequence_example(
+        serialized,
+        {name: _row_feature(column) for name, column in of_lists.items()} or None,
+        {name: _ragged_feature(column.dtype) for name, column in of_items.items()},
+    )
+    items, row_splits = _align(_in_one_piece(sequences, of_items), of_items)
+    return ListBatch({name: _row_value(context[name], column) for name, column in of_lists.items()}, items, row_splits)
+
+
+def parse_examples(serialized: tf.Tensor, table: Mapping[str, Column]) -> ListBatch:
+    """An Example an item, each with its context's features beside its own: every item is a list by itself.
+
+    serialized: string [item].
+    """
+    parsed = tf.io.parse_example(serialized, {name: _row_feature(column) for name, column in table.items()})
+    values = {name: _row_value(parsed[name], column) for name, column in table.items()}
+    return ListBatch(
+        {name: value for name, value in values.items() if table[name].level == "context"},
+        {name: value for name, value in values.items() if table[name].level == "items"},
+        tf.range(tf.size(serialized, tf.int64) + 1),
+    )
+
+
+def tensor_specs(table: Mapping[str, Column]) -> dict[str, tf.TensorSpec]:
+    """The tensors that `parse_tensors` takes, by name: one a feature, and `sizes`, the number of items of each list.
+
+    A context feature is [list], an item feature [list, item], a vector one dimension more; tokens are strings before
+    splitting.  Raises ConfigError where two names would be one: a tensor's name has letters, digits and _ alone.
+    """
+    specs = {"sizes": tf.TensorSpec([None], tf.int64, name="sizes")}
+    for name, column in table.items():
+        tensor = tensor_name(name)
+        if tensor in specs:
+            raise ConfigError(
+                f"serving.signatures: 'features' needs a tensor of its own for {name!r}, and there is another {tensor!r}; "
+                "give the feature another name (serving.rename)."
+            )
+        shape = [None] * (2 if column.level == "items" else 1) + ([column.width] if column.width > 1 else [])
+        specs[tensor] = tf.TensorSpec(shape, _DTYPES[column.dtype], name=tensor)
+    return specs
+
+
+def tensor_name(feature: str) -> str:
+    """The feature's name as a tensor may have it.
+
+    >>> tensor_name("price-eur"), tensor_name("2nd")
+    ('price_eur', '_2nd')
+    """
+    return re.sub(r"^(?=\d)|\W", "_", feature, flags=re.ASCII)
+
+
+def parse_tensors(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column]) -> ListBatch:
+    """Named tensors of features, padded to any length: what stands behind a list's size is not looked at.
+
+    tensors: as `tensor_specs` says.  Raises InvalidArgumentError, naming the feature, for another number of lists or
+    items than the rest has, and for a size beyond the items that there are.
+    """
+    sizes = tensors["sizes"]
+    of_items = {name: column for name, column in table.items() if column.level == "items"}
+    first = tensors[tensor_name(next(iter(of_items)))]
+    checked = _refuse_shapes(tensors, table, tf.shape(first)[1])
+    with tf.control_dependencies([checked]):
+        real = tf.where(tf.reshape(tf.sequence_mask(sizes, tf.shape(first)[1]), [-1]))[:, 0]
+    kinds: dict[tuple[str, int], list[str]] = {}
+    for name, column in of_items.items():
+        kinds.setdefault((column.dtype, column.width), []).append(name)
+    items: dict[str, tf.Tensor | Tokens] = {}
+    for (_, width), names in kinds.items():
+        # Columns of one kind are picked together: one gather for hundreds of features.
+        inner = [width] if width > 1 else []
+        stacked = tf.stack([tf.reshape(tensors[tensor_name(name)], [-1, *inner]) for name in names])
+        items.update(zip(names, tf.unstack(tf.gather(stacked, real, axis=1), len(names)), strict=True))
+    context: dict[str, tf.Tensor | Tokens] = {
+        name: tensors[tensor_name(name)] for name, column in table.items() if column.level == "context"
+    }
+    for level in (context, items):
+        for name in level:
+            if table[name].tokens:
+                level[name] = Tokens(level[name], tf.range(tf.size(level[name], tf.int64) + 1))
+    return ListBatch(context, {name: items[name] for name in of_items}, tf.concat([[0], tf.cumsum(sizes)], axis=0))
+
+
 # Not converted by AutoGraph: they have no Python control flow over tensors, and converting their loops over hundreds of
 # columns took most of an export's time.
 PARSERS: dict[str, Callable[[tf.Tensor, Mapping[str, Column]], ListBatch]] = {
     "elwc": tf.autograph.experimental.do_not_convert(parse_elwc),
+    "sequence_example": tf.autograph.experimental.do_not_convert(parse_sequence_examples),
     "list_example": tf.autograph.experimental.do_not_convert(parse_list_examples),
+    "example": tf.autograph.experimental.do_not_convert(parse_examples),
 }
 
 
@@ -151,6 +248,91 @@ def _align(parsed: Mapping[str, tf.RaggedTensor], table: Mapping[str, Column]) -
         else:
             items[name] = tf.reshape(value, [-1, column.width]) if column.width > 1 else value
     return items, row_splits
+
+
+def _in_one_piece(sequences: Mapping[str, tf.RaggedTensor], table: Mapping[str, Column]) -> dict[str, tf.RaggedTensor]:
+    """Feature lists [list, (piece), (value)] as `_align` takes them: [list, (value)], tokens with their row lengths.
+
+    A piece is one item's, or all of its list's where it is the only one.  Empty pieces among others are missing values.
+    """
+    numbers = {name: column for name, column in table.items() if not column.tokens}
+    pieces = {name: sequences[name].values.row_lengths() for name in numbers}
+    wanted = {}
+    for name, column in numbers.items():
+        count = sequences[name].row_lengths()
+        alone = tf.repeat(tf.equal(count, 1), count)
+        wanted[name] = tf.where(alone, pieces[name], tf.constant(column.width, tf.int64))
+    values = [sequences[name].flat_values for name in numbers]
+    if numbers:
+        whole = tf.reduce_all(tf.concat([*pieces.values()], 0) == tf.concat([*wanted.values()], 0))
+
+        def with_blanks() -> list[tf.Tensor]:
+            return [
+                _with_blanks(name, sequences[name].values, wanted[name], column) for name, column in numbers.items()
+            ]
+
+        values = tf.cond(whole, lambda: [tf.identity(each) for each in values], with_blanks)
+    joined = {}
+    for name, value in zip(numbers, values, strict=True):
+        ends = tf.concat([[0], tf.cumsum(wanted[name])], axis=0)
+        joined[name] = tf.RaggedTensor.from_row_splits(
+            value, tf.gather(ends, sequences[name].row_splits), validate=False
+        )
+    counts = [joined[name].row_lengths() // column.width for name, column in numbers.items()]
+    tokens = [name for name, column in table.items() if column.tokens]
+    sizes = tf.reduce_max(tf.stack([*counts, *(sequences[name].row_lengths() for name in tokens)]), axis=0)
+    for name in tokens:
+        count, lengths = sequences[name].row_lengths(), sequences[name].values.row_lengths()
+        apart = tf.repeat(tf.equal(count, 1) & (sizes > 1), count)  # one piece with a token string an item
+        ones = tf.ones_like(lengths)
+        repeats = tf.where(apart, lengths, ones)
+        ends = tf.concat([[0], tf.cumsum(repeats)], axis=0)
+        joined[name] = sequences[name].merge_dims(1, 2)
+        joined[name + ROW_LENGTHS] = tf.RaggedTensor.from_row_splits(
+            tf.repeat(tf.where(apart, ones, lengths), repeats),
+            tf.gather(ends, sequences[name].row_splits),
+            validate=False,
+        )
+    return joined
+
+
+def _with_blanks(name: str, pieces: tf.RaggedTensor, wanted: tf.Tensor, column: Column) -> tf.Tensor:
+    """The pieces' values one after another, the missing value in place of empty pieces; wanted: int64 [piece]."""
+    lengths = pieces.row_lengths()
+    fits = tf.reduce_all(tf.equal(lengths, wanted) | tf.equal(lengths, 0))
+    message = (
+        f"item feature {name}: expected {column.width} value(s) in each item's Feature, or none where it is missing"
+    )
+    with tf.control_dependencies([tf.debugging.Assert(fits, [message])]):
+        piece = tf.repeat(tf.range(tf.size(wanted, tf.int64)), wanted)
+    within = tf.range(tf.size(piece, tf.int64)) - tf.gather(tf.cumsum(wanted, exclusive=True), piece)
+    values = tf.concat([pieces.values, tf.constant([column.missing], _DTYPES[column.dtype])], axis=0)
+    at = tf.gather(pieces.row_splits, piece) + within
+    return tf.gather(values, tf.where(tf.gather(lengths, piece) > 0, at, tf.size(pieces.values, tf.int64)))
+
+
+def _refuse_shapes(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column], items: tf.Tensor) -> tf.Operation:
+    """Fails for a tensor that has another number of lists or items than the others, and for sizes beyond them."""
+    lists = tf.shape(tensors["sizes"])[0]
+    expected = [tf.stack([lists, items if column.level == "items" else 0]) for column in table.values()]
+    shapes = {name: tf.shape(tensors[tensor_name(name)]) for name in table}
+    came = [
+        tf.stack([shapes[name][0], shapes[name][1] if column.level == "items" else 0]) for name, column in table.items()
+    ]
+    wrong = tf.reduce_any(tf.not_equal(tf.stack(expected), tf.stack(came)), axis=1)
+    first = tf.argmax(wrong)
+    message = tf.strings.join([
+        "feature ", tf.gather(tf.constant([*table]), first), " has the shape ",
+        tf.strings.reduce_join(tf.as_string(tf.gather(tf.stack(came), first)), separator=" x "),
+        ", expected ", tf.strings.reduce_join(tf.as_string(tf.gather(tf.stack(expected), first)), separator=" x "),
+        " [list, item] as `sizes` and the first item feature have them (an item count of 0: a context feature)",
+    ])  # fmt: skip
+    sizes = tensors["sizes"]
+    within = tf.reduce_all((sizes >= 0) & (sizes <= tf.cast(items, tf.int64)))
+    return tf.group(
+        tf.debugging.Assert(tf.logical_not(tf.reduce_any(wrong)), [message]),
+        tf.debugging.Assert(within, ["sizes: expected 0 to the number of items that the tensors hold, came", sizes]),
+    )
 
 
 def _refuse_lengths(

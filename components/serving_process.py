@@ -1,84 +1,69 @@
-"""Scores requests as TensorFlow Serving would: in a process of its own that imports TensorFlow alone.
+"""Asks a SavedModel as TensorFlow Serving would: in a process of its own that imports TensorFlow alone.
 
-Enters: a SavedModel, one TFRecord of serialized requests per signature.  Leaves: one `.npz` of scores per signature.
-The one idea: `tf.compat.v1.saved_model.loader` is the loader that TensorFlow Serving runs, and it refuses models that
-`tf.saved_model.load` accepts (a variable that is not tracked by itself); nothing of TFX or of ours is there to help.
+Enters: a SavedModel, the calls to make.  Leaves: their answers.  The one idea: `tf.compat.v1.saved_model.loader` is the
+loader that TensorFlow Serving runs, and it refuses models that `tf.saved_model.load` accepts (a variable that is not
+tracked by itself); nothing of TFX or of ours is there to help.
 
-    python -m tfx_ranking.components.serving_process MODEL FOLDER predict list_example
+    python -m tfx_ranking.components.serving_process MODEL CALLS ANSWERS
 """
 
 import contextlib
 import ctypes
 import json
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from tfx_ranking.components.errors import RankingError
 
-BATCH = 32  # lists a call
-Scores = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+Arrays = Mapping[str, npt.NDArray[Any]]  # by the names of the signature's inputs, or outputs
 
 
-def score(model: str, requests: Mapping[str, Sequence[bytes]], folder: pathlib.Path) -> dict[str, Scores]:
-    """Signature → (scores float32 [item], sizes int64 [list]) of the requests, asked in a new process.
+def ask(model: str, calls: Mapping[str, Sequence[Arrays]]) -> dict[str, list[dict[str, npt.NDArray[Any]]]]:
+    """Signature → the outputs of each of its calls, asked in a new process.
 
-    model: a SavedModel's directory.  requests: signature → serialized protos, one a list.  folder: for the files in
-    between.  Raises RankingError with TensorFlow's own words when the model cannot be loaded or answers with an error.
+    model: a SavedModel's directory.  Raises RankingError with TensorFlow's own words when the model cannot be loaded or
+    answers with an error.
     """
-    import tensorflow as tf
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for signature, protos in requests.items():
-        with tf.io.TFRecordWriter(str(folder / f"{signature}.tfrecord")) as writer:
-            for proto in protos:
-                writer.write(proto)
-    command = [sys.executable, "-m", "tfx_ranking.components.serving_process", model, str(folder), *requests]
-    ran = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    if ran.returncode:
-        reason = [line for line in ran.stderr.splitlines() if line.strip()][-12:]
-        raise RankingError(f"{model}: scoring in a process of its own failed.\n" + "\n".join(reason))
-    answers = {}
-    for signature in requests:
-        with np.load(folder / f"{signature}.npz") as answer:
-            answers[signature] = (answer["scores"], answer["sizes"])
-    return answers
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answered = pathlib.Path(folder, "calls.pickle"), pathlib.Path(folder, "answers.pickle")
+        asked.write_bytes(pickle.dumps({name: list(each) for name, each in calls.items()}))
+        command = [sys.executable, "-m", "tfx_ranking.components.serving_process", model, str(asked), str(answered)]
+        ran = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if ran.returncode:
+            reason = [line for line in ran.stderr.splitlines() if line.strip()][-12:]
+            raise RankingError(f"{model}: scoring in a process of its own failed.\n" + "\n".join(reason))
+        answers: dict[str, list[dict[str, npt.NDArray[Any]]]] = pickle.loads(answered.read_bytes())
+        return answers
 
 
-def main(model: str, folder: str, *signatures: str) -> None:
-    """Answers `<folder>/<signature>.tfrecord` with `<folder>/<signature>.npz`."""
+def main(model: str, asked: str, answered: str) -> None:
+    """Makes the calls and writes the answers."""
     import tensorflow as tf
 
     ours = sorted(name for name in sys.modules if name.partition(".")[0] in ("tfx", "tfx_bsl", "tensorflow_transform"))
     if ours:
         raise RuntimeError(f"this process is to hold TensorFlow alone; it has {ours[:3]}")
+    answers: dict[str, list[dict[str, Any]]] = {}
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         loaded = tf.compat.v1.saved_model.loader.load(session, ["serve"], model)
-        for signature in signatures:
+        for signature, calls in pickle.loads(pathlib.Path(asked).read_bytes()).items():
             definition = loaded.signature_def[signature]
-            inputs = definition.inputs["inputs"].name
+            inputs = {name: tensor.name for name, tensor in definition.inputs.items()}
             outputs = {name: tensor.name for name, tensor in definition.outputs.items()}
-            protos = list(tf.compat.v1.io.tf_record_iterator(f"{folder}/{signature}.tfrecord"))
-            scores, sizes = [], []
-            for start in range(0, len(protos), BATCH):
-                answer = session.run(outputs, {inputs: protos[start : start + BATCH]})
-                real = np.arange(answer["scores"].shape[1]) < answer["sizes"][:, None]
-                padding = answer["scores"][~real]
-                if not np.all(padding == np.finfo(np.float32).min):
-                    raise RuntimeError(f"signature {signature}: padding is not the smallest float32 but {padding}")
-                scores.append(answer["scores"][real])
-                sizes.append(answer["sizes"])
-            np.savez(
-                f"{folder}/{signature}.npz",
-                scores=np.concatenate([np.empty(0, np.float32), *scores]),
-                sizes=np.concatenate([np.empty(0, np.int64), *sizes]),
-            )
-    print(json.dumps({"signatures": signatures}))
+            answers[signature] = []
+            for call in calls:
+                fed = {inputs[name]: value for name, value in call.items() if name in inputs}
+                answers[signature].append(session.run(outputs, fed))
+    pathlib.Path(answered).write_bytes(pickle.dumps(answers))
+    print(json.dumps({signature: len(calls) for signature, calls in answers.items()}))
 
 
 if __name__ == "__main__":

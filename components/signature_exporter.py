@@ -19,7 +19,7 @@ from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArti
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import Examples, Model, Schema, TransformGraph
 
-from tfx_ranking.components import parity, serving_versions, signatures
+from tfx_ranking.components import parity, serving_ranker, serving_versions
 from tfx_ranking.components.config import RankingConfig, from_selection
 from tfx_ranking.components.list_examples import split_files
 
@@ -61,7 +61,7 @@ def SignatureExporter(
     # TFX removes the outputs of a step that fails; what is reported outlives it.
     report = export(paths, from_selection(config), out, out.parent.parent / "reports" / f"parity-{out.name}.json")
     served = str(out / "Format-Serving")
-    worst = max(figures["max_difference"] for figures in report["signatures"].values())
+    worst = max(figures["max_difference"] for ways in report["signatures"].values() for figures in ways.values())
     model.set_string_custom_property("signatures", ",".join(report["signatures"]))
     model.set_string_custom_property("digest", serving_versions.digest(served))
     model.set_int_custom_property("parity_lists", report["lists"])
@@ -94,7 +94,7 @@ def export(paths: RankerPaths, config: RankingConfig, to: pathlib.Path, report_t
     served = to / "Format-Serving"
     try:
         save(ranker, str(served))
-        report = parity.prove(ranker, str(served), sample, signatures.chosen_signatures(config.serving.signatures))
+        report = parity.prove(ranker, str(served), sample, serving_ranker.rows_of(ranker))
     except parity.ParityError as error:
         shutil.rmtree(served, ignore_errors=True)
         _write_json(report_to, {**error.report, "message": str(error)})
@@ -106,12 +106,12 @@ def export(paths: RankerPaths, config: RankingConfig, to: pathlib.Path, report_t
     return report
 
 
-def load_ranker(paths: RankerPaths, config: RankingConfig) -> signatures.ServingRanker:
+def load_ranker(paths: RankerPaths, config: RankingConfig) -> serving_ranker.ServingRanker:
     """The trained network and the transform graph as one."""
     if "." in config.model.scorer:  # its module registers the user's own layers with Keras
         importlib.import_module(config.model.scorer.rpartition(".")[0])
     network = keras.saving.load_model(paths.keras_model, compile=False)
-    return signatures.ServingRanker(network, f"{paths.transform_graph}/transform_fn", config)
+    return serving_ranker.ServingRanker(network, f"{paths.transform_graph}/transform_fn", config)
 
 
 def transformed_specs(paths: RankerPaths) -> Dict[str, Any]:
@@ -119,10 +119,9 @@ def transformed_specs(paths: RankerPaths) -> Dict[str, Any]:
     return tft.TFTransformOutput(paths.transform_graph).transformed_feature_spec()
 
 
-def save(ranker: signatures.ServingRanker, to: str) -> None:
+def save(ranker: serving_ranker.ServingRanker, to: str) -> None:
     """Writes the SavedModel with the config's signatures."""
-    built = signatures.build_signatures(ranker, ranker.config.serving.signatures)
-    tf.saved_model.save(ranker.module, to, signatures=built)
+    tf.saved_model.save(serving_ranker.savable(ranker), to, signatures=serving_ranker.build(ranker))
     selection = ranker.config.select(*(key for key in READS if not key.startswith("serving")))
     _write_json(pathlib.Path(to) / serving_versions.CONFIG_IN_MODEL, selection)
 
