@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.serving_versions import WEIGHTS_IN_MODEL
 
 BASE: dict[str, Any] = {
     "name": "shop",
@@ -28,7 +29,7 @@ BASE: dict[str, Any] = {
         "title": {"dtype": "string", "tokens": {}, "embedding": 2},
         "image": {"shape": [4]},
     },
-    "training": {"propensity": {"power": 1.0}},
+    "training": {"propensity": {"power": 1.0}, "initialize_from": {"model": "start"}},
     "push": {"base": "serving"},
 }
 INGEST, SCHEMA, TRANSFORM, TRAIN = "RankingExampleGen", "RankingSchemaGen", "Transform", "RankingTrainer"
@@ -98,6 +99,10 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("training.early_stopping.patience", 2, TRAIN),
     ("training.propensity", [1.0, 0.5], TRAIN),
     ("training.propensity.power", 0.5, TRAIN),
+    ("training.initialize_from", None, TRAIN),
+    ("training.initialize_from.model", "other_start", TRAIN),
+    ("training.initialize_from.layers", ["score"], TRAIN),
+    ("training.initialize_from.freeze", ["score"], TRAIN),
     ("training.seed", 2, TRAIN),
     ("serving.signatures", ["predict"], EXPORT),
     ("serving.default", "list_example", EXPORT),
@@ -122,6 +127,10 @@ def folder(tmp_path_factory) -> pathlib.Path:
     made = tmp_path_factory.mktemp("table")
     for name in ("a.csv", "b.csv", "a.csv.query", "schema.pbtxt"):
         (made / name).write_text("query,label\n1,1\n")
+    for model in ("start", "other_start"):
+        for name in ("saved_model.pb", "variables/variables.index", WEIGHTS_IN_MODEL):
+            (made / model / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / model / name).write_text("bytes")
     return made
 
 
@@ -144,6 +153,13 @@ def test_a_curated_schema_that_was_edited_is_imported_again(folder):
     (folder / "schema.pbtxt").write_text('feature { name: "price" }')
     after = properties(raw, folder)
     assert [node for node in after if before[node] != after[node]] == ["ImportSchemaGen"]
+
+
+def test_another_model_to_start_from_trains_again(folder):
+    before = properties(BASE, folder)
+    (folder / "start" / WEIGHTS_IN_MODEL).write_text("other bytes")
+    after = properties(BASE, folder)
+    assert [node for node in after if before[node] != after[node]] == ["RankingTrainer"]
 
 
 def changed(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
