@@ -54,9 +54,9 @@ class Reading:
 
 
 def read_config(
-    model: pathlib.Path, pattern: str, format: str | None = None, override: pathlib.Path | None = None
+    model: pathlib.Path, pattern: str | None, format: str | None = None, override: pathlib.Path | None = None
 ) -> RankingConfig:
-    """The config that a model was exported with, and how `pattern` is to be read.
+    """The config that a model was exported with, and how `pattern` is to be read (None: nothing will be).
 
     format: a row of `formats.FORMATS`; else the override's, else what the file name says.  override: a ranking.yaml
     whose `data` section says how the files are read.  Raises RankingError for a model of another make, or a file name
@@ -70,10 +70,14 @@ def read_config(
         )
     selection = json.loads(file.read_text())
     data = json.loads(selection["data"])
+    if pattern is None:
+        return from_selection(selection)
     trained_on = data["format"]
     if override is not None:
         data = json.loads(ranking_config.load(override).select("data")["data"])
     said = format or (data["format"] if override is not None else guess(pattern, trained_on))
+    if said not in formats.FORMATS:
+        raise RankingError(f"--format {said}: expected one of {', '.join(formats.FORMATS)}.")
     if said != "letor":
         data.pop("group_sizes", None)
     if not formats.FORMATS[said].lists:
