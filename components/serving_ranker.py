@@ -165,12 +165,14 @@ def savable(ranker: ServingRanker) -> Any:
     for training in (False, True):
         call.get_concrete_function(specs, training=training)
     module.__call__ = call
-    module.regularization_losses = [_loss(network, at) for at in range(len(network.losses))]
+    # Not `network.losses`: those that a call adds (add_loss) belong to the call's own graph.
+    regularised = [variable for variable in network.trainable_weights if variable.regularizer is not None]
+    module.regularization_losses = [_penalty(variable) for variable in regularised]
     return module
 
 
-def _loss(network: keras.Model, at: int) -> Any:
-    return tf.function(lambda: network.losses[at], input_signature=[])
+def _penalty(variable: Any) -> Any:
+    return tf.function(lambda: variable.regularizer(variable), input_signature=[])
 
 
 def _traced(ranker: ServingRanker, row: Signature) -> Any:

@@ -1,7 +1,10 @@
 """Weights that travel: written, read, set and frozen by their layers' names."""
 
 import doctest
+import json
 import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -184,6 +187,121 @@ def test_what_is_no_file_of_weights(tmp_path):
         weights.read(tmp_path / "weights.npz")
     with pytest.raises(DataError, match="No such file"):
         weights.read(tmp_path / "none.npz")
+
+
+# --- an exported model is trained on by who has TensorFlow alone
+
+
+@keras.saving.register_keras_serializable(package="test_weights")
+class Regularised(keras.Model):
+    """Everything that acts differently in training, a penalty of a weight and one of a call."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        penalty = keras.regularizers.L2(0.01)
+        self.hidden = keras.layers.Dense(4, activation="relu", kernel_regularizer=penalty, name="hidden")
+        self.normalisation = keras.layers.BatchNormalization(name="normalisation")
+        self.dropout = keras.layers.Dropout(0.2, name="dropout")
+        self.score = keras.layers.Dense(1, name="score")
+        for layer, width in ((self.hidden, 2), (self.normalisation, 4), (self.dropout, 4), (self.score, 4)):
+            layer.build((None, width))
+        self.built = True
+
+    def call(self, inputs, training=False):
+        hidden = self.normalisation(self.hidden(inputs["items/numeric"]), training=training)
+        self.add_loss(keras.ops.mean(keras.ops.square(hidden)))
+        return self.score(self.dropout(hidden, training=training))[:, 0]
+
+
+def regularised(inputs, model):
+    return Regularised()
+
+
+FINE_TUNE = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+
+model, features, to = sys.argv[1:]
+features = {name: tf.constant(value) for name, value in np.load(features).items()}
+loaded = tf.saved_model.load(model)
+real = tf.sequence_mask(features["sizes"], tf.shape(features["price"])[1])
+wanted = tf.boolean_mask(features["price"], real) / 10
+
+def distance(scores):
+    return tf.reduce_mean(tf.square(tf.boolean_mask(scores, real) - wanted))
+
+def asked(model):
+    return tf.boolean_mask(model.signatures["features"](**features)["scores"], real).numpy().tolist()
+
+before = loaded(features)
+with tf.GradientTape() as tape:
+    penalties = [penalty() for penalty in loaded.regularization_losses]
+    loss = distance(loaded(features, training=True)) + tf.add_n(penalties)
+gradients = tape.gradient(loss, loaded.trainable_variables)
+state = [variable.numpy() for variable in loaded.variables]
+for variable, gradient in zip(loaded.trainable_variables, gradients, strict=True):
+    variable.assign_sub(0.01 * gradient)
+after = loaded(features, training=False)
+tf.saved_model.save(loaded, to, signatures=dict(loaded.signatures))
+print(json.dumps({
+    "variables": [len(loaded.variables), len(loaded.trainable_variables)],
+    "penalties": [float(penalty) for penalty in penalties],
+    "without_gradient": sum(gradient is None for gradient in gradients),
+    "before": tf.boolean_mask(before, real).numpy().tolist(),
+    "distance": [float(distance(before)), float(distance(after))],
+    "after": tf.boolean_mask(after, real).numpy().tolist(),
+    "asked": asked(loaded),
+    "saved_again": asked(tf.saved_model.load(to)),
+    "ours": sorted({name.partition(".")[0] for name in sys.modules} & {"tfx_ranking", "tfx", "tensorflow_transform"}),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported_model(tmp_path_factory):
+    """An exported model's folder, a file of features as the signature `features` takes them, the network."""
+    import small_rankers
+
+    from tfx_ranking.components import client_requests, config, signature_exporter
+
+    settings = config.parse({
+        "name": "shop",
+        "data": {"input": "x", "format": "csv", "group_id": "query_id"},
+        "items": {
+            "price": {"transform": ["z_score"]},
+            "sales": {"transform": ["log1p"]},
+            "brand": {"dtype": "string", "vocabulary": {}},
+        },
+        "model": {"scorer": f"{__name__}.regularised"},
+        "serving": {"signatures": ["features"], "default": "features"},
+    })  # fmt: skip
+    folder = tmp_path_factory.mktemp("fine_tuning")
+    lists = small_rankers.random_lists(settings, [3, 1, 6, 2, 5] * 4, seed=1, missing=0.0)
+    paths = small_rankers.make(folder, settings, lists, lists)
+    ranker = signature_exporter.load_ranker(paths, settings)
+    signature_exporter.save(ranker, str(folder / "model"))
+    tensors = client_requests.to_tensors(lists, settings)
+    strings = {name: each.astype(bytes) for name, each in tensors.items() if each.dtype == object}
+    np.savez(folder / "features.npz", **{**tensors, **strings})
+    return folder / "model", folder / "features.npz", ranker.network
+
+
+def test_a_loaded_model_trains_on_where_tensorflow_is_all_there_is(exported_model, tmp_path):
+    model, features, network = exported_model
+    arguments = [sys.executable, "-c", FINE_TUNE, str(model), str(features), str(tmp_path / "tuned")]
+    ran = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert found["variables"] == [len(network.variables), len(network.trainable_variables)]
+    kernel = network.get_layer("hidden").get_weights()[0]
+    np.testing.assert_allclose(found["penalties"], [0.01 * np.square(kernel).sum()], rtol=1e-5)
+    assert found["without_gradient"] == 0
+    assert found["distance"][1] < found["distance"][0]
+    assert not np.allclose(found["after"], found["before"], atol=1e-4)
+    np.testing.assert_allclose(found["asked"], found["after"], rtol=1e-5)  # the signatures have the same weights
+    np.testing.assert_allclose(found["saved_again"], found["after"], rtol=1e-5)
+    assert found["ours"] == []
 
 
 def test_docstrings():
