@@ -1,7 +1,7 @@
 # `make demo` and `make test` do everything on a fresh machine, set-up included.
 PYTHON := .venv/bin/python
 
-.PHONY: demo test test-slow check bench setup lock format
+.PHONY: demo test test-slow check bench bench-serve setup lock format
 
 demo: setup
 	.venv/bin/tfx-ranking demo
@@ -20,6 +20,9 @@ check: setup
 
 bench: setup
 	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(PYTHON) $$benchmark; done
+
+bench-serve: setup
+	$(PYTHON) benchmarks/serve.py
 
 format: setup
 	$(PYTHON) -m ruff check --fix .

@@ -43,8 +43,10 @@ def sequence_examples(lists: NumericLists, labels: bool = False) -> list[bytes]:
 def list_examples(lists: NumericLists, labels: bool = False) -> list[bytes]:
     """Our own: one Example a list."""
     made = []
-    for rows in _tables(lists, labels):
+    for number, rows in enumerate(_tables(lists, labels)):
         message = tf.train.Example()
+        if labels:
+            message.features.feature["group_id"].bytes_list.value.append(b"%d" % number)
         for name, column in zip(names(rows), rows.T.tolist()):
             message.features.feature[name].float_list.value.extend(column)
         made.append(message.SerializeToString())
