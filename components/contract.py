@@ -2,43 +2,23 @@
 
 Enters: a SavedModel's signatures and the config's features.  Leaves: a JSON-able contract, and how two of them differ.
 The one idea: a contract is names, dtypes, shapes and defaults alone, so whatever a client cannot see (graph tensors,
-weights, preprocessing) changes nothing in it.  No TensorFlow, unless a model is saved in the split form (`.cpb`).
+weights, preprocessing) changes nothing in it.  Nothing here imports TensorFlow.
 """
 
 import collections
-import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
-
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tfx_ranking.components import signatures
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.saved_model import Tensor, signature_definitions
 from tfx_ranking.components.serving_versions import CONTRACT_IN_MODEL
 
 Path = str | os.PathLike[str]
 VERDICTS = ("same", "compatible", "breaking", "no contract", "first model")
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """One input or output: dtype and shape as TensorFlow names them, -1 for any size, None for any rank."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Signature:
-    name: str
-    method: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
 
 
 class Change(NamedTuple):
@@ -145,52 +125,8 @@ def compare_models(live: Path, candidate: Path) -> Comparison:
     return compare(before, now)
 
 
-def signature_definitions(directory: Path) -> tuple[Signature, ...]:
-    """A SavedModel's signatures, by name.  Raises RankingError where there is no SavedModel."""
-    # TensorBoard carries TensorFlow's protos without TensorFlow, whose import takes seconds.
-    from tensorboard.compat.proto import meta_graph_pb2, types_pb2
-
-    def tensors(infos: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        return tuple(
-            Tensor(
-                name,
-                types_pb2.DataType.Name(info.dtype)[3:].lower(),
-                None if info.tensor_shape.unknown_rank else tuple(d.size for d in info.tensor_shape.dim),
-            )
-            for name, info in sorted(infos.items())
-        )
-
-    file = pathlib.Path(directory) / "saved_model.pb"
-    if not file.is_file():
-        raise RankingError(f"{directory}: expected saved_model.pb; it holds another form of SavedModel.")
-    graphs = [meta_graph_pb2.MetaGraphDef.FromString(each) for each in _saved_model()(file.read_bytes()).meta_graphs]
-    graph = next((each for each in graphs if "serve" in each.meta_info_def.tags), graphs[0])
-    return tuple(
-        Signature(name, definition.method_name, tensors(definition.inputs), tensors(definition.outputs))
-        for name, definition in sorted(graph.signature_def.items())
-        if name != "__saved_model_init_op"
-    )
-
-
-def _saved_model() -> Callable[[bytes], Any]:
-    """Reads `SavedModel`, the one message around the graphs, which TensorBoard leaves out."""
-    field = descriptor_pb2.FieldDescriptorProto
-    graphs = field(name="meta_graphs", number=2, label=field.LABEL_REPEATED, type=field.TYPE_BYTES)
-    message = descriptor_pb2.DescriptorProto(name="SavedModel", field=[graphs])
-    file = descriptor_pb2.FileDescriptorProto(name="saved_model.proto", package="tfx_ranking", message_type=[message])
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    descriptor = pool.FindMessageTypeByName("tfx_ranking.SavedModel")
-    newer = getattr(message_factory, "GetMessageClass", None)  # protobuf 4.22 on; 3.20 has the other alone
-    made = newer(descriptor) if newer else message_factory.MessageFactory(pool).GetPrototype(descriptor)
-    parse: Callable[[bytes], Any] = made.FromString
-    return parse
-
-
 def _tensors(tensors: tuple[Tensor, ...]) -> dict[str, Any]:
-    return {
-        each.name: {"dtype": each.dtype, "shape": None if each.shape is None else list(each.shape)} for each in tensors
-    }
+    return {one.name: {"dtype": one.dtype, "shape": None if one.shape is None else list(one.shape)} for one in tensors}
 
 
 def _signature_changes(live: Mapping[str, Any], candidate: Mapping[str, Any]) -> Iterator[Change]:
@@ -207,7 +143,9 @@ def _signature_changes(live: Mapping[str, Any], candidate: Mapping[str, Any]) ->
                 sentence = f"signature {name} {verb} {now[kind]}, it {was} {before[kind]}"
                 yield Change(True, "signature", "changed", sentence)
         yield from _input_changes(f"signature {name}: input", before["inputs"], now["inputs"])
-        yield from _output_changes(f"signature {name}: output", before["outputs"], now["outputs"])
+        for change in _output_changes(f"signature {name}: output", before["outputs"], now["outputs"]):
+            # What preprocessing makes is shown for debugging and changes with every feature: it is no promise.
+            yield change._replace(breaks=change.breaks and now.get("answer") != "transformed")
     for name in candidate:
         if name not in live:
             yield Change(False, "signature", "new", f"signature {name} is new")

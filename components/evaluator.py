@@ -22,7 +22,7 @@ from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import contract, evaluation_report, list_examples, metrics, serving_versions
+from tfx_ranking.components import contract, evaluation_report, list_examples, metrics, saved_model, serving_versions
 from tfx_ranking.components.errors import ConfigError, DataError
 
 READS = (
@@ -135,7 +135,7 @@ def why_no_baseline(uri: str) -> str:
     directory = f"{uri}/Format-Serving"
     if not uri or not serving_versions.is_loadable(directory):
         return "first model"
-    if SIGNATURE not in {signature.name for signature in contract.signature_definitions(directory)}:
+    if SIGNATURE not in {signature.name for signature in saved_model.signature_definitions(directory)}:
         return f"the live model has no signature {SIGNATURE}"
     return ""
 

@@ -7,16 +7,18 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import re
 import struct
 import textwrap
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tfx_ranking.components import contract
-from tfx_ranking.components.config import RankingConfig, from_selection
-from tfx_ranking.components.contract import Signature, Tensor, feature_type, tensor_text
+from tfx_ranking.components.config import from_selection
+from tfx_ranking.components.contract import feature_type, tensor_text
 from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.saved_model import Signature, signature_definitions
 from tfx_ranking.components.serving_versions import (
     CONFIG_IN_MODEL,
     LINEAGE_IN_MODEL,
@@ -42,6 +44,15 @@ class RequestFeature:
 
 
 @dataclasses.dataclass(frozen=True)
+class Call:
+    """One signature: its tensors, and what its requests and answers are (as `signatures.Signature` names them)."""
+
+    signature: Signature
+    request: str = ""  # "" where the contract does not say
+    answer: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Receipt:
     """Where a model came from, as far as its lineage receipt says; "" and () for what it does not say."""
 
@@ -60,7 +71,7 @@ class Inspected:
     directory: pathlib.Path
     versions: tuple[int, ...]  # all integer-named neighbours, oldest first; empty for a model outside a serving folder
     digest: str
-    signatures: tuple[Signature, ...]
+    calls: tuple[Call, ...]  # by name, `serving_default` last
     features: tuple[RequestFeature, ...]  # of the proto signatures; none for a model that is not ours
     receipt: Receipt | None
     warm_up: int  # requests that TensorFlow Serving replays before it serves
@@ -71,13 +82,14 @@ class Inspected:
 def inspect(directory: pathlib.Path) -> Inspected:
     """The model in `directory`; of a folder of versions, the one that serves.  Raises RankingError where none is."""
     directory = _model_in(directory.absolute())
+    promised = contract.read(directory) or {}
     neighbours = [int(child.name) for child in directory.parent.iterdir() if child.name.isdigit()]
     return Inspected(
         directory,
         tuple(sorted(neighbours)) if directory.name.isdigit() else (),
         digest(str(directory)),
-        contract.signature_definitions(directory),
-        _features(directory),
+        _calls(directory, promised),
+        _features(directory, promised),
         _receipt(directory / LINEAGE_IN_MODEL),
         _count_records(directory / WARM_UP),
         tuple(sorted(file.stem for file in (directory / SAMPLES_IN_MODEL).glob("*.json"))),
@@ -96,17 +108,9 @@ def render(model: Inspected) -> str:
         *_entry("weights", f"{len(model.layers)} layers: {', '.join(model.layers)}" if model.layers else ""),
     ]
     lines += _receipt_lines(model.receipt) if model.receipt else []
-    shown: dict[tuple[Any, ...], str] = {}
-    for signature in model.signatures:
-        interface = (signature.method, signature.inputs, signature.outputs)
-        lines += ["", f"{signature.name}  ({signature.method})"]
-        if interface in shown:
-            lines.append(f"  tensors as {shown[interface]}")
-            continue
-        shown[interface] = signature.name
-        for heading, tensors in (("in ", signature.inputs), ("out", signature.outputs)):
-            for text, same in itertools.groupby(tensors, _tensor_type):
-                lines += _wrapped(f"  {heading} {text:<18} ", [tensor.name for tensor in same])
+    shown: dict[Any, str] = {}
+    for call in model.calls:
+        lines += _call_lines(call, shown)
     if model.features:
         lines += ["", f"{'features':<28} {'if missing':<12} names in requests"]
         for (level, kind, default), group in itertools.groupby(model.features, _feature_traits):
@@ -133,22 +137,25 @@ def _is_model(directory: pathlib.Path) -> bool:
     return any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.cpb"))
 
 
-def _features(directory: pathlib.Path) -> tuple[RequestFeature, ...]:
+def _calls(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[Call, ...]:
+    told = promised.get("signatures", {})
+    found = sorted(signature_definitions(directory), key=lambda signature: signature.name == "serving_default")
+    kinds = [told.get(signature.name, {}) for signature in found]
+    return tuple(
+        Call(signature, kind.get("request", ""), kind.get("answer", "")) for signature, kind in zip(found, kinds)
+    )
+
+
+def _features(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[RequestFeature, ...]:
     file = directory / CONFIG_IN_MODEL
     config = from_selection(json.loads(file.read_text())) if file.is_file() else None
-    promised = contract.read(directory)
-    if promised is None:  # an older export, or not one of ours
+    if "features" not in promised:  # an older export, or not one of ours
         promised = {"features": contract.features(config) if config else {}}
     trained_as = {served: name for name, served in config.serving.rename.items()} if config else {}
     return tuple(
         RequestFeature(name, trained_as.get(name, name), each["level"], feature_type(each), each["default"])
-        for name, each in _in_order(promised["features"], config)
+        for name, each in promised["features"].items()
     )
-
-
-def _in_order(features: Mapping[str, Any], config: RankingConfig | None) -> Iterable[tuple[str, Any]]:
-    """As the contract has them, which is the config's order; context first where there is no config."""
-    return features.items() if config else sorted(features.items(), key=lambda item: item[1]["level"] != "context")
 
 
 def _receipt(file: pathlib.Path) -> Receipt | None:
@@ -166,6 +173,27 @@ def _receipt(file: pathlib.Path) -> Receipt | None:
     )
     pipeline, run, exported_at = (_plain(told.get(key, "")) for key in ("pipeline", "run", "exported_at"))
     return Receipt(pipeline, run, exported_at, pairs("data"), artifacts, pairs("packages"))
+
+
+def _call_lines(call: Call, shown: dict[Any, str]) -> list[str]:
+    """shown: what was shown before, by what it is; this call is added to it."""
+    signature = call.signature
+    tensors = (signature.inputs, signature.outputs)
+    kinds = f"{call.request} → {call.answer}  " if call.request else ""
+    lines = ["", f"{signature.name}  {kinds}({signature.method})"]
+    same = shown.setdefault((tensors, signature.method, kinds), signature.name)
+    if same != signature.name:
+        return [*lines, f"  the same as {same}"]
+    alike = shown.setdefault(tensors, signature.name)
+    if alike != signature.name:
+        return [*lines, f"  tensors as of {alike}"]
+    for heading, group in zip(("in ", "out"), tensors):
+        by_type: dict[str, list[str]] = {}
+        for tensor in group:
+            by_type.setdefault(tensor_text({"dtype": tensor.dtype, "shape": tensor.shape}), []).append(tensor.name)
+        for text, names in by_type.items():
+            lines += _wrapped(f"  {heading} {text:<18} ", sorted(names, key=_by_number))
+    return lines
 
 
 def _receipt_lines(receipt: Receipt) -> list[str]:
@@ -219,8 +247,9 @@ def _wrapped(heading: str, names: list[str]) -> list[str]:
     return [(heading + first).rstrip(), *(" " * len(heading) + line for line in rest)]
 
 
-def _tensor_type(tensor: Tensor) -> str:
-    return tensor_text({"dtype": tensor.dtype, "shape": tensor.shape})
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """f2 before f10."""
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _feature_traits(feature: RequestFeature) -> tuple[str, str, str]:
