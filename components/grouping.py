@@ -79,7 +79,7 @@ def check(chunk: formats.Chunk, request: formats.Request) -> formats.Chunk:
             low, high = data.label_range
             said = f"is outside data.label_range [{low:g}, {high:g}]"
             refuse("items", where((label < low) | (label > high), lambda at: f"{data.label}: {label[at]:g} {said}"))
-    if data.weight in request.table:
+    if data.weight and data.weight in request.table:
         weight = out[data.weight].to_numpy(zero_copy_only=False)
         said = f"{data.weight}: expected a weight of at least 0; got"
         refuse("items", where(~(weight >= 0), lambda at: f"{said} {weight[at]:g}"))

@@ -9,24 +9,24 @@ import base64
 import dataclasses
 import difflib
 import json
-import os
 import pathlib
 import sys
 import urllib.parse
-import warnings
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tfx_ranking.components import client_requests, grouping, signatures
+from tfx_ranking.components import client_requests, grouping, signatures, warmup
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.list_examples import encode
+from tfx_ranking.components.saved_model import signature_definitions
 from tfx_ranking.components.serving_versions import SAMPLES_IN_MODEL
 from tfx_ranking.pipelines import inspection, unlabelled
 from tfx_ranking.pipelines.list_choice import FIRST, Choice, choose
+from tfx_ranking.pipelines.scoring import quiet_imports
 
 DEFAULT = "serving_default"
 
@@ -53,20 +53,21 @@ def make(
     directory: a SavedModel of tfx-ranking, or a folder of versions.  format, config: see `unlabelled.read_config`.
     Raises RankingError for a signature that the model does not have, and for a list that the files do not.
     """
-    model = inspection.inspect(directory)
-    ranking = unlabelled.read_config(model.directory, source, format, config)
-    known = {each.name: {tensor.name: tensor.dtype for tensor in each.inputs} for each in model.signatures}
+    model = inspection.inspect(directory).directory
+    ranking = unlabelled.read_config(model, source, format, config)
+    known = {each.name: {tensor.name: tensor.dtype for tensor in each.inputs} for each in signature_definitions(model)}
     if signature not in known:
-        raise RankingError(f"--signature: {_unknown('signature', signature, known, f'{model.directory} has')}")
+        raise RankingError(f"--signature: {_unknown('signature', signature, known, f'{model} has')}")
     asked = ranking.serving.default if signature == DEFAULT else signature
     if source is None:
         if choice != FIRST:
             raise RankingError("--row, --group and --lists choose from a file; name it with --from.")
-        return Request(ranking.name, signature, _sample(model.directory, asked, known[signature]))
+        return Request(ranking.name, signature, _sample(model, asked, known[signature]))
     found, request = choose(unlabelled.requests(ranking), choice)
     _, batch, _ = grouping.arrange(found, ranking.data, request.table, 0.0)
     records = encode(batch, request.table)
-    return Request(ranking.name, signature, client_requests.feed(_row(ranking, asked), records, ranking))
+    with quiet_imports():
+        return Request(ranking.name, signature, client_requests.feed(_row(ranking, asked), records, ranking))
 
 
 def write(request: Request, form: str, to: pathlib.Path | None) -> list[pathlib.Path]:
@@ -98,31 +99,17 @@ def write(request: Request, form: str, to: pathlib.Path | None) -> list[pathlib.
 
 def serialized(request: Request) -> bytes:
     """A `tensorflow.serving.PredictRequest`, the same bytes for the same request."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with warnings.catch_warnings():  # TensorFlow's imports warn about the Python version and so on
-        warnings.simplefilter("ignore")
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2
-
-    proto = predict_pb2.PredictRequest()
-    proto.model_spec.name, proto.model_spec.signature_name = request.model, request.signature
-    for name, values in request.inputs.items():
-        proto.inputs[name].CopyFrom(tf.make_tensor_proto(values))
+    with quiet_imports():
+        proto = warmup.predict_request(request.signature, request.inputs, request.model)
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
-
-
-def rest_body(request: Request) -> dict[str, Any]:
-    """TensorFlow Serving's REST form, columnar: each input whole, bytes as `{"b64": …}`, NaN as JSON has none: NaN."""
-    inputs = {name: _nested(values, lambda each: {"b64": _b64(each)}) for name, values in request.inputs.items()}
-    return {"signature_name": request.signature, "inputs": inputs}
 
 
 def curl(request: Request) -> str:
     """A shell command; the body comes by standard input, since a command line holds only so much."""
     address = f"http://localhost:8501/v1/models/{urllib.parse.quote(request.model, safe='')}:predict"
     head = f"curl -sS -X POST '{address}' -H 'Content-Type: application/json' -d @- <<'JSON'"
-    return f"{head}\n{json.dumps(rest_body(request))}\nJSON\n"
+    return f"{head}\n{json.dumps(warmup.rest_request(request.signature, request.inputs))}\nJSON\n"
 
 
 def grpc_program(request: Request) -> str:
@@ -210,31 +197,13 @@ def _array(values: Any, dtype: str) -> npt.NDArray[Any]:
     return np.array(decoded(values), object)
 
 
-def _nested(values: npt.NDArray[Any], of_bytes: Callable[[bytes], Any]) -> Any:
-    """An array as nested lists, each text changed."""
-
-    def changed(part: Any) -> Any:
-        return [changed(each) for each in part] if isinstance(part, list) else of_bytes(part)
-
-    if values.dtype == object:
-        return changed(values.tolist())
-    # The shortest decimals that give the float32 back, and not those of its float64.
-    shown = values.astype(str).astype(float) if values.dtype == np.float32 else values
-    return shown.tolist()
-
-
-def _b64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-class _Code(str):
-    """Printed as it stands."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
 def _literal(values: npt.NDArray[Any]) -> str:
-    return repr(_nested(values, lambda each: _Code(f'b64decode("{_b64(each)}")')))
+    """Python that makes the nested lists of an array."""
+
+    def code(part: Any) -> str:
+        if isinstance(part, list):
+            return f"[{', '.join(map(code, part))}]"
+        return f'b64decode("{base64.b64encode(part).decode()}")' if isinstance(part, bytes) else str(part)
+
+    # A float32 as text has the digits that give it back, its float64 has ten more.
+    return code((values.astype(str) if values.dtype == np.float32 else values).tolist())

@@ -27,6 +27,7 @@ from tfx_ranking.components.list_examples import encode
 from tfx_ranking.pipelines import inspection, score_files, unlabelled
 
 LISTS_A_CALL = 256
+PADDED = 1 << 22  # scores a call, those behind the lists' ends included
 SHOWN = 20  # bad records that are told one by one
 _EVERY = 5.0  # seconds between two lines of progress where there is no terminal
 
@@ -110,9 +111,7 @@ Score = Callable[[list[bytes]], tuple[np.ndarray, np.ndarray]]
 
 def load(model: pathlib.Path) -> Score:
     """The model's `list_example` signature: list examples to (scores float32 [item], sizes int64 [list])."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with warnings.catch_warnings():  # TensorFlow's imports warn about the Python version and so on
-        warnings.simplefilter("ignore")
+    with quiet_imports():
         import tensorflow as tf
 
     loaded = tf.saved_model.load(str(model))
@@ -128,6 +127,15 @@ def load(model: pathlib.Path) -> Score:
         return scores[np.arange(scores.shape[1]) < sizes[:, None]], sizes
 
     return score
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """TensorFlow and what it imports warn about the machine, the Python version and so on; nobody asked here."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def ranks(scores: np.ndarray, row_splits: np.ndarray) -> np.ndarray:
@@ -154,15 +162,25 @@ class Batch(NamedTuple):
 
 
 def batches(found: Iterator[grouping.Lists], request: formats.Request, features: set[str]) -> Iterator[Batch]:
-    """Lists encoded as the model reads them, at most LISTS_A_CALL at a time."""
+    """Lists encoded as the model reads them, LISTS_A_CALL at a time, fewer where one of them is very long."""
     data = request.data
     sent = {name: column for name, column in request.table.items() if name in features}
     for lists in found:
-        for start in range(0, len(lists.positions), LISTS_A_CALL):
-            part = lists.between(start, min(start + LISTS_A_CALL, len(lists.positions)))
+        for start, end in _calls(np.diff(lists.row_splits)):
+            part = lists.between(start, end)
             _, batch, _ = grouping.arrange(part, data, request.table, 0.0)
             item_id = _item_ids(part, part.items.get(data.item_id) if data.item_id else None)
             yield Batch(score_files.text(part.context[data.group_id]), item_id, part.row_splits, encode(batch, sent))
+
+
+def _calls(lengths: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Which lists go together, first and end: the answer is a matrix as wide as the longest of them."""
+    start = 0
+    while start < len(lengths):
+        widest = np.maximum.accumulate(lengths[start : start + LISTS_A_CALL])
+        fit = int(np.searchsorted(widest * np.arange(1, len(widest) + 1), PADDED, side="right"))
+        yield start, start + max(fit, 1)
+        start += max(fit, 1)
 
 
 def _item_ids(lists: grouping.Lists, given: pa.Array | None) -> pa.Array:

@@ -4,6 +4,7 @@ import gzip
 import io
 import itertools
 import json
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+import rich.console
 import small_rankers
 import tensorflow as tf
 from tensorflow_serving.apis import input_pb2
@@ -363,6 +365,25 @@ print(code, sorted({{name.split(".")[0] for name in sys.modules}} & {{"tfx", "ap
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "0 []\n"
     assert [line.split(" in ")[0] for line in done.stderr.splitlines()] == ["scored 6 items of 3 lists, 0 bad,"]
+
+
+def test_a_very_long_list_does_not_widen_the_answer_for_all():
+    short, limit = [2] * 300, scoring.PADDED
+    assert list(scoring._calls(np.array(short))) == [(0, 256), (256, 300)]
+    assert list(scoring._calls(np.array([2, limit // 2, 2, limit * 3, 2, 2]))) == [(0, 2), (2, 3), (3, 4), (4, 6)]
+    assert list(scoring._calls(np.zeros(0, np.int64))) == []
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_on_a_terminal_moves_and_elsewhere_are_lines(terminal, monkeypatch):
+    monkeypatch.setattr(scoring, "_EVERY", 0.0)
+    written = io.StringIO()
+    console = rich.console.Console(file=written, force_terminal=terminal, width=80)
+    with scoring.progress(console) as show:
+        show(1_000)
+        show(2_500)
+    assert "2,500 items scored" in " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.getvalue()).split())
+    assert ("\x1b" in written.getvalue()) == terminal
 
 
 def test_guesses():
