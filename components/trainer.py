@@ -105,6 +105,7 @@ def train(
 
     ranker = scorers.build(training_data.inputs(train_data, config, sizes or {}), config.model)
     _try(ranker, train_data)
+    weights.variables(ranker)  # layers that share a name are refused now, and not by the exporter after the training
     start = _start(ranker, settings.initialize_from)
     fit = Fit(ranker, losses.LOSSES[config.model.loss])
     fit.compile(optimizer=_optimizer(config), jit_compile=False)  # XLA would compile every batch's shape anew

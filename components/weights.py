@@ -31,8 +31,8 @@ def write(network: Any, path: str | os.PathLike[str]) -> None:
     """
     found = {
         f"{layer}/{name}": variable.numpy()
-        for layer, variables in _variables(layers(network)).items()
-        for name, variable in variables.items()
+        for layer, own in variables(network).items()
+        for name, variable in own.items()
     }
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def initialize(network: Any, initialize_from: InitializeFrom) -> list[str]:
     """
     directory = model_directory(initialize_from)
     stored = _by_layer(read(directory / serving_versions.WEIGHTS_IN_MODEL))
-    ours = _variables(layers(network))
+    ours = variables(network)
     wanted = initialize_from.layers
     both = [name for name in ours if name in stored]
     for pattern in wanted:
@@ -159,10 +159,13 @@ def layers(network: Any) -> dict[str, Any]:
     return found
 
 
-def _variables(table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each layer's own variables by name, without those of the layers inside it; layers without any left out."""
+def variables(network: Any) -> dict[str, dict[str, Any]]:
+    """Each layer's own variables by name, without those of the layers inside it; layers without any left out.
+
+    Raises ConfigError when two layers side by side, or two variables of a layer, share a name.
+    """
     own: dict[str, dict[str, Any]] = {}
-    for name, layer in table.items():
+    for name, layer in layers(network).items():
         inside = {
             id(variable)
             for each in layer._flatten_layers(include_self=False, recursive=True)

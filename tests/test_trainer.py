@@ -332,6 +332,15 @@ class NoScores(BuiltAtItsFirstCall):
         return {"chance": super().call(inputs, training)}
 
 
+class TwoLayersOfOneName(BuiltAtItsFirstCall):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.other = keras.layers.Dense(1, name=self.dense.name)
+
+    def call(self, inputs, training=False):
+        return super().call(inputs, training) + self.other(inputs["items/numeric"])[:, 0]
+
+
 class WideSecondOutput(BuiltAtItsFirstCall):
     def call(self, inputs, training=False):
         scores = super().call(inputs, training)
@@ -344,6 +353,7 @@ def test_a_scorer_with_several_outputs_trains_by_its_scores(tmp_path, monkeypatc
     own.several = lambda inputs, model: SeveralOutputs()
     own.none = lambda inputs, model: NoScores()
     own.wide = lambda inputs, model: WideSecondOutput()
+    own.same_names = lambda inputs, model: TwoLayersOfOneName()
     monkeypatch.setitem(sys.modules, "own_scorers", own)
     data, validation = lists_of(20, 1), lists_of(10, 2)
     ranker, history = trainer.train(data, validation, config_of(model={"scorer": "own_scorers.several"}))
@@ -356,6 +366,8 @@ def test_a_scorer_with_several_outputs_trains_by_its_scores(tmp_path, monkeypatc
         trainer.train(data, validation, config_of(model={"scorer": "own_scorers.none"}))
     with pytest.raises(ConfigError, match=r"expected one value of output 'pair' per item.* got \[\d+, 2\]"):
         trainer.train(data, validation, config_of(model={"scorer": "own_scorers.wide"}))
+    with pytest.raises(ConfigError, match=r"two layers are called 'dense.*'.* give each a name of its own"):
+        trainer.train(data, validation, config_of(model={"scorer": "own_scorers.same_names"}))
 
 
 # --- starting from another model's weights

@@ -279,12 +279,12 @@ def exported_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fine_tuning")
     lists = small_rankers.random_lists(settings, [3, 1, 6, 2, 5] * 4, seed=1, missing=0.0)
     paths = small_rankers.make(folder, settings, lists, lists)
-    ranker = signature_exporter.load_ranker(paths, settings)
-    signature_exporter.save(ranker, str(folder / "model"))
+    signature_exporter.export(paths, settings, folder / "model", folder / "parity.json")
     tensors = client_requests.to_tensors(lists, settings)
     strings = {name: each.astype(bytes) for name, each in tensors.items() if each.dtype == object}
     np.savez(folder / "features.npz", **{**tensors, **strings})
-    return folder / "model", folder / "features.npz", ranker.network
+    network = keras.saving.load_model(paths.keras_model)
+    return folder / "model" / "Format-Serving", folder / "features.npz", network
 
 
 def test_a_loaded_model_trains_on_where_tensorflow_is_all_there_is(exported_model, tmp_path):
@@ -302,6 +302,16 @@ def test_a_loaded_model_trains_on_where_tensorflow_is_all_there_is(exported_mode
     np.testing.assert_allclose(found["asked"], found["after"], rtol=1e-5)  # the signatures have the same weights
     np.testing.assert_allclose(found["saved_again"], found["after"], rtol=1e-5)
     assert found["ours"] == []
+
+
+def test_a_new_ranker_starts_from_an_exported_model(exported_model):
+    model, _, network = exported_model
+    new = Regularised()
+    start = InitializeFrom(model=str(model), layers=("hidden", "normalisation"))
+    assert weights.initialize(new, start) == ["hidden", "normalisation"]
+    for layer in ("hidden", "normalisation"):
+        for ours, theirs in zip(new.get_layer(layer).get_weights(), network.get_layer(layer).get_weights()):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_docstrings():
