@@ -49,19 +49,24 @@ class Sample:
     specs: Mapping[str, Any]
 
 
-def prove(ranker: Any, model: str, sample: Sample, rows: Mapping[str, Signature]) -> dict[str, Any]:
-    """Asks each signature for the sample's lists in every way of WAYS and compares.  Returns the report.
+def prove(
+    ranker: Any, model: str, sample: Sample, rows: Mapping[str, Signature], also: Mapping[str, Feed]
+) -> tuple[dict[str, Any], dict[str, Feed]]:
+    """Asks each signature for the sample's lists in every way of WAYS and compares.
 
     ranker: the `serving_ranker.ServingRanker` that was saved to `model`; it is asked which feature differs when one
-    does.  Raises ParityError at a difference above the tolerance or another order; RankingError when the model cannot
-    be loaded or asked.
+    does.  also: one more call of a signature.  Returns the report, and the answers to those calls.
+    Raises ParityError at a difference above the tolerance or another order; RankingError when the model cannot be
+    loaded or asked.
     """
     some = choose(np.array([len(scores) for scores in sample.scores]), ALONE).tolist()
     calls = {name: {way: make(row, sample, some, ranker) for way, make in WAYS.items()} for name, row in rows.items()}
-    asked = {
-        name: [client_requests.feed(row, call.lists, ranker.config) | call.feed for call in itertools.chain(*ways)]
-        for (name, row), ways in zip(rows.items(), (each.values() for each in calls.values()), strict=True)
-    }
+    asked = {}
+    for name, row in rows.items():
+        made = itertools.chain(*calls[name].values())
+        asked[name] = [client_requests.feed(row, call.lists, ranker.config) | (call.feed or {}) for call in made]
+    for name, feed in also.items():
+        asked[name].append(feed)
     answers = serving_process.ask(model, asked)
     sizes = [len(scores) for scores in sample.scores]
     report: dict[str, Any] = {
@@ -82,7 +87,7 @@ def prove(ranker: Any, model: str, sample: Sample, rows: Mapping[str, Signature]
             bad = [figure for figure in figures if not figure.comparison.agrees]
             if bad:
                 _fail(ranker, name, row, way, bad, len(figures), sample, report)
-    return report
+    return report, {name: answers[name][-1] for name in also}
 
 
 class Call(NamedTuple):
@@ -91,7 +96,7 @@ class Call(NamedTuple):
     at: Sequence[int]
     lists: Sequence[bytes]
     orders: Sequence[npt.NDArray[np.int64]]
-    feed: Feed = {}  # in place of what is made of the lists
+    feed: Feed | None = None  # in place of what is made of the lists
 
 
 class Figure(NamedTuple):
@@ -348,13 +353,26 @@ def draw(
             "share of the lists (data.splits.test), and let Transform materialise it."
         )
     keys = [key for key in chosen if key in matched]
-    fed = {name: spec for name, spec in specs.items() if name.startswith(("items/", "context/"))}
+    fed_specs = {name: spec for name, spec in specs.items() if name.startswith(("items/", "context/"))}
+    sample = Sample(keys, [chosen[key] for key in keys], [matched[key] for key in keys], [], fed_specs)
     scores: list[Floats] = []
-    for batch in _batches((matched[key] for key in keys), 64):
-        network_inputs = scorers.network_inputs(tf.io.parse_example(batch, fed))
-        flat = np.asarray(ranker.network(network_inputs, training=False), np.float32)
-        scores.extend(np.split(flat, np.cumsum(network_inputs["row_lengths"]))[: len(batch)])
-    return Sample(keys, [chosen[key] for key in keys], [matched[key] for key in keys], scores, fed)
+    for start in range(0, len(keys), 64):
+        network_inputs = fed(sample, range(start, min(start + 64, len(keys))))
+        flat = np.asarray(scorers.scores_of(ranker.network(network_inputs, training=False)), np.float32)
+        scores.extend(np.split(flat, np.cumsum(network_inputs["row_lengths"]))[: len(network_inputs["row_lengths"])])
+    return dataclasses.replace(sample, scores=scores)
+
+
+def fed(sample: Sample, at: Sequence[int]) -> dict[str, Any]:
+    """What training feeds the network for some of the sample's lists."""
+    import tensorflow as tf
+
+    from tfx_ranking.components import scorers
+
+    inputs: dict[str, Any] = scorers.network_inputs(
+        tf.io.parse_example([sample.transformed[i] for i in at], sample.specs)
+    )
+    return inputs
 
 
 def choose(sizes: npt.NDArray[np.int64], lists: int) -> npt.NDArray[np.int64]:

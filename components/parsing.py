@@ -3,11 +3,11 @@
 Enters: a string tensor `[list]` of serialized protos and the columns to read.  Leaves: a `ListBatch` of raw tensors,
 as the transform graph takes them.  The one idea: all items of all lists are parsed at once, flat; no list is padded.
 
-Every parser agrees on the odd cases.  `b""` is an empty list (an item without a value, where requests are items); an empty batch gives an empty batch; a feature that is
-missing takes its column's missing value (NaN, the integer's default, `""`, no tokens), as it is in a list example;
-features that no column names are ignored.  Undecodable bytes, a wrong type, or item features of one list that differ
-in length raise InvalidArgumentError or DataLossError, naming the feature where there is one; in an ELWC so does a
-feature that is there without a value.
+Every parser agrees on the odd cases.  `b""` is an empty list (an item without a value, where requests are items); an
+empty batch gives an empty batch; a feature that is missing takes its column's missing value (NaN, the integer's
+default, `""`, no tokens), as it is in a list example; features that no column names are ignored.  Undecodable bytes, a
+wrong type, or item features of one list that differ in length raise InvalidArgumentError or DataLossError, naming the
+feature where there is one; in an ELWC so does a feature that is there without a value.
 
 `parse_tensors` takes what is no proto: a tensor for each feature.
 """
@@ -116,8 +116,8 @@ def tensor_specs(table: Mapping[str, Column]) -> dict[str, tf.TensorSpec]:
         tensor = tensor_name(name)
         if tensor in specs:
             raise ConfigError(
-                f"serving.signatures: 'features' needs a tensor of its own for {name!r}, and there is another {tensor!r}; "
-                "give the feature another name (serving.rename)."
+                f"serving.signatures: 'features' needs a tensor of its own for {name!r}, and there is another "
+                f"{tensor!r}; give the feature another name (serving.rename)."
             )
         shape = [None] * (2 if column.level == "items" else 1) + ([column.width] if column.width > 1 else [])
         specs[tensor] = tf.TensorSpec(shape, _DTYPES[column.dtype], name=tensor)

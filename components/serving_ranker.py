@@ -6,6 +6,7 @@ then a shape for the answer; one set of weights serves them all.
 """
 
 import importlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from tfx_ranking.components import answers, parsing, scorers
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError, RankingError
 from tfx_ranking.components.list_examples import ROW_LENGTHS, Column, ListBatch, columns
-from tfx_ranking.components.signatures import Signature, chosen, refuse_item_by_item
+from tfx_ranking.components.signatures import PREDICT, Signature, chosen, refuse_item_by_item
 
 
 class ServingRanker:
@@ -138,6 +139,29 @@ def build(ranker: ServingRanker) -> dict[str, Any]:
     built = {name: _traced(ranker, row) for name, row in rows.items()}
     # On purpose and not the first one, as Keras' own export has it: a client that names no signature gets this.
     return {**built, "serving_default": built[default]}
+
+
+def save(ranker: ServingRanker, to: str) -> None:
+    """Writes the SavedModel: signatures, method names, fine-tuning interface.
+
+    A graph beyond protobuf's 2 GB is saved in parts (`saved_model.cpb`) where TensorFlow can (2.17 and later; before,
+    its own error says so).
+    """
+    tf.saved_model.save(savable(ranker), to, signatures=build(ranker), options=_options())
+    changed = {name: row.method for name, row in rows_of(ranker).items() if row.method != PREDICT}
+    if changed and os.path.exists(f"{to}/saved_model.pb"):
+        # TensorFlow writes Predict's name for every signature; Serving's Regress looks for its own.
+        updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(to)
+        for name, method in changed.items():
+            updater.replace_method_name(name, method)
+        updater.save()
+
+
+def _options() -> tf.saved_model.SaveOptions:
+    try:
+        return tf.saved_model.SaveOptions(experimental_image_format=True)  # splits what is too large, nothing else
+    except ValueError:  # "disabled in OSS": TensorFlow 2.16
+        return tf.saved_model.SaveOptions()
 
 
 def savable(ranker: ServingRanker) -> Any:

@@ -10,16 +10,29 @@ import importlib
 import json
 import pathlib
 import shutil
+from collections.abc import Mapping
 from typing import Any, Dict
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.components.base import executor_spec
 from tfx.types.standard_artifacts import Examples, Model, Schema, TransformGraph
 
-from tfx_ranking.components import parity, serving_ranker, serving_versions
+from tfx_ranking.components import (
+    client_requests,
+    contract,
+    parity,
+    receipt,
+    serving_ranker,
+    serving_versions,
+    tflite,
+    warmup,
+    weights,
+)
 from tfx_ranking.components.config import RankingConfig, from_selection
 from tfx_ranking.components.list_examples import split_files
 
@@ -32,6 +45,7 @@ READS = (
     ),
     *("transform", "model.scorer", "serving"),
 )
+WARMUP_LISTS, SAMPLE_LISTS = 5, 2  # lists of different length that a call of these has at most
 
 
 @component
@@ -44,13 +58,17 @@ def SignatureExporter(
     model: OutputArtifact[Model],
     config: Parameter[Dict[str, Any]],
     split: Parameter[str] = "test",
+    code_digest: Parameter[str] = "",
 ):
-    """Saves a trained ranker with the signatures that `serving.signatures` chooses, and proves them on `split`.
+    """Saves a trained ranker with the signatures that `serving` chooses, and proves them on `split`.
 
     trained_model: `Format-Keras`.  examples: list examples.  transformed_examples: what Transform made of them.
-    model: `Format-Serving`, with the properties `signatures`, `digest`, `parity_lists` and `parity_max_difference`, and
-    `parity.json` beside it.  Raises ParityError when a signature and training disagree: then nothing is emitted.
+    code_digest: of the module behind a dotted `serving.postprocessing`; nothing reads it, but a changed one exports
+    again.  model: `Format-Serving`, with the properties `signatures`, `digest`, `fingerprint` (TensorFlow's),
+    `parity_lists`, `parity_max_difference` and one a proof, and `parity.json` beside it.
+    Raises ParityError when a signature and training disagree: then nothing is emitted.
     """
+    del code_digest
     out = pathlib.Path(model.uri)
     paths = RankerPaths(
         keras_model=f"{trained_model.uri}/Format-Keras/ranker.keras",
@@ -58,18 +76,48 @@ def SignatureExporter(
         examples=tuple(split_files(examples.uri, split)),
         transformed_examples=tuple(split_files(transformed_examples.uri, split)),
     )
+    given = {
+        "trained_model": trained_model,
+        "transform_graph": transform_graph,
+        "schema": schema,
+        "examples": examples,
+        "transformed_examples": transformed_examples,
+    }
     # TFX removes the outputs of a step that fails; what is reported outlives it.
-    report = export(paths, from_selection(config), out, out.parent.parent / "reports" / f"parity-{out.name}.json")
+    failed = out.parent.parent / "reports" / f"parity-{out.name}.json"
+    report = export(paths, from_selection(config), out, failed, receipt.receipt(given))
     served = str(out / "Format-Serving")
-    worst = max(figures["max_difference"] for ways in report["signatures"].values() for figures in ways.values())
+    proofs = [(way, figures) for ways in report["signatures"].values() for way, figures in ways.items()]
     model.set_string_custom_property("signatures", ",".join(report["signatures"]))
     model.set_string_custom_property("digest", serving_versions.digest(served))
+    model.set_string_custom_property("fingerprint", _fingerprint(served))
     model.set_int_custom_property("parity_lists", report["lists"])
+    worst = max(figures["max_difference"] for _, figures in proofs)
     model.set_float_custom_property("parity_max_difference", worst)
+    for way in dict(proofs):
+        of_way = max(figures["max_difference"] for each, figures in proofs if each == way)
+        model.set_float_custom_property(f"max_difference {way}", of_way)
+    if "tflite_max_difference" in report:
+        model.set_float_custom_property("tflite_max_difference", report["tflite_max_difference"])
+    count = len(report["signatures"])
     model.set_string_custom_property(
         "summary",
-        f"{len(report['signatures'])} signatures, equal to training on {report['lists']} lists to {worst:.0e}",
+        f"{count} signature{'s' * (count != 1)}, equal to training on {report['lists']} lists to {worst:.0e}",
     )
+
+
+class RunAwareExecutor(SignatureExporter.EXECUTOR_SPEC.executor_class):  # type: ignore[name-defined, misc]
+    """The function's executor; it knows the pipeline run, which the function is not told."""
+
+    def Do(self, *arguments: Any, **named: Any) -> Any:
+        context = self._context
+        if context is not None and context.pipeline_info is not None:
+            run = receipt.Run(context.pipeline_info.id, context.pipeline_run_id or "", context._unique_id or "")
+            receipt.current_run.set(run)
+        return super().Do(*arguments, **named)
+
+
+SignatureExporter.EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(RunAwareExecutor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +130,17 @@ class RankerPaths:
     transformed_examples: tuple[str, ...]
 
 
-def export(paths: RankerPaths, config: RankingConfig, to: pathlib.Path, report_to: pathlib.Path) -> Dict[str, Any]:
+def export(
+    paths: RankerPaths,
+    config: RankingConfig,
+    to: pathlib.Path,
+    report_to: pathlib.Path,
+    lineage: Mapping[str, Any] | None = None,
+) -> Dict[str, Any]:
     """Writes `<to>/Format-Serving` and `<to>/parity.json`; returns the parity report.
 
-    report_to: where the report goes when the proof fails; then `to` is left without a model.  Raises ParityError,
-    naming that file, or DataError when the split is empty.
+    report_to: where the report goes when the proof fails; then `to` is left without a model.  lineage: the receipt that
+    travels with the model.  Raises ParityError, naming that file, or DataError when the split is empty.
     """
     ranker = load_ranker(paths, config)
     specs = transformed_specs(paths)
@@ -94,7 +148,11 @@ def export(paths: RankerPaths, config: RankingConfig, to: pathlib.Path, report_t
     served = to / "Format-Serving"
     try:
         save(ranker, str(served))
-        report = parity.prove(ranker, str(served), sample, serving_ranker.rows_of(ranker))
+        report, answers = prove(ranker, served, sample)
+        write_papers(ranker, served, sample, answers, lineage or receipt.receipt({}))
+        if config.serving.tflite:
+            fed = parity.fed(sample, range(len(sample.scores)))
+            report["tflite_max_difference"] = tflite.write(ranker.network, fed, to / tflite.TFLITE_IN_ARTIFACT)
     except parity.ParityError as error:
         shutil.rmtree(served, ignore_errors=True)
         _write_json(report_to, {**error.report, "message": str(error)})
@@ -121,9 +179,58 @@ def transformed_specs(paths: RankerPaths) -> Dict[str, Any]:
 
 def save(ranker: serving_ranker.ServingRanker, to: str) -> None:
     """Writes the SavedModel with the config's signatures."""
-    tf.saved_model.save(serving_ranker.savable(ranker), to, signatures=serving_ranker.build(ranker))
-    selection = ranker.config.select(*(key for key in READS if not key.startswith("serving")))
+    serving_ranker.save(ranker, to)
+    selection = ranker.config.select(*(key for key in READS if key != "serving"), *SERVED)
     _write_json(pathlib.Path(to) / serving_versions.CONFIG_IN_MODEL, selection)
+
+
+def prove(ranker: serving_ranker.ServingRanker, served: pathlib.Path, sample: parity.Sample) -> Any:
+    """The parity report, and each signature's answer to its sample request."""
+    rows = serving_ranker.rows_of(ranker)
+    return parity.prove(ranker, str(served), sample, rows, sample_feeds(ranker, sample))
+
+
+def sample_feeds(ranker: serving_ranker.ServingRanker, sample: parity.Sample) -> Dict[str, client_requests.Feed]:
+    """A request of SAMPLE_LISTS lists for each signature."""
+    some = _of_different_length(sample, SAMPLE_LISTS)
+    rows = serving_ranker.rows_of(ranker)
+    return {name: client_requests.feed(row, some, ranker.config) for name, row in rows.items()}
+
+
+def write_papers(
+    ranker: serving_ranker.ServingRanker,
+    served: pathlib.Path,
+    sample: parity.Sample,
+    answers: Mapping[str, Any],
+    lineage: Mapping[str, Any],
+) -> None:
+    """What travels with the model: contract, receipt, weights, samples, warm-up."""
+    config, rows = ranker.config, serving_ranker.rows_of(ranker)
+    _write_json(served / serving_versions.CONTRACT_IN_MODEL, contract.describe(served, config, list(ranker.inputs)))
+    _write_json(served / serving_versions.LINEAGE_IN_MODEL, lineage)
+    weights.write(ranker.network, served / serving_versions.WEIGHTS_IN_MODEL)
+    for name, feed in sample_feeds(ranker, sample).items():
+        warmup.write_sample(served, name, feed, answers[name], config.name)
+    warmup.write_warmup(served, warmup.warmup_records(rows, _of_different_length(sample, WARMUP_LISTS), config))
+
+
+# What the model's own config keeps of `serving`: what a client or another tool asks about.
+SERVED = tuple(
+    f"serving.{key}" for key in ("signatures", "default", "compatibility", "postprocessing", "top_k", "rename")
+)
+
+
+def _of_different_length(sample: parity.Sample, lists: int) -> list[bytes]:
+    at = parity.choose(np.array([len(scores) for scores in sample.scores]), lists)
+    return [sample.list_examples[each] for each in at]
+
+
+def _fingerprint(served: str) -> str:
+    """TensorFlow's own, hexadecimal; "" where this TensorFlow writes none."""
+    try:
+        return f"{tf.saved_model.experimental.read_fingerprint(served).saved_model_checksum:016x}"
+    except (FileNotFoundError, tf.errors.NotFoundError):
+        return ""
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:

@@ -1,0 +1,63 @@
+"""The lineage receipt: what an exported model was made of, as far as it is known when it is exported.
+
+Enters: the artifacts that a component was given and the run it is part of.  Leaves: a JSON-able receipt that travels in
+the model.  What becomes known later, such as metrics, is in ML Metadata alone.
+"""
+
+import contextvars
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+PACKAGES = (
+    *("tfx-ranking", "tfx", "tensorflow", "keras", "tensorflow-transform", "tensorflow-data-validation", "tfx-bsl"),
+    *("ml-metadata", "apache-beam", "numpy", "pyarrow", "protobuf"),
+)
+DATA = ("span", "version", "fingerprint", "lists_out", "items_out", "records_in", "quarantined")
+
+
+class Run(NamedTuple):
+    """The pipeline run that a component works for; empty outside of one."""
+
+    pipeline: str = ""
+    run: str = ""
+    execution: str = ""
+
+
+current_run: contextvars.ContextVar[Run] = contextvars.ContextVar("current_run")
+
+
+def receipt(artifacts: Mapping[str, Any]) -> dict[str, Any]:
+    """`pipeline`, `run`, `execution`, `exported_at`, `artifacts` by input name, `data` and `packages`.
+
+    artifacts: TFX artifacts by the name of their input; `data` is taken from the one called examples.
+    """
+    described: dict[str, Any] = {**current_run.get(Run())._asdict()}
+    described["exported_at"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    described["artifacts"] = {
+        name: [{"id": artifact.id, "type": artifact.type_name, "uri": artifact.uri}]
+        for name, artifact in artifacts.items()
+    }
+    if "examples" in artifacts:
+        described["data"] = _data(artifacts["examples"])
+    described["packages"] = {"python": platform.python_version(), **_versions()}
+    return described
+
+
+def _data(examples: Any) -> dict[str, Any]:
+    """What the example generator says about its input: spans, fingerprints, counts."""
+    artifact = examples.mlmd_artifact
+    said = {**artifact.properties, **artifact.custom_properties}
+    return {name: getattr(said[name], said[name].WhichOneof("value")) for name in DATA if name in said}
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # a component may be used with less than all of TFX
+            continue
+    return versions
