@@ -9,9 +9,8 @@ import json
 import pathlib
 import re
 import struct
-import textwrap
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfx_ranking.components import contract
@@ -27,8 +26,8 @@ from tfx_ranking.components.serving_versions import (
     digest,
     live_version,
 )
+from tfx_ranking.components.warmup import WARMUP_IN_MODEL
 
-WARM_UP = "assets.extra/tf_serving_warmup_requests"  # where TensorFlow Serving looks for it
 WIDTH = 110  # columns of the text
 
 
@@ -83,29 +82,31 @@ def inspect(directory: pathlib.Path) -> Inspected:
     """The model in `directory`; of a folder of versions, the one that serves.  Raises RankingError where none is."""
     directory = _model_in(directory.absolute())
     promised = contract.read(directory) or {}
+    calls = _calls(directory, promised)
     neighbours = [int(child.name) for child in directory.parent.iterdir() if child.name.isdigit()]
     return Inspected(
         directory,
         tuple(sorted(neighbours)) if directory.name.isdigit() else (),
         digest(str(directory)),
-        _calls(directory, promised),
+        calls,
         _features(directory, promised),
         _receipt(directory / LINEAGE_IN_MODEL),
-        _count_records(directory / WARM_UP),
-        tuple(sorted(file.stem for file in (directory / SAMPLES_IN_MODEL).glob("*.json"))),
+        _count_records(directory / WARMUP_IN_MODEL),
+        tuple(call.signature.name for call in calls if _sample(directory, call.signature.name).is_file()),
         _layers(directory / WEIGHTS_IN_MODEL),
     )
 
 
 def render(model: Inspected) -> str:
     """The text that `tfx-ranking inspect` prints."""
+    layers = ", ".join(model.layers)
     lines = [
         f"{model.directory}",
-        *_entry("digest", model.digest),
-        *_entry("versions", ", ".join(map(str, model.versions))),
-        *_entry("warm-up", f"{model.warm_up} request{'s' * (model.warm_up != 1)}" if model.warm_up else "none"),
-        *_entry("samples", ", ".join(model.samples)),
-        *_entry("weights", f"{len(model.layers)} layers: {', '.join(model.layers)}" if model.layers else ""),
+        *_entry("digest", [model.digest]),
+        *_entry("versions", [str(version) for version in model.versions]),
+        *_entry("warm-up", [f"{model.warm_up} request{'s' * (model.warm_up != 1)}" if model.warm_up else "none"]),
+        *_entry("samples", model.samples),
+        *_entry("weights", [f"{len(model.layers)} layers: {layers}"] if layers else []),
     ]
     lines += _receipt_lines(model.receipt) if model.receipt else []
     shown: dict[Any, str] = {}
@@ -146,6 +147,10 @@ def _calls(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[Call, 
     )
 
 
+def _sample(directory: pathlib.Path, signature: str) -> pathlib.Path:
+    return directory / SAMPLES_IN_MODEL / f"{signature.replace('/', '_')}.json"
+
+
 def _features(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[RequestFeature, ...]:
     file = directory / CONFIG_IN_MODEL
     config = from_selection(json.loads(file.read_text())) if file.is_file() else None
@@ -167,7 +172,7 @@ def _receipt(file: pathlib.Path) -> Receipt | None:
         return tuple((name, _plain(value)) for name, value in (told.get(key) or {}).items())
 
     artifacts = tuple(
-        (name, _plain(artifact.get("name") or artifact.get("uri", "")) + f" (id {artifact.get('id', '?')})")
+        (name, f"{artifact.get('name') or artifact.get('uri', '')} (id {artifact.get('id', '?')})")
         for name, found in (told.get("artifacts") or {}).items()
         for artifact in found
     )
@@ -198,14 +203,13 @@ def _call_lines(call: Call, shown: dict[Any, str]) -> list[str]:
 
 def _receipt_lines(receipt: Receipt) -> list[str]:
     run = f"{receipt.pipeline}, run {receipt.run}" if receipt.run else receipt.pipeline
-    packages = [f"{name} {version}" for name, version in receipt.packages]
     return [
         "",
-        *_entry("made by", run),
-        *_entry("exported", receipt.exported_at),
-        *[line for name, value in receipt.data for line in _entry("data", f"{name} {value}")],
-        *[line for name, which in receipt.artifacts for line in _entry("from", f"{name}: {which}")],
-        *(_wrapped(f"{'packages':<9} ", packages) if packages else []),
+        *_entry("made by", [run] if run else []),
+        *_entry("exported", [receipt.exported_at] if receipt.exported_at else []),
+        *_entry("data", [f"{name} {value}" for name, value in receipt.data]),
+        *itertools.chain(*(_entry("from", [f"{name}: {which}"]) for name, which in receipt.artifacts)),
+        *_entry("packages", [f"{name} {version}" for name, version in receipt.packages]),
     ]
 
 
@@ -236,15 +240,19 @@ def _layers(file: pathlib.Path) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name.rpartition("/")[0] for name in stored.namelist()))
 
 
-def _entry(heading: str, text: str) -> list[str]:
-    return [f"{heading:<9} {text}"] if text else []
+def _entry(heading: str, facts: Sequence[str]) -> list[str]:
+    return _wrapped(f"{heading:<9} ", facts) if facts else []
 
 
-def _wrapped(heading: str, names: list[str]) -> list[str]:
-    """The names behind their heading, on as many lines as they need."""
-    room = max(WIDTH - len(heading), 30)
-    first, *rest = textwrap.wrap(", ".join(names), room, break_long_words=False, break_on_hyphens=False) or [""]
-    return [(heading + first).rstrip(), *(" " * len(heading) + line for line in rest)]
+def _wrapped(heading: str, facts: Sequence[str]) -> list[str]:
+    """The facts behind their heading, each one whole, on as many lines as they need."""
+    lines = [heading]
+    for i, fact in enumerate(facts):
+        text = fact + ("" if i + 1 == len(facts) else ", ")
+        if i and len(lines[-1] + text.rstrip()) > WIDTH:
+            lines.append(" " * len(heading))
+        lines[-1] += text
+    return [line.rstrip() for line in lines]
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:

@@ -13,6 +13,7 @@ import saved_models
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import contract, serving_versions
 from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.warmup import WARMUP_IN_MODEL
 from tfx_ranking.pipelines import inspection
 
 PREDICT, REGRESS = "tensorflow/serving/predict", "tensorflow/serving/regress"
@@ -66,7 +67,7 @@ def model(tmp_path):
     write(directory, serving_versions.CONTRACT_IN_MODEL, contract.describe(directory, CONFIG))
     write(directory, serving_versions.CONFIG_IN_MODEL, CONFIG.select("context", "items", "serving"))
     write(directory, serving_versions.LINEAGE_IN_MODEL, RECEIPT)
-    write(directory, inspection.WARM_UP, records(b"a request", b"", b"another"))
+    write(directory, WARMUP_IN_MODEL, records(b"a request", b"", b"another"))
     for signature in ("predict", "regress"):
         write(directory, f"{serving_versions.SAMPLES_IN_MODEL}/{signature}.json", {})
         write(directory, f"{serving_versions.SAMPLES_IN_MODEL}/{signature}.pb", b"")
@@ -117,7 +118,7 @@ def test_the_text(model):
         "samples   predict, regress",
         "weights   2 layers: dense_0, scores",
         "made by   shop, run 2026-11-21T14:12:03",
-        "data      fingerprint 0a1b",
+        "data      span 3, version 1, fingerprint 0a1b",
         "from      trained_model: shop:model:0 (id 12)",
         "packages  tensorflow 2.16.2, tfx 1.16.0",
         f"regress  example → item_scores  ({REGRESS})",
@@ -162,7 +163,7 @@ def test_a_receipt_may_lack_anything(model, missing):
 
 
 def test_warm_up_requests_that_are_cut_off(model):
-    write(model, inspection.WARM_UP, records(b"a request", b"another")[:-1])
+    write(model, WARMUP_IN_MODEL, records(b"a request", b"another")[:-1])
     with pytest.raises(RankingError, match=r"tf_serving_warmup_requests: record 1 is cut off"):
         inspection.inspect(model)
 
