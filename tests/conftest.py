@@ -48,3 +48,11 @@ def real_run(data_dir, tmp_path_factory):
         return done[name]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory):
+    """A small ranker of drawn weights with every signature there is (`small_rankers.Shop`), exported at first use."""
+    import small_rankers
+
+    return small_rankers.export_shop(tmp_path_factory.mktemp("shop"))

@@ -1,75 +1,103 @@
-// Scores serialized requests through the C++ loader in TensorFlow's wheel, the one that TensorFlow Serving runs.
+// Calls a model's signatures through the C++ loader in TensorFlow's wheel, the one that TensorFlow Serving runs.
 //
-//   serving_client MODEL SIGNATURE LISTS_A_CALL < requests > scores
+//   serving_client MODEL < calls > answers
 //
-// requests: each a little-endian uint64 length and that many bytes of proto.  scores: a line a list, its scores
-// separated by spaces; what stands behind a list's end must be the smallest finite float32.
+// A number is a little-endian uint64, a text a number and that many bytes.  A call is the text of its signature, the
+// number of its inputs, and for each the texts of its name and of its serialized TensorProto.  Its answer is the number
+// of outputs and the same for each; of a call that failed, the largest uint64 and the text of TensorFlow's status.
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <iostream>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tensorflow/cc/saved_model/loader.h"
 #include "tensorflow/core/framework/tensor.h"
+#include "tensorflow/core/framework/tensor.pb.h"
 #include "tensorflow/core/public/session.h"
 
 namespace tf = tensorflow;
 
-static void Check(const tf::Status& status) {
-  if (!status.ok()) {
-    std::cerr << status.ToString() << std::endl;
-    std::exit(1);
+using Named = std::vector<std::pair<std::string, tf::Tensor>>;
+
+static bool Read(uint64_t* number) {
+  return static_cast<bool>(std::cin.read(reinterpret_cast<char*>(number), sizeof *number));
+}
+
+static bool Read(std::string* text) {
+  uint64_t length;
+  if (!Read(&length)) return false;
+  text->resize(length);
+  return static_cast<bool>(std::cin.read(text->data(), static_cast<std::streamsize>(length)));
+}
+
+static void Write(uint64_t number) { std::cout.write(reinterpret_cast<const char*>(&number), sizeof number); }
+
+static void Write(const std::string& text) {
+  Write(static_cast<uint64_t>(text.size()));
+  std::cout.write(text.data(), static_cast<std::streamsize>(text.size()));
+}
+
+static tf::Status Call(const tf::SavedModelBundle& bundle, const std::string& name, const Named& given, Named* came) {
+  const auto signature = bundle.GetSignatures().find(name);
+  if (signature == bundle.GetSignatures().end()) return tf::errors::NotFound("no signature ", name);
+  Named fed;
+  for (const auto& [key, tensor] : given) {
+    const auto input = signature->second.inputs().find(key);
+    if (input == signature->second.inputs().end()) return tf::errors::InvalidArgument("no input ", key);
+    fed.emplace_back(input->second.name(), tensor);
   }
+  std::vector<std::string> keys, fetched;
+  for (const auto& [key, info] : signature->second.outputs()) {
+    keys.push_back(key);
+    fetched.push_back(info.name());
+  }
+  std::vector<tf::Tensor> outputs;
+  const tf::Status status = bundle.GetSession()->Run(fed, fetched, {}, &outputs);
+  for (size_t i = 0; i < outputs.size(); ++i) came->emplace_back(keys[i], outputs[i]);
+  return status;
 }
 
 int main(int argc, char** argv) {
-  if (argc != 4) {
-    std::cerr << "usage: serving_client MODEL SIGNATURE LISTS_A_CALL < requests > scores" << std::endl;
+  if (argc != 2) {
+    std::cerr << "usage: serving_client MODEL < calls > answers" << std::endl;
     return 2;
   }
-  std::vector<std::string> requests;
-  for (uint64_t length; std::cin.read(reinterpret_cast<char*>(&length), sizeof length);) {
-    requests.emplace_back(length, '\0');
-    if (!std::cin.read(requests.back().data(), static_cast<std::streamsize>(length))) {
-      std::cerr << "request " << requests.size() - 1 << " is cut short" << std::endl;
-      return 2;
-    }
-  }
   tf::SavedModelBundle bundle;
-  Check(tf::LoadSavedModel(tf::SessionOptions(), tf::RunOptions(), argv[1], {"serve"}, &bundle));
-  const auto signature = bundle.GetSignatures().find(argv[2]);
-  if (signature == bundle.GetSignatures().end()) {
-    std::cerr << "no signature " << argv[2] << std::endl;
+  const tf::Status loaded = tf::LoadSavedModel(tf::SessionOptions(), tf::RunOptions(), argv[1], {"serve"}, &bundle);
+  if (!loaded.ok()) {
+    std::cerr << loaded.ToString() << std::endl;
     return 1;
   }
-  const std::string input = signature->second.inputs().at("inputs").name();
-  const std::vector<std::string> outputs = {signature->second.outputs().at("scores").name(),
-                                            signature->second.outputs().at("sizes").name()};
-  const size_t lists_a_call = std::stoul(argv[3]);
-  size_t start = 0;
-  do {  // once at least: an empty batch is a request too
-    const size_t lists = std::min(lists_a_call, requests.size() - start);
-    tf::Tensor batch(tf::DT_STRING, tf::TensorShape({static_cast<int64_t>(lists)}));
-    for (size_t i = 0; i < lists; ++i) batch.flat<tf::tstring>()(i) = requests[start + i];
-    std::vector<tf::Tensor> answer;
-    Check(bundle.GetSession()->Run({{input, batch}}, outputs, {}, &answer));
-    const auto scores = answer[0].matrix<float>();
-    const auto sizes = answer[1].vec<int64_t>();
-    for (size_t i = 0; i < lists; ++i) {
-      for (int64_t j = 0; j < scores.dimension(1); ++j) {
-        if (j < sizes(i)) {
-          std::printf(j ? " %.9g" : "%.9g", scores(i, j));
-        } else if (scores(i, j) != std::numeric_limits<float>::lowest()) {
-          std::cerr << "list " << start + i << ": padding is " << scores(i, j) << std::endl;
-          return 1;
-        }
-      }
-      std::printf("\n");
+  for (std::string signature; Read(&signature);) {
+    uint64_t inputs;
+    bool whole = Read(&inputs);
+    Named given, came;
+    for (uint64_t i = 0; whole && i < inputs; ++i) {
+      std::string name, serialized;
+      tf::TensorProto proto;
+      tf::Tensor tensor;
+      whole = Read(&name) && Read(&serialized) && proto.ParseFromString(serialized) && tensor.FromProto(proto);
+      given.emplace_back(name, tensor);
     }
-    start += lists;
-  } while (start < requests.size());
+    if (!whole) {
+      std::cerr << "a call of " << signature << " cannot be read" << std::endl;
+      return 2;
+    }
+    const tf::Status status = Call(bundle, signature, given, &came);
+    if (!status.ok()) {
+      Write(std::numeric_limits<uint64_t>::max());
+      Write(status.ToString());
+      continue;
+    }
+    Write(static_cast<uint64_t>(came.size()));
+    for (const auto& [name, tensor] : came) {
+      tf::TensorProto proto;
+      tensor.AsProtoField(&proto);
+      Write(name);
+      Write(proto.SerializeAsString());
+    }
+  }
   return 0;
 }

@@ -1,42 +1,161 @@
 """Clients of an exported model that know nothing of us: C++ against TensorFlow's library, and Python.
 
-`score` asks the C++ client, `fresh_process_score` a Python process that imports TensorFlow and nothing of TFX.  Both
-take serialized protos, one a list, and give (scores float32 [item], sizes int64 [list]).
+`cpp` asks the C++ client, `fresh_process` a Python process that imports TensorFlow and nothing of TFX; each makes any
+number of calls in one process.  `call` is one signature's outputs by either, `score` the scores of lists of protos.
 """
 
 import functools
 import hashlib
 import os
 import pathlib
+import pickle
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pytest
 
 SOURCE = pathlib.Path(__file__).with_suffix(".cc")
+FAILED = 2**64 - 1
+Arrays = Mapping[str, np.ndarray]
 
 
 class ClientError(Exception):
-    """The client ended with an error; the text is TensorFlow's."""
+    """A call, or the loading of the model, ended with an error; the text is TensorFlow's, its code first."""
+
+
+Answer = dict[str, np.ndarray] | ClientError
+Client = Callable[[str | os.PathLike, Sequence[tuple[str, Arrays]]], list[Answer]]
+
+
+def cpp(model: str | os.PathLike, calls: Sequence[tuple[str, Arrays]]) -> list[Answer]:
+    """The answer of each (signature, inputs) by the C++ client; a ClientError in place of one that failed.
+
+    Raises ClientError where the model cannot be loaded.
+    """
+    import tensorflow as tf
+
+    def texts() -> Iterator[bytes]:
+        for signature, inputs in calls:
+            yield _text(signature.encode()) + struct.pack("<Q", len(inputs))
+            for name, value in inputs.items():
+                proto = tf.make_tensor_proto(value, tf.as_dtype(value.dtype), value.shape)
+                yield _text(name.encode()) + _text(proto.SerializeToString())
+
+    ran = subprocess.run([build(), os.fspath(model)], input=b"".join(texts()), capture_output=True, env=_quiet())
+    if ran.returncode:
+        raise ClientError(ran.stderr.decode(errors="replace"))
+    rest = memoryview(ran.stdout)
+
+    def number() -> int:
+        nonlocal rest
+        (value,), rest = struct.unpack_from("<Q", rest), rest[8:]
+        return value
+
+    def text() -> bytes:
+        nonlocal rest
+        length = number()
+        value, rest = bytes(rest[:length]), rest[length:]
+        return value
+
+    answers: list[Answer] = []
+    for _ in calls:
+        outputs = number()
+        if outputs == FAILED:
+            answers.append(ClientError(text().decode(errors="replace")))
+        else:
+            named = ((text().decode(), text()) for _ in range(outputs))
+            parse = tf.compat.v1.TensorProto.FromString
+            answers.append({name: tf.make_ndarray(parse(serialized)) for name, serialized in named})
+    return answers
+
+
+_FRESH = """
+import pickle, sys
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import error_codes_pb2
+model, asked, answered = sys.argv[1:]
+ranker = tf.saved_model.load(model)
+
+def ask(signature, inputs):
+    named = {}
+    for name, value in inputs.items():
+        kind = tf.string if value.dtype == object else tf.as_dtype(value.dtype)
+        named[name] = tf.constant(value.tolist(), kind, value.shape)
+    try:
+        return {name: value.numpy() for name, value in ranker.signatures[signature](**named).items()}
+    except tf.errors.OpError as error:
+        return f"{error_codes_pb2.Code.Name(error.error_code)}: {error.message}"
+
+answers = [ask(*call) for call in pickle.load(open(asked, "rb"))]
+ours = ("tfx", "tfx_bsl", "tfx_ranking", "tensorflow_transform")
+strangers = [name for name in sys.modules if name.split(".")[0] in ours]
+assert not strangers, strangers
+pickle.dump(answers, open(answered, "wb"))
+"""
+
+
+def fresh_process(model: str | os.PathLike, calls: Sequence[tuple[str, Arrays]]) -> list[Answer]:
+    """The same by `tf.saved_model.load` in a new process that imports TensorFlow alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answered = pathlib.Path(folder, "calls"), pathlib.Path(folder, "answers")
+        asked.write_bytes(pickle.dumps([(signature, dict(inputs)) for signature, inputs in calls]))
+        command = [sys.executable, "-c", _FRESH, os.fspath(model), str(asked), str(answered)]
+        ran = subprocess.run(command, capture_output=True, text=True, errors="replace", env=_quiet(), cwd=folder)
+        if ran.returncode:
+            raise ClientError(ran.stderr)
+        answers = pickle.loads(answered.read_bytes())
+    return [ClientError(answer) if isinstance(answer, str) else answer for answer in answers]
+
+
+CLIENTS: dict[str, Client] = {"cpp": cpp, "fresh_process": fresh_process}
+
+
+def call(
+    model: str | os.PathLike, signature: str, calls: Sequence[Arrays], client: Client = cpp
+) -> list[dict[str, np.ndarray]]:
+    """The outputs of each call of one signature.  Raises ClientError with the loader's or the kernel's message."""
+    answers = client(model, [(signature, inputs) for inputs in calls])
+    for answer in answers:
+        if isinstance(answer, ClientError):
+            raise answer
+    return answers
 
 
 def score(
-    model: str | os.PathLike, signature: str, serialized: Sequence[bytes], lists_a_call: int = 32
+    model: str | os.PathLike,
+    signature: str,
+    serialized: Sequence[bytes],
+    lists_a_call: int = 32,
+    client: Client = cpp,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores by the C++ client.  Raises ClientError with the loader's or the kernel's message."""
-    requests = b"".join(struct.pack("<Q", len(one)) + one for one in serialized)
-    ran = subprocess.run(
-        [build(), os.fspath(model), signature, str(lists_a_call)], input=requests, capture_output=True, env=_quiet()
-    )
-    if ran.returncode:
-        raise ClientError(ran.stderr.decode(errors="replace"))
-    rows = [np.array(line.split(), np.float32) for line in ran.stdout.decode().splitlines()]
-    return np.concatenate([np.empty(0, np.float32), *rows]), np.array([len(row) for row in rows], np.int64)
+    """(scores float32 [item], sizes int64 [list]) of lists of protos; what stands behind a list's end is checked."""
+    starts = range(0, max(1, len(serialized)), lists_a_call)  # once at least: an empty batch is a request too
+    calls = [{"inputs": protos(serialized[start : start + lists_a_call])} for start in starts]
+    scores, sizes = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
+    for answer in call(model, signature, calls, client):
+        real = np.arange(answer["scores"].shape[1]) < answer["sizes"][:, None]
+        assert np.all(answer["scores"][~real] == np.finfo(np.float32).min), "padding is the smallest finite float32"
+        scores.append(answer["scores"][real])
+        sizes.append(answer["sizes"])
+    return np.concatenate(scores), np.concatenate(sizes)
+
+
+def fresh_process_score(
+    model: str | os.PathLike, signature: str, serialized: Sequence[bytes]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`score` by `fresh_process`, all lists in one call."""
+    return score(model, signature, serialized, max(1, len(serialized)), fresh_process)
+
+
+def protos(serialized: Sequence[bytes]) -> np.ndarray:
+    """As an input: object [list]."""
+    return np.array([*serialized, None], object)[:-1]  # None keeps NumPy from guessing a dtype
 
 
 @functools.cache
@@ -65,41 +184,8 @@ def build() -> str:
     return str(client)
 
 
-_FRESH = """
-import sys
-import numpy as np
-import tensorflow as tf
-model, signature, requests, answer = sys.argv[1:]
-ranker = tf.saved_model.load(model)
-protos = list(tf.data.TFRecordDataset(requests).as_numpy_iterator())
-came = ranker.signatures[signature](inputs=tf.constant(protos, tf.string, shape=[len(protos)]))
-ours = ("tfx", "tfx_bsl", "tfx_ranking", "tensorflow_transform")
-strangers = [name for name in sys.modules if name.split(".")[0] in ours]
-assert not strangers, strangers
-np.savez(answer, **{name: value.numpy() for name, value in came.items()})
-"""
-
-
-def fresh_process_score(
-    model: str | os.PathLike, signature: str, serialized: Sequence[bytes]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores by `tf.saved_model.load` in a new process, all lists in one call.  Raises ClientError."""
-    import tensorflow as tf
-
-    with tempfile.TemporaryDirectory() as folder:
-        requests, answer = f"{folder}/requests.tfrecord", f"{folder}/answer.npz"
-        with tf.io.TFRecordWriter(requests) as writer:
-            for one in serialized:
-                writer.write(one)
-        command = [sys.executable, "-c", _FRESH, os.fspath(model), signature, requests, answer]
-        ran = subprocess.run(command, capture_output=True, text=True, errors="replace", env=_quiet(), cwd=folder)
-        if ran.returncode:
-            raise ClientError(ran.stderr)
-        with np.load(answer) as came:
-            scores, sizes = came["scores"], came["sizes"]
-    real = np.arange(scores.shape[1]) < sizes[:, None]
-    assert np.all(scores[~real] == np.finfo(np.float32).min), "padding is the smallest finite float32"
-    return scores[real], sizes
+def _text(value: bytes) -> bytes:
+    return struct.pack("<Q", len(value)) + value
 
 
 def _quiet() -> dict[str, str]:

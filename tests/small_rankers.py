@@ -1,8 +1,12 @@
 """A trained ranker's files made in seconds, without a pipeline: list examples, transform graph, Keras model.
 
-The network is not trained: its weights are drawn, so that every input counts.
+The network is not trained: its weights are drawn, so that every input counts.  `SHOP` is a config with features of
+every kind and every signature of the table; conftest's `shop` is its ranker, exported once a test session.
 """
 
+import dataclasses
+import functools
+import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,13 +21,79 @@ from tensorflow_transform import beam as tft_beam
 from tfx_bsl.coders import example_coder
 from tfx_bsl.public import tfxio
 
-from tfx_ranking.components import preprocessing, scorers, training_data
+from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components import parity, preprocessing, scorers, signature_exporter, training_data
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.list_examples import ListBatch, Tokens, columns, encode, write_records
 from tfx_ranking.components.schema_gen import ranking_schema
+from tfx_ranking.components.serving_ranker import ServingRanker
 from tfx_ranking.components.signature_exporter import RankerPaths
+from tfx_ranking.components.signatures import COMPATIBILITY, SIGNATURES
 
 PreprocessingFn = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+
+SHOP = ranking_config.parse({
+    "name": "shop",
+    "data": {"input": "x", "format": "csv", "group_id": "query_id", "position": "rank", "item_id": "sku"},
+    "context": {
+        "age": {"transform": ["z_score"], "default": 40.0, "indicator": True},
+        "country": {"dtype": "string", "vocabulary": {"num_oov_buckets": 2}, "embedding": 3},
+        "words": {"dtype": "string", "tokens": {}, "embedding": 4},
+    },
+    "items": {
+        "price": {"transform": ["log1p", "z_score"], "default": 9.0},
+        "sales": {"transform": ["min_max"]},
+        "stock": {"dtype": "int", "default": 7},
+        "visits": {"transform": [{"bucketize": 4}], "embedding": 2},
+        "brand": {"dtype": "string", "hash": {"num_buckets": 16}, "embedding": 3},
+        "title": {"dtype": "string", "tokens": {}, "embedding": 4},
+        "image": {"shape": [3], "transform": ["min_max"]},
+    },
+    "model": {"hidden": [16, 8], "normalisation": "batch"},
+    "serving": {
+        "signatures": list(SIGNATURES),
+        "compatibility": list(COMPATIBILITY),
+        "rename": {"price": "price-eur"},
+        "parity_lists": 12,
+    },
+})  # fmt: skip
+SIZES = [1, 2, 7, 3, 11, 4, 5, 1, 6, 9, 2, 8, 10, 13, 3, 2]  # of the test split's lists
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shop:
+    """SHOP's ranker: its files, its SavedModel, and the proof's report."""
+
+    paths: RankerPaths
+    served: pathlib.Path
+    report: dict[str, Any]
+
+    @functools.cached_property
+    def ranker(self) -> ServingRanker:
+        return signature_exporter.load_ranker(self.paths, SHOP)
+
+    @functools.cached_property
+    def sample(self) -> parity.Sample:
+        """Every list of the test split and the training path's scores of it."""
+        specs = signature_exporter.transformed_specs(self.paths)
+        return parity.draw(self.ranker, self.paths.examples, self.paths.transformed_examples, specs, 1000)
+
+    def scores(self, list_examples: Sequence[bytes]) -> list[np.ndarray]:
+        """The ranker's scores of any lists, each from its list example, in this process and outside any SavedModel."""
+        if not list_examples:
+            return []
+        table = columns(SHOP)
+        batch = self.ranker.parse(SIGNATURES["list_example"], tf.constant(list(list_examples)), table)
+        flat = self.ranker.outputs(batch)["scores"].numpy()
+        return np.split(flat, batch.row_splits.numpy()[1:-1])
+
+
+def export_shop(folder: pathlib.Path) -> Shop:
+    train = random_lists(SHOP, [5] * 40, seed=1)
+    paths = make(folder / "ranker", SHOP, train, random_lists(SHOP, SIZES, seed=2))
+    report = signature_exporter.export(paths, SHOP, folder / "exported", folder / "report.json")
+    assert json.loads((folder / "exported" / "parity.json").read_text()) == report
+    return Shop(paths, folder / "exported" / "Format-Serving", report)
 
 
 def random_lists(config: RankingConfig, sizes: Sequence[int], seed: int, missing: float = 0.1) -> list[bytes]:
@@ -53,6 +123,8 @@ def random_lists(config: RankingConfig, sizes: Sequence[int], seed: int, missing
     batch.items[config.data.label] = rng.integers(0, 3, items).astype(np.float32)
     if config.data.position:
         batch.items[config.data.position] = np.concatenate([np.arange(1, size + 1) for size in sizes]).astype(np.int64)
+    if config.data.item_id:
+        batch.items[config.data.item_id] = np.array([b"item%d" % i for i in range(items)], object)
     return encode(batch, table)
 
 
@@ -64,7 +136,7 @@ def make(
     preprocessing_fn: PreprocessingFn = preprocessing.preprocessing_fn,
 ) -> RankerPaths:
     """What the pipeline's steps leave for the exporter, by the same libraries."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     examples, transformed = folder / "examples.gz", folder / "transformed.gz"
     write_records(str(examples), test)
     graph, source = learn(folder, config, train, preprocessing_fn)

@@ -9,8 +9,9 @@ import pytest
 import serving_client
 import small_rankers
 
+from tfx_ranking.components import signature_exporter
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import parity, signature_exporter
+from tfx_ranking.components.client_requests import to_elwc
 from tfx_ranking.components.list_examples import ListBatch, Tokens, columns, encode, read_records
 
 TFR = {
@@ -110,7 +111,10 @@ def test_ml4irs_own_files(data_dir, tmp_path):
         del items[0]["text_match_score"], items[-1]["page_views_score"]
     config, model, paths = _export(tmp_path, ML4IR, train, test)
     expected = numpy_ranker.score(test, train, config, paths.keras_model, model / "assets")
-    for signature, proto in (("list_example", lambda one: one), ("predict", lambda one: parity.to_elwc(one, config))):
+    for signature, proto in (
+        ("list_example", lambda one: one),
+        ("predict", lambda one: to_elwc(one, config)),
+    ):
         scores, sizes = serving_client.score(model, signature, [proto(one) for one in _encode(test, config)])
         assert sizes.tolist() == [len(items) for _, items in test]
         _assert_close(scores, expected)

@@ -5,9 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components.list_examples import ListBatch, Tokens, columns, encode
-from tfx_ranking.components.parity import TOLERANCE, choose, compare, to_elwc
+from tfx_ranking.components.parity import TOLERANCE, choose, compare
 
 
 @pytest.mark.parametrize(
@@ -57,37 +55,3 @@ def test_the_shortest_and_the_longest_list_are_always_looked_at(sizes, lists):
     assert sizes[chosen].min() == sizes.min()
     if lists > 1:
         assert sizes[chosen].max() == sizes.max()
-
-
-def test_elwc_of_a_list_example_is_what_a_client_of_tensorflow_ranking_sends():
-    from tensorflow_serving.apis import input_pb2
-
-    config = ranking_config.parse({
-        "name": "shop",
-        "data": {"input": "x", "format": "csv"},
-        "context": {"country": {"dtype": "string", "vocabulary": {}}, "age": {}},
-        "items": {"price": {}, "stock": {"dtype": "int", "default": 7}, "title": {"dtype": "string", "tokens": {}}},
-    })  # fmt: skip
-    batch = ListBatch(
-        {"group_id": np.array([b"q"], object), "country": np.array([b"at"], object), "age": np.float32([np.nan])},
-        {
-            "price": np.float32([1.5, np.nan]),
-            "stock": np.array([3, 7]),
-            "title": Tokens(np.array([b"red", b"hat"], object), np.array([0, 0, 2])),
-            "label": np.float32([1, 0]),
-        },
-        np.array([0, 2]),
-    )
-    proto = input_pb2.ExampleListWithContext.FromString(to_elwc(encode(batch, columns(config))[0], config))
-    kinds = [
-        {
-            name: list(getattr(feature, feature.WhichOneof("kind")).value)
-            for name, feature in one.features.feature.items()
-        }
-        for one in (proto.context, *proto.examples)
-    ]
-    # Missing values are left out; the group id and the label are no inputs.
-    assert kinds == [{"country": [b"at"]}, {"price": [1.5], "stock": [3]}, {"title": [b"red", b"hat"]}]
-    assert input_pb2.ExampleListWithContext.FromString(to_elwc(b"", config)) == input_pb2.ExampleListWithContext(
-        context=proto.context.__class__()
-    )

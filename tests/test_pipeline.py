@@ -12,7 +12,7 @@ import real_sets
 import serving_client
 from pipeline_runs import PipelineRun, run_set
 
-from tfx_ranking.components import parity
+from tfx_ranking.components import client_requests
 from tfx_ranking.components.list_examples import columns, decode
 
 # Lists and items of all splits together, from the sets' own notes; the other sets are whole when cut to 60 lists.
@@ -45,7 +45,7 @@ def test_so_does_the_whole_set(name, data_dir, tmp_path):
 def _scores_as_training_does(run):
     records = run.records("RankingExampleGen", "examples", "test")
     expected = [run.training_scores()[group_id] for group_id in _ids(records, run)]
-    protos = {"list_example": records, "predict": [parity.to_elwc(record, run.config) for record in records]}
+    protos = {"list_example": records, "predict": [client_requests.to_elwc(record, run.config) for record in records]}
     for signature, requests in protos.items():
         for client in (serving_client.fresh_process_score, serving_client.score):  # Python's loader and C++'s
             scores, sizes = client(run.served, signature, requests)

@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from tfx_ranking.components import config, parity
+from tfx_ranking.components import client_requests, config
 from tfx_ranking.pipelines import cli
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
@@ -39,7 +39,7 @@ def test_a_client_scores_as_shown(real_run, capsys):
     run = real_run("tfr-numeric")
     record = run.records("RankingExampleGen", "examples", "test")[0]
     snippet = _blocks("python")[0]
-    exec(snippet, {"directory": str(run.served), "elwc_bytes": parity.to_elwc(record, run.config)})
+    exec(snippet, {"directory": str(run.served), "elwc_bytes": client_requests.to_elwc(record, run.config)})
     assert "[]" in capsys.readouterr().out  # the empty list
 
 

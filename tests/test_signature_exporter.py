@@ -13,94 +13,68 @@ import pytest
 import serving_client
 import small_rankers
 import tensorflow as tf
+from small_rankers import SIZES
 
+from tfx_ranking.components import (
+    answers,
+    client_requests,
+    parity,
+    serving_ranker,
+    serving_versions,
+    signature_exporter,
+)
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import parity, serving_versions, signature_exporter
-from tfx_ranking.components.errors import ConfigError, DataError, RankingError
+from tfx_ranking.components.errors import DataError, RankingError
 from tfx_ranking.components.list_examples import read_records, write_records
-from tfx_ranking.components.signatures import PROTOS, SIGNATURES
+from tfx_ranking.components.signatures import SIGNATURES, chosen
 
-CONFIG = ranking_config.parse({
-    "name": "shop",
-    "data": {"input": "x", "format": "csv", "group_id": "query_id", "position": "rank"},
-    "context": {
-        "age": {"transform": ["z_score"], "default": 40.0, "indicator": True},
-        "country": {"dtype": "string", "vocabulary": {"num_oov_buckets": 2}, "embedding": 3},
-        "words": {"dtype": "string", "tokens": {}, "embedding": 4},
-    },
-    "items": {
-        "price": {"transform": ["log1p", "z_score"], "default": 9.0},
-        "sales": {"transform": ["query_normalise"]},
-        "stock": {"dtype": "int", "default": 7},
-        "visits": {"transform": [{"bucketize": 4}], "embedding": 2},
-        "brand": {"dtype": "string", "hash": {"num_buckets": 16}, "embedding": 3},
-        "title": {"dtype": "string", "tokens": {}, "embedding": 4},
-        "image": {"shape": [3], "transform": ["min_max"]},
-    },
-    "model": {"hidden": [16, 8], "normalisation": "batch"},
-    "serving": {"parity_lists": 12},
-})  # fmt: skip
-SIZES = [1, 2, 7, 3, 11, 4, 5, 1, 6, 9, 2, 8, 10, 13, 3, 2]
+CONFIG = small_rankers.SHOP
+EVERYTHING = chosen(CONFIG.serving)
+OF_LISTS = [name for name, row in SIGNATURES.items() if row.answer == "scores" and row.request != "tensors"]
 
 
-@pytest.fixture(scope="module")
-def paths(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranker")
-    train = small_rankers.random_lists(CONFIG, [5] * 40, seed=1)
-    return small_rankers.make(folder, CONFIG, train, small_rankers.random_lists(CONFIG, SIZES, seed=2))
-
-
-@pytest.fixture(scope="module")
-def exported(paths, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    report = signature_exporter.export(paths, CONFIG, folder, folder / "reports" / "parity.json")
-    return folder / "Format-Serving", report
-
-
-@pytest.fixture(scope="module")
-def expected(paths):
-    """Group id → the training path's scores: materialised features through the Keras model."""
-    ranker = signature_exporter.load_ranker(paths, CONFIG)
-    specs = signature_exporter.transformed_specs(paths)
-    sample = parity.draw(ranker, paths.examples, paths.transformed_examples, specs, 1000)
-    return dict(zip(sample.group_ids, sample.scores, strict=True))
+@pytest.fixture
+def paths(shop):
+    return shop.paths
 
 
 def _protos(signature, paths):
-    records = list(read_records(paths.examples))
-    return records if PROTOS[signature] == "list_example" else [parity.to_elwc(one, CONFIG) for one in records]
+    row = EVERYTHING[signature]
+    return client_requests.feed(row, list(read_records(paths.examples)), CONFIG)[row.input].tolist()
 
 
-def _group(record):
-    return tf.train.Example.FromString(record).features.feature["query_id"].bytes_list.value[0]
+def _serving(**changes):
+    return dataclasses.replace(CONFIG, serving=dataclasses.replace(CONFIG.serving, **changes))
 
 
-def test_the_report_has_a_figure_for_every_signature(exported):
-    _, report = exported
-    assert report["lists"] == 12
-    assert report["list_sizes"] == [min(SIZES), max(SIZES)]
-    assert list(report["signatures"]) == ["predict", "list_example"]
-    for figures in report["signatures"].values():
-        assert figures["max_difference"] < 1e-5
-        assert figures["lists_in_another_order"] == 0
+def test_the_report_has_a_figure_for_every_signature_and_way_of_asking(shop):
+    assert shop.report["lists"] == 12
+    assert shop.report["list_sizes"] == [min(SIZES), max(SIZES)]
+    assert list(shop.report["signatures"]) == list(EVERYTHING)
+    for name, ways in shop.report["signatures"].items():
+        order = [] if name == "transform" else ["in another order"]
+        padding = ["with more padding"] if name == "features" else []
+        assert list(ways) == ["in batches", "alone", *order, *padding], name
+        for figures in ways.values():
+            assert figures["max_difference"] < 1e-5
+            assert figures["lists_in_another_order"] == 0
 
 
-@pytest.mark.parametrize("client", [serving_client.score, serving_client.fresh_process_score])
-@pytest.mark.parametrize("signature", SIGNATURES)
-def test_clients_that_know_only_tensorflow_get_the_training_scores(
-    client, signature, exported, expected, paths, tmp_path
-):
+@pytest.mark.parametrize("client", serving_client.CLIENTS)
+def test_a_moved_model_gives_clients_that_know_only_tensorflow_the_training_scores(client, shop, tmp_path):
     moved = tmp_path / "elsewhere"
-    subprocess.run(["cp", "-r", exported[0], moved], check=True)
-    scores, sizes = client(moved, signature, [*_protos(signature, paths), b""])
-    assert sizes.tolist() == [*SIZES, 0]
-    groups = [_group(record) for record in read_records(paths.examples)]
-    np.testing.assert_allclose(scores, np.concatenate([expected[group] for group in groups]), rtol=1e-5, atol=1e-5)
+    shutil.copytree(shop.served, moved)
+    records = shop.sample.list_examples
+    calls = [(name, client_requests.feed(row, records, CONFIG)) for name, row in EVERYTHING.items()]
+    came = serving_client.CLIENTS[client](moved, calls)
+    for (name, row), outputs in zip(EVERYTHING.items(), came, strict=True):
+        read = answers.ANSWERS[row.answer].read
+        for expected, scores in read(outputs, shop.sample.scores) if read else ():
+            assert parity.compare(expected, scores).agrees, name
 
 
 def test_the_default_signature_is_the_configs(paths, tmp_path):
-    serving = dataclasses.replace(CONFIG.serving, signatures=("predict",), default="list_example")
-    config = dataclasses.replace(CONFIG, serving=serving)
+    config = _serving(signatures=("predict",), default="list_example", compatibility=())
     signature_exporter.save(signature_exporter.load_ranker(paths, config), str(tmp_path))
     loaded = tf.saved_model.load(str(tmp_path))
     assert set(loaded.signatures) == {"predict", "list_example", "serving_default"}
@@ -111,15 +85,8 @@ def test_the_default_signature_is_the_configs(paths, tmp_path):
     np.testing.assert_array_equal(default["scores"], named["scores"])
 
 
-def test_an_unknown_signature_is_refused_with_the_tables_names(paths, tmp_path):
-    serving = dataclasses.replace(CONFIG.serving, signatures=("predict", "classify"))
-    with pytest.raises(ConfigError, match=r"serving.signatures: unknown classify; choose from predict, list_example"):
-        signature_exporter.export(paths, dataclasses.replace(CONFIG, serving=serving), tmp_path, tmp_path / "report")
-    assert not (tmp_path / "Format-Serving").exists()
-
-
-def test_vocabularies_are_assets_and_every_op_is_tensorflows_own(exported):
-    served, _ = exported
+def test_vocabularies_are_assets_and_every_op_is_tensorflows_own(shop):
+    served = shop.served
     assert list((served / "assets").iterdir())
     program = """
 import sys
@@ -139,44 +106,21 @@ sys.exit(f"not TensorFlow's: {strange}" if strange else 0)
     assert ran.returncode == 0, ran.stderr
 
 
-def test_saved_model_cli_shows_and_runs_it(exported, paths, tmp_path):
+def test_saved_model_cli_shows_and_runs_it(shop):
     cli = str(pathlib.Path(sys.executable).with_name("saved_model_cli"))
     shown = subprocess.run(
-        [cli, "show", "--dir", exported[0], "--all"], capture_output=True, text=True, check=True
+        [cli, "show", "--dir", shop.served, "--all"], capture_output=True, text=True, check=True
     ).stdout
-    for signature in (*SIGNATURES, "serving_default"):
+    for signature in (*EVERYTHING, "serving_default"):
         assert f"signature_def['{signature}']" in shown
     assert "inputs['inputs'] tensor_info:\n        dtype: DT_STRING\n        shape: (-1)" in shown
     assert "outputs['scores'] tensor_info:\n        dtype: DT_FLOAT\n        shape: (-1, -1)" in shown
     assert "outputs['sizes'] tensor_info:\n        dtype: DT_INT64\n        shape: (-1)" in shown
-    np.save(tmp_path / "requests.npy", np.array(_protos("predict", paths)[:3], object), allow_pickle=True)
-    command = [cli, "run", "--dir", exported[0], "--tag_set", "serve", "--signature_def", "predict"]
+    command = [cli, "run", "--dir", shop.served, "--tag_set", "serve", "--signature_def", "predict"]
     command += ["--input_exprs", "inputs=[b'']"]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert "Result for output key sizes:\n[0]" in ran.stdout
-
-
-@pytest.mark.parametrize("signature", SIGNATURES)
-def test_a_list_scores_alone_as_among_others(signature, exported, paths):
-    protos = _protos(signature, paths)
-    together, sizes = serving_client.score(exported[0], signature, protos, lists_a_call=len(protos))
-    alone, same_sizes = serving_client.score(exported[0], signature, [*protos, b"", b""], lists_a_call=1)
-    assert same_sizes.tolist() == [*sizes, 0, 0]
-    np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("signature", SIGNATURES)
-def test_an_empty_batch_is_answered(signature, exported):
-    for client in (serving_client.score, serving_client.fresh_process_score):
-        scores, sizes = client(exported[0], signature, [])
-        assert (scores.shape, sizes.shape) == ((0,), (0,))
-
-
-def test_corrupt_bytes_end_the_call_and_not_the_server(exported):
-    for signature in SIGNATURES:
-        with pytest.raises(serving_client.ClientError, match=r"INVALID_ARGUMENT|DATA_LOSS"):
-            serving_client.score(exported[0], signature, [b"not a proto"])
 
 
 def test_no_test_list_no_export(paths, tmp_path):
@@ -221,7 +165,7 @@ def test_a_feature_that_differs_from_training_is_refused_and_named(output, chang
     with pytest.raises(parity.ParityError) as refused:
         signature_exporter.export(other, CONFIG, tmp_path / "out", report)
     message = str(refused.value)
-    assert message.startswith("signature 'predict' scores otherwise than training on ")
+    assert message.startswith("signature 'predict', asked in batches, scores otherwise than training on ")
     assert "worst is list 's2-q" in message
     assert f"The report is in {report}" in message
     assert re.search(f"The feature that differs most is {said}", message), message
@@ -229,17 +173,24 @@ def test_a_feature_that_differs_from_training_is_refused_and_named(output, chang
     assert not (tmp_path / "out" / "Format-Serving").exists()
 
 
-def test_a_model_that_only_python_can_load_is_refused(paths, tmp_path):
+def test_a_model_that_only_python_can_load_is_refused(paths, tmp_path, monkeypatch):
     """Without the raw variables Python scores, and TensorFlow Serving's loader fails at the first request."""
     ranker = signature_exporter.load_ranker(paths, CONFIG)
-    del ranker.module.network_variables
+    saved = serving_ranker.savable
+
+    def untracked(ranker):
+        module = saved(ranker)
+        del module.variables, module.trainable_variables
+        return module
+
+    monkeypatch.setattr(serving_ranker, "savable", untracked)
     signature_exporter.save(ranker, str(tmp_path / "bad"))
     assert tf.saved_model.load(str(tmp_path / "bad")).signatures["predict"](inputs=tf.constant([b""]))["sizes"] == [0]
     sample = parity.draw(
         ranker, paths.examples, paths.transformed_examples, signature_exporter.transformed_specs(paths), 4
     )
     with pytest.raises(RankingError, match="scoring in a process of its own failed"):
-        parity.prove(ranker, str(tmp_path / "bad"), sample, ["predict", "list_example"])
+        parity.prove(ranker, str(tmp_path / "bad"), sample, {"predict": SIGNATURES["predict"]})
 
 
 def own_preprocessing_fn(inputs, custom_config):
@@ -325,11 +276,11 @@ def test_the_component_under_tfx(paths, tmp_path):
         each for each in store.get_artifacts_by_type("Model") if each.uri.startswith(str(tmp_path / "artifacts"))
     ]
     properties = model.custom_properties
-    assert properties["signatures"].string_value == "predict,list_example"
+    assert properties["signatures"].string_value == ",".join(EVERYTHING)
     assert properties["digest"].string_value == serving_versions.digest(pathlib.Path(model.uri) / "Format-Serving")
     assert properties["parity_lists"].int_value == 12
     assert properties["parity_max_difference"].double_value < 1e-5
-    assert properties["summary"].string_value.startswith("2 signatures, equal to training on 12 lists to ")
+    assert properties["summary"].string_value.startswith("12 signatures, equal to training on 12 lists to ")
     with pytest.raises(Exception, match=r"items/numeric \(price\)"):
         run("tampered")
     reports = list((tmp_path / "artifacts" / "SignatureExporter").rglob("parity-*.json"))

@@ -1,20 +1,21 @@
-"""What the transform graph is fed, in whatever layout its schema gave the raw features."""
+"""Which signatures a config has, and what the transform graph is fed, whatever layout its schema gave the features."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfx_ranking.components import answers, parsing, serving_ranker, signatures
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import signatures
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.list_examples import ListBatch, Tokens, columns
 
-CONFIG = ranking_config.parse({
+RAW = {
     "name": "shop",
     "data": {"input": "x", "format": "csv", "position": "rank"},
     "context": {"age": {}, "place": {"shape": [2]}, "words": {"dtype": "string", "tokens": {}}},
     "items": {"price": {}, "image": {"shape": [3]}, "title": {"dtype": "string", "tokens": {}}},
-})  # fmt: skip
+}  # fmt: skip
+CONFIG = ranking_config.parse(RAW)
 TABLE = columns(CONFIG)
 BATCH = ListBatch(
     {
@@ -32,7 +33,7 @@ BATCH = ListBatch(
 
 
 def _fed(name, spec):
-    value = signatures._raw_input(name, spec, BATCH, TABLE)
+    value = serving_ranker._raw_input(name, spec, BATCH, TABLE)
     assert spec.is_compatible_with(value), (spec, value)
     return value.to_list() if isinstance(value, tf.RaggedTensor) else value
 
@@ -66,9 +67,40 @@ def test_what_no_request_carries_is_blank_in_the_lists_shape():
     assert _fed("unheard_of", _ragged(tf.string)) == [[b""], [b""]]
 
 
+def _chosen(**serving):
+    return list(signatures.chosen(ranking_config.Serving(**serving)))
+
+
 def test_list_example_is_always_there_and_unknown_names_are_refused():
-    assert signatures.chosen_signatures([]) == ["list_example"]
-    assert signatures.chosen_signatures(["list_example", "predict"]) == ["predict", "list_example"]
-    with pytest.raises(ConfigError, match="unknown classify, prdict; choose from predict, list_example"):
-        signatures.chosen_signatures(["prdict", "classify"])
-    assert set(signatures.PROTOS) == set(signatures.SIGNATURES)
+    assert _chosen(signatures=(), default="list_example") == ["list_example"]
+    assert _chosen(signatures=("list_example", "predict")) == ["predict", "list_example"]
+    with pytest.raises(ConfigError, match="unknown classify, prdict; choose from predict, sequence_example, list_ex"):
+        ranking_config.parse({**RAW, "serving": {"signatures": ["prdict", "classify"]}})
+
+
+def test_compatibility_adds_what_clients_of_other_systems_call():
+    others = ["tensorflow/serving/predict", "tensorflow/serving/regress", "serving_tfrecord"]
+    assert _chosen(compatibility=("tf_ranking", "ml4ir")) == ["predict", "list_example", *others]
+    with pytest.raises(ConfigError, match=r"serving.default: expected one of the signatures .*'serving_tfrecord'"):
+        ranking_config.parse({**RAW, "serving": {"default": "tensorflow/serving/predict", "compatibility": ["ml4ir"]}})
+
+
+def test_postprocessing_adds_a_signature_of_the_functions_name():
+    assert _chosen(postprocessing="shop.serving.best_three") == ["predict", "list_example", "best_three"]
+    with pytest.raises(ConfigError, match="there is a signature 'rank'; give the function another name"):
+        ranking_config.parse({**RAW, "serving": {"postprocessing": "shop.serving.rank"}})
+
+
+def test_a_ranker_that_looks_at_the_whole_list_has_no_regress():
+    rows = signatures.chosen(ranking_config.Serving(compatibility=("tf_ranking",)))
+    assert list(signatures.refuse_item_by_item(rows, "it says so")) == ["predict", "list_example", signatures.PREDICT]
+    with pytest.raises(ConfigError, match="'regress' scores each item by itself, but it says so; take 'regress' out"):
+        signatures.refuse_item_by_item(signatures.SIGNATURES, "it says so")
+
+
+def test_every_row_has_a_parser_and_an_answer_that_the_proof_can_read():
+    tables = (signatures.SIGNATURES, *signatures.COMPATIBILITY.values())
+    rows = [*(row for table in tables for row in table.values()), signatures.Signature("elwc", "postprocessed")]
+    assert {row.request for row in rows} == {*parsing.PARSERS, "tensors"}
+    assert {row.answer for row in rows} == set(answers.ANSWERS)
+    assert {name for name, answer in answers.ANSWERS.items() if not answer.read} == {"transformed", "postprocessed"}
