@@ -73,6 +73,8 @@ def RankingTrainer(
         artifact.set_string_custom_property("metric", history["metric"])
         artifact.set_float_custom_property("best_value", history["best_value"])
         artifact.set_int_custom_property("best_epoch", history["best_epoch"])
+        if "initialized" in history:
+            artifact.set_string_custom_property("initialized_from", history["initialized"]["model"]["digest"])
 
 
 def train(

@@ -441,6 +441,26 @@ def test_named_layers_alone_start_from_the_model(source):
     assert not np.allclose(values(warm, "score")[0], values(ranker, "score")[0], atol=1e-3)
 
 
+def test_a_ranker_of_real_clicks_starts_from_the_one_that_serves(real_run):
+    run = real_run("ml4ir-csv")
+    transformed = str(run.uri("Transform", "transformed_examples"))
+    layout = training_data.read_layout(str(run.uri("Transform", "transform_graph")))
+    data, validation = (training_data.read_split(transformed, split, layout)[0] for split in ("train", "validation"))
+    frozen = ["dense_0", "*_embedding"]
+    initialize_from = ranking_config.InitializeFrom(model=run.config.push.base, freeze=frozen)
+    training = dataclasses.replace(run.config.training, initialize_from=initialize_from)
+    _, fresh = trainer.train(data, validation, run.config, layout.sizes)
+    config = dataclasses.replace(run.config, training=training)
+    ranker, warm = trainer.train(data, validation, config, layout.sizes)
+    assert warm["epochs"][0]["loss"] < fresh["epochs"][0]["loss"]
+    assert warm["initialized"]["model"]["digest"] == serving_versions.digest(run.served)
+    served = weights.read(run.served / serving_versions.WEIGHTS_IN_MODEL)
+    for layer in warm["initialized"]["frozen"]:
+        for name, variable in weights.variables(ranker)[layer].items():
+            np.testing.assert_array_equal(variable.numpy(), served[f"{layer}/{name}"])
+    assert not np.array_equal(ranker.get_layer("score").get_weights()[0], served["score/kernel"])
+
+
 def test_a_start_that_does_not_fit(source):
     model = {"normalisation": "batch", "hidden": [16, 9]}
     config = config_of(model=model, training={"initialize_from": {"model": str(source[0])}})
@@ -554,6 +574,23 @@ def test_the_component_trains_on_two_splits_and_opens_no_third(tmp_path):
     )
     for a, b in zip(ranker.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_component_records_which_model_it_started_from(tmp_path, source):
+    """What the component reads of the config includes the start, and the model's digest is there for the lineage."""
+    # `source` was trained on sizes that were counted in its data, so its embeddings are smaller than these files'.
+    write_transformed(tmp_path, train=lists_of(40, 1), validation=lists_of(20, 2))
+    layers = ["dense_*", "score"]
+    config = start(source[0], epochs=1, initialize_from={"layers": layers, "freeze": ["dense_0"]})
+    model, run = run_component(tmp_path, config)
+    history = json.loads((tmp_path / "model_run" / "history.json").read_text())
+    assert history["initialized"]["layers"] == ["dense_0", "dense_1", "score"]
+    assert history["initialized"]["frozen"] == ["dense_0"]
+    for artifact in (model, run):
+        assert artifact.get_string_custom_property("initialized_from") == serving_versions.digest(source[0])
+    ranker = keras.saving.load_model(tmp_path / "model" / "Format-Keras" / "ranker.keras")
+    for before, after in zip(values(source[1], "dense_0"), values(ranker, "dense_0"), strict=True):
+        np.testing.assert_array_equal(before, after)
 
 
 def test_splits_are_parameters_and_an_empty_one_is_an_error(tmp_path):
