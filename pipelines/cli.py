@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "tfx-ranking rank serving/shop logs/today.csv --output ranked.parquet",
     )
     rank.add_argument("directory", type=pathlib.Path, help="a SavedModel, or a folder of versions (the live one)")
-    rank.add_argument("input", help="file or pattern, gzip or plain; no labels are needed")
+    rank.add_argument("input", nargs="+", help="file or pattern, gzip or plain; no labels are needed")
     rank.add_argument(
         "--output", type=pathlib.Path, help="FILE.csv, FILE.jsonl or FILE.parquet (default: CSV on standard output)"
     )

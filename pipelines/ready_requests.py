@@ -54,7 +54,7 @@ def make(
     Raises RankingError for a signature that the model does not have, and for a list that the files do not.
     """
     model = inspection.inspect(directory).directory
-    ranking = unlabelled.read_config(model, source, format, config)
+    ranking = unlabelled.read_config(model, [source] if source else [], format, config)
     known = {each.name: {tensor.name: tensor.dtype for tensor in each.inputs} for each in signature_definitions(model)}
     if signature not in known:
         raise RankingError(f"--signature: {_unknown('signature', signature, known, f'{model} has')}")
@@ -63,11 +63,12 @@ def make(
         if choice != FIRST:
             raise RankingError("--row, --group and --lists choose from a file; name it with --from.")
         return Request(ranking.name, signature, _sample(model, asked, known[signature]))
-    found, request = choose(unlabelled.requests(ranking), choice)
+    found, request = choose(unlabelled.requests(ranking, unlabelled.features(model, ranking)), choice)
     _, batch, _ = grouping.arrange(found, ranking.data, request.table, 0.0)
     records = encode(batch, request.table)
     with quiet_imports():
-        return Request(ranking.name, signature, client_requests.feed(_row(ranking, asked), records, ranking))
+        made = client_requests.feed(_row(ranking, asked), records, ranking)
+    return Request(ranking.name, signature, {name: made[name] for name in made if name in known[signature]})
 
 
 def write(request: Request, form: str, to: pathlib.Path | None) -> list[pathlib.Path]:

@@ -11,7 +11,7 @@ import os
 import pathlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,6 @@ import rich.console
 import rich.progress
 
 from tfx_ranking.components import formats, grouping
-from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import GroupOrderError, RankingError
 from tfx_ranking.components.list_examples import encode
 from tfx_ranking.pipelines import inspection, score_files, unlabelled
@@ -44,27 +43,28 @@ class Ranked:
 
 def rank(
     directory: pathlib.Path,
-    pattern: str,
+    inputs: Sequence[str],
     output: pathlib.Path | None = None,
     format: str | None = None,
     config: pathlib.Path | None = None,
 ) -> Ranked:
-    """Scores what `pattern` matches and writes it to `output`, or as CSV to standard output; tells on standard error.
+    """Scores the files that `inputs` match; writes to `output`, or CSV to standard output, and tells on standard error.
 
     directory: a SavedModel of tfx-ranking, or a folder of versions.  format, config: see `unlabelled.read_config`.
     Raises RankingError when nothing could be scored; then nothing is written.
     """
     make_writer = score_files.writer_of(output)
     model = inspection.inspect(directory).directory
-    ranking = unlabelled.read_config(model, pattern, format, config)
-    files = unlabelled.requests(ranking)
+    ranking = unlabelled.read_config(model, inputs, format, config)
+    features = unlabelled.features(model, ranking)
+    files = unlabelled.requests(ranking, features)
     console = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
     score = load(model)
     with score_files.whole(output) as file, progress(console) as show:
 
         def once(in_memory: bool) -> Ranked:
             writer = make_writer(file)
-            ranked = _rank(score, ranking, files, writer, show, in_memory)
+            ranked = _rank(score, features, files, writer, show, in_memory)
             writer.close()
             return ranked
 
@@ -80,7 +80,7 @@ def rank(
         report(ranked, console)
         if not ranked.items:
             raise RankingError(
-                f"{pattern}: nothing could be scored; read as {ranking.data.format}, which --format changes."
+                f"{', '.join(inputs)}: nothing could be scored; read as {ranking.data.format}, which --format changes."
             )
     console.print(
         f"scored {ranked.items:,} items of {ranked.lists:,} lists, {ranked.reading.lost:,} bad, "
@@ -193,7 +193,7 @@ def _item_ids(lists: grouping.Lists, given: pa.Array | None) -> pa.Array:
 
 def _rank(
     score: Score,
-    ranking: RankingConfig,
+    features: set[str],
     files: list[formats.Request],
     writer: score_files.Writer,
     show: Callable[[int], None],
@@ -203,7 +203,7 @@ def _rank(
     reading = unlabelled.Reading()
     lists = items = 0
     # Three threads: one reads, one groups and encodes, this one scores and writes.
-    for batch in formats.ahead(batches(unlabelled.lists(files, reading, in_memory), files[0], set(ranking.features))):
+    for batch in formats.ahead(batches(unlabelled.lists(files, reading, in_memory), files[0], features)):
         scores, sizes = score(batch.protos)
         if not np.array_equal(sizes, np.diff(batch.row_splits)):
             raise RuntimeError("the model saw lists of other sizes than were sent; this is a fault of tfx-ranking")

@@ -8,14 +8,14 @@ import collections
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import formats, grouping, ingestion, sources
+from tfx_ranking.components import contract, formats, grouping, ingestion, sources
 from tfx_ranking.components.config import RankingConfig, from_selection
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.list_examples import columns
@@ -54,9 +54,9 @@ class Reading:
 
 
 def read_config(
-    model: pathlib.Path, pattern: str | None, format: str | None = None, override: pathlib.Path | None = None
+    model: pathlib.Path, patterns: Sequence[str], format: str | None = None, override: pathlib.Path | None = None
 ) -> RankingConfig:
-    """The config that a model was exported with, and how `pattern` is to be read (None: nothing will be).
+    """The config that a model was exported with, and how the files of `patterns` (maybe none) are to be read.
 
     format: a row of `formats.FORMATS`; else the override's, else what the file name says.  override: a ranking.yaml
     whose `data` section says how the files are read.  Raises RankingError for a model of another make, or a file name
@@ -70,12 +70,12 @@ def read_config(
         )
     selection = json.loads(file.read_text())
     data = json.loads(selection["data"])
-    if pattern is None:
+    if not patterns:
         return from_selection(selection)
     trained_on = data["format"]
     if override is not None:
         data = json.loads(ranking_config.load(override).select("data")["data"])
-    said = format or (data["format"] if override is not None else guess(pattern, trained_on))
+    said = format or (data["format"] if override is not None else _agreed(patterns, trained_on))
     if said not in formats.FORMATS:
         raise RankingError(f"--format {said}: expected one of {', '.join(formats.FORMATS)}.")
     if said != "letor":
@@ -84,7 +84,7 @@ def read_config(
         data.pop("group_from", None)
     for key in ("max_items", "no_relevant"):  # every list is scored, whole
         data.pop(key, None)
-    return from_selection({**selection, "data": json.dumps({**data, "format": said, "input": pattern})})
+    return from_selection({**selection, "data": json.dumps({**data, "format": said, "input": list(patterns)})})
 
 
 def guess(name: str, trained_on: str) -> str:
@@ -109,13 +109,31 @@ def guess(name: str, trained_on: str) -> str:
     )
 
 
-def requests(config: RankingConfig) -> list[formats.Request]:
-    """One for each file that `data.input` matches, sorted by path.  Raises DataError when none does."""
+def _agreed(patterns: Sequence[str], trained_on: str) -> str:
+    guesses = {guess(pattern, trained_on): pattern for pattern in patterns}
+    if len(guesses) > 1:
+        told = ", ".join(f"{pattern} {name}" for name, pattern in guesses.items())
+        raise RankingError(f"the input: files of one format are read together; by their names there are: {told}.")
+    return next(iter(guesses))
+
+
+def features(model: pathlib.Path, config: RankingConfig) -> set[str]:
+    """The features that the model's requests are searched for: with `serving.required_only` fewer than the config's."""
+    promised = contract.read(model)
+    served = config.serving.rename
+    return {name for name in config.features if promised is None or served.get(name, name) in promised["features"]}
+
+
+def requests(config: RankingConfig, wanted: set[str]) -> list[formats.Request]:
+    """One for each file that `data.input` matches, sorted by path.  Raises DataError when none does.
+
+    wanted: the features to read; the files need no others.
+    """
     data = config.data
-    assert isinstance(data.input, str)
-    found = sources.matching([data.input], "the input", data)
-    unused = {data.label, data.weight, data.position} - set(config.features)
-    table = {name: column for name, column in columns(config).items() if name not in unused}
+    assert isinstance(data.input, tuple)
+    found = sources.matching(list(data.input), "the input", data)
+    wanted = {*wanted, data.group_id, *([data.item_id] if data.item_id else [])}
+    table = {name: column for name, column in columns(config).items() if name in wanted}
     # What a request to a server need not carry either.
     optional = {data.item_id} if data.item_id else set()
     if formats.FORMATS[data.format].lists:

@@ -1,5 +1,6 @@
 """`tfx-ranking rank`: the same scores for the same lists, whatever file they come in; nothing is lost unsaid."""
 
+import dataclasses
 import gzip
 import io
 import itertools
@@ -13,13 +14,14 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+import real_sets
 import rich.console
 import small_rankers
 import tensorflow as tf
 from tensorflow_serving.apis import input_pb2
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import signature_exporter
+from tfx_ranking.components import serving_versions, signature_exporter
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.list_examples import ListBatch, columns, encode
 from tfx_ranking.pipelines import cli, score_files, scoring, unlabelled
@@ -218,14 +220,50 @@ def test_list_sizes_in_a_side_file_by_config(model, expected, tmp_path):
     np.testing.assert_allclose([row[2] for row in found], [row[2] for row in expected], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", real_sets.SETS)
+def test_real_files_are_ranked_as_they_were_trained_on(name, real_run, tmp_path):
+    """The files as they are on disk, through the pushed model, beside the training path's scores of the test split."""
+    run = real_run(name)
+    source = run.config.data.input
+    source = source["test"] if isinstance(source, dict) else source
+    ranked = scoring.rank(run.served.parent, [source], tmp_path / "out.csv", config=run.folder / "ranking.yaml")
+    assert ranked.reading.items == ranked.items + ranked.reading.lost
+    found: dict[bytes, list[float]] = {}
+    for group, _, score, _ in read(tmp_path / "out.csv"):
+        found.setdefault(group.encode(), []).append(score)
+    expected = run.training_scores()
+    assert len(expected) >= 2
+    for group, scores in expected.items():
+        np.testing.assert_allclose(found[group], scores, rtol=1e-4, atol=1e-5)
+
+
 # What the data need not have
 
 
 def test_without_item_ids_the_place_in_the_list(model, expected, tmp_path):
     table = pa.Table.from_pylist(ROWS).drop(["sku"])
     pa.csv.write_csv(table, str(tmp_path / "a.csv"))
-    scoring.rank(model, str(tmp_path / "a.csv"), tmp_path / "out.csv")
+    scoring.rank(model, [str(tmp_path / "a.csv")], tmp_path / "out.csv")
     assert [row[1] for row in read(tmp_path / "out.csv")] == ["0", "1", "2", "0", "0", "1"]
+
+
+def test_what_the_model_does_not_look_for_need_not_be_there(tmp_path):
+    config = dataclasses.replace(CONFIG, serving=dataclasses.replace(CONFIG.serving, rename={"f1": "price"}))
+    assert unlabelled.features(tmp_path, config) == {"f1", "f2", "f3", "f4"}  # no contract, an older model
+    contract = tmp_path / serving_versions.CONTRACT_IN_MODEL
+    contract.parent.mkdir(parents=True)
+    contract.write_text(json.dumps({"signatures": {}, "features": {"price": {}, "f4": {}, "sku": {}}}))
+    assert unlabelled.features(tmp_path, config) == {"f1", "f4"}
+    (tmp_path / "a.csv").touch()
+    data = dataclasses.replace(CONFIG.data, input=(str(tmp_path / "a.csv"),))
+    (request,) = unlabelled.requests(dataclasses.replace(config, data=data), {"f1", "f4"})
+    assert list(request.table) == ["q", "f4", "f1", "sku"]
+
+
+def test_files_of_two_formats_are_not_read_together(model, capsys):
+    assert cli.main(["rank", str(model), "a.csv", "b.parquet"]) == 1
+    assert "by their names there are: a.csv csv, b.parquet parquet" in capsys.readouterr().err
 
 
 def test_lists_without_a_group_id_are_called_by_file_and_record(model, tmp_path):
@@ -234,7 +272,7 @@ def test_lists_without_a_group_id_are_called_by_file_and_record(model, tmp_path)
         examples=[example(row, ITEM) for row in nameless], context=example(nameless[0], CONTEXT)
     )
     write_records(tmp_path / "elwc.tfrecord", [lists, lists])
-    scoring.rank(model, str(tmp_path / "elwc.tfrecord"), tmp_path / "out.csv")
+    scoring.rank(model, [str(tmp_path / "elwc.tfrecord")], tmp_path / "out.csv")
     groups = [row[0] for row in read(tmp_path / "out.csv")]
     assert groups == ["elwc.tfrecord:1"] * 3 + ["elwc.tfrecord:2"] * 3
 
@@ -300,7 +338,7 @@ def test_what_is_no_model_of_ours(tmp_path):
     (tmp_path / "a.csv").touch()
     tf.saved_model.save(tf.Module(), str(tmp_path / "other"))
     with pytest.raises(RankingError, match="Only a model exported by tfx-ranking has it"):
-        scoring.rank(tmp_path / "other", str(tmp_path / "a.csv"))
+        scoring.rank(tmp_path / "other", [str(tmp_path / "a.csv")])
 
 
 # What is written
@@ -315,7 +353,7 @@ def test_csv_on_standard_output(model, expected, tmp_path, capfdbinary):
 def test_json_lines_and_parquet(model, expected, tmp_path):
     write_csv(tmp_path / "a.csv")
     for ending in (".jsonl", ".parquet"):
-        scoring.rank(model, str(tmp_path / "a.csv"), tmp_path / f"out{ending}")
+        scoring.rank(model, [str(tmp_path / "a.csv")], tmp_path / f"out{ending}")
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert list(lines[0]) == ["group_id", "item_id", "score", "rank"]
     same([tuple(line.values()) for line in lines], expected)

@@ -77,7 +77,7 @@ def rows(tmp_path_factory):
 def ranked(model, rows, tmp_path_factory):
     """Group id → item ids and scores, as `tfx-ranking rank` has them."""
     out = tmp_path_factory.mktemp("ranked") / "out.csv"
-    scoring.rank(model, str(rows), out)
+    scoring.rank(model, [str(rows)], out)
     found: dict[str, list[tuple[str, float]]] = {}
     for row in pa.csv.read_csv(out).to_pylist():
         found.setdefault(row["group_id"], []).append((row["item_id"], row["score"]))
