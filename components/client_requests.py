@@ -90,10 +90,10 @@ def to_sequence_example(list_example: bytes, config: RankingConfig, together: bo
             flat = [each for value in values for each in (value.values if value else blank)]
             getattr(features.feature.add(), kind).value.extend(flat)
             continue
-        for value in values:
+        for one in values:
             feature = features.feature.add()
-            if value:
-                getattr(feature, kind).value.extend(value.values)
+            if one:
+                getattr(feature, kind).value.extend(one.values)
     serialized: bytes = example.SerializeToString(deterministic=True)
     return serialized
 
@@ -109,7 +109,9 @@ def to_tensors(list_examples: Sequence[bytes], config: RankingConfig) -> Feed:
         inner = (column.width,) if column.width > 1 else ()
         rows: tuple[int, ...] = (len(lists),)
         rows = rows if column.level == "context" else (*rows, int(sizes.max(initial=0)))
-        tensor = np.full((*rows, *inner), b"" if column.dtype == "string" else column.missing, column.numpy)
+        tensor: npt.NDArray[Any] = np.full(
+            (*rows, *inner), b"" if column.dtype == "string" else column.missing, column.numpy
+        )
         for at, one in enumerate(lists):
             if column.level == "context":
                 _put(tensor, at, one.context.get(name), column)

@@ -63,8 +63,10 @@ def prove(
     calls = {name: {way: make(row, sample, some, ranker) for way, make in WAYS.items()} for name, row in rows.items()}
     asked = {}
     for name, row in rows.items():
-        made = itertools.chain(*calls[name].values())
-        asked[name] = [client_requests.feed(row, call.lists, ranker.config) | (call.feed or {}) for call in made]
+        asked[name] = [
+            client_requests.feed(row, call.lists, ranker.config) | (call.feed or {})
+            for call in itertools.chain(*calls[name].values())
+        ]
     for name, feed in also.items():
         asked[name].append(feed)
     answers = serving_process.ask(model, asked)
@@ -187,6 +189,7 @@ def _compare_call(
         elif row.answer == "postprocessed":
             pairs = _postprocessed_pairs(ranker, outputs, call.lists, scores)
         else:
+            assert answer.read is not None  # the two above are the only ones without
             pairs = answer.read(outputs, scores)
     except ValueError as error:
         raise ParityError(f"signature {name!r}: {error}.", report) from None

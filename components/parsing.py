@@ -31,6 +31,21 @@ def inputs(config: RankingConfig) -> dict[str, Column]:
     return {name: column for name, column in columns(config).items() if name in config.features}
 
 
+def batch_specs(table: Mapping[str, Column]) -> ListBatch:
+    """What every parser gives for these columns, as specs of tensors."""
+
+    def specs(level: str) -> dict[str, tf.TensorSpec | Tokens]:
+        found: dict[str, tf.TensorSpec | Tokens] = {}
+        for name, column in table.items():
+            if column.level == level:
+                shape = [None, column.width] if column.width > 1 else [None]
+                values = tf.TensorSpec(shape, _DTYPES[column.dtype])
+                found[name] = Tokens(values, tf.TensorSpec([None], tf.int64)) if column.tokens else values
+        return found
+
+    return ListBatch(specs("context"), specs("items"), tf.TensorSpec([None], tf.int64))
+
+
 def parse_elwc(serialized: tf.Tensor, table: Mapping[str, Column]) -> ListBatch:
     """`ExampleListWithContext` protos, TensorFlow Ranking's format: an Example an item and one for the context.
 

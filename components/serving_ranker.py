@@ -43,6 +43,8 @@ class ServingRanker:
             used = set().union(*(names for output, names in sources.items() if _is_fed(output)))
             used = {name.removesuffix(ROW_LENGTHS) for name in used} | used
             self.inputs = {name: column for name, column in self.inputs.items() if name in used}
+        # One function for all signatures: traced once, and once in the saved graph.
+        self._outputs = tf.function(self.compute, input_signature=[parsing.batch_specs(self.inputs)], autograph=False)
 
     @tf.autograph.experimental.do_not_convert
     def transform(self, batch: ListBatch) -> dict[str, Any]:
@@ -52,8 +54,13 @@ class ServingRanker:
         transformed = self._transform(*tf.nest.flatten(raw, expand_composites=True))
         return {name: value for name, value in transformed.items() if _is_fed(name)}
 
-    def outputs(self, batch: ListBatch, training: bool = False) -> dict[str, tf.Tensor]:
+    def outputs(self, batch: ListBatch) -> dict[str, tf.Tensor]:
         """Each of the network's outputs, float32 [item] each, all items of the batch in their order; `scores` first."""
+        items = {name: value for name, value in batch.items.items() if name in self.inputs}
+        return self._outputs(ListBatch(dict(batch.context), items, batch.row_splits))
+
+    def compute(self, batch: ListBatch, training: bool = False) -> dict[str, tf.Tensor]:
+        """The same, traced where it is called; `training` as Keras has it."""
         answered = self.network(scorers.network_inputs(self.transform(batch)), training=training)
         outputs = answered if isinstance(answered, Mapping) else {"scores": answered}
         scores = scorers.scores_of(outputs)
@@ -182,7 +189,7 @@ def savable(ranker: ServingRanker) -> Any:
     @tf.function(autograph=False)
     def call(features, training=False):
         batch = ranker.parse_tensors(features)
-        scores = ranker.outputs(batch, training=training)["scores"]
+        scores = ranker.compute(batch, training)["scores"]
         return answers.padded(scores, batch.row_splits)
 
     specs = ranker.tensor_specs()

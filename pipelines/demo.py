@@ -70,7 +70,12 @@ training:
   early_stopping: null
   seed: 1
 
-serving: {signatures: [predict, list_example], default: predict}
+serving:
+  # What clients may call; `tfx-ranking inspect serving/shop-search` shows inputs and outputs of each.
+  signatures: [predict, sequence_example, list_example, regress, features, rank, rank_list_example, probabilities,
+               transform]
+  default: predict
+  compatibility: [tf_ranking, ml4ir]   # under the names that clients of these systems call
 
 evaluation:
   metrics: [ndcg@5, ndcg@10, mrr]

@@ -72,6 +72,7 @@ def ranking_pipeline(config: RankingConfig, root: pathlib.Path, beam_args: Seque
         examples=examples.outputs["examples"],
         transformed_examples=transform.outputs["transformed_examples"],
         config=config.select(*signature_exporter.READS),
+        code_digest=_code(config.serving.postprocessing),
     )
     steps = [examples, statistics, schema, anomalies, transform, ranker, exported]
     live = None
