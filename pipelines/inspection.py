@@ -99,14 +99,14 @@ def inspect(directory: pathlib.Path) -> Inspected:
 
 def render(model: Inspected) -> str:
     """The text that `tfx-ranking inspect` prints."""
-    layers = ", ".join(model.layers)
+    first, *others = model.layers or ("",)
     lines = [
         f"{model.directory}",
         *_entry("digest", [model.digest]),
         *_entry("versions", [str(version) for version in model.versions]),
         *_entry("warm-up", [f"{model.warm_up} request{'s' * (model.warm_up != 1)}" if model.warm_up else "none"]),
         *_entry("samples", model.samples),
-        *_entry("weights", [f"{len(model.layers)} layers: {layers}"] if layers else []),
+        *_entry("weights", [f"{len(model.layers)} layers: {first}", *others] if first else []),
     ]
     lines += _receipt_lines(model.receipt) if model.receipt else []
     shown: dict[Any, str] = {}
