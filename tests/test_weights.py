@@ -1,6 +1,5 @@
 """Weights that travel: written, read, set and frozen by their layers' names."""
 
-import doctest
 import json
 import pathlib
 import subprocess
@@ -312,7 +311,3 @@ def test_a_new_ranker_starts_from_an_exported_model(exported_model):
     for layer in ("hidden", "normalisation"):
         for ours, theirs in zip(new.get_layer(layer).get_weights(), network.get_layer(layer).get_weights()):
             np.testing.assert_array_equal(ours, theirs)
-
-
-def test_docstrings():
-    assert doctest.testmod(weights).failed == 0
