@@ -103,6 +103,8 @@ def make(folder: pathlib.Path, peers: list[str]) -> None:
     train, validation = folder / "train", numeric_lists(2_000, FEATURES, seed=2)
     if not (folder / "ours").exists():
         apart(make_ours, folder)
+    if not (folder / "bare").exists():
+        apart(make_bare, folder)
     training = {"batch": 64, "epochs": 1, "features": FEATURES, "hidden": HIDDEN, "longest": LONGEST}
     training |= {"lists": len(validation.row_splits) - 1, "validation_lists": len(validation.row_splits) - 1}
     for peer in peers:
@@ -148,15 +150,13 @@ def config() -> RankingConfig:
 
 
 def make_ours(folder: pathlib.Path) -> None:
-    """Our own steps on a few lists: transform graph, network with drawn weights, export; and the bare scorer."""
+    """Our own steps on a few lists: transform graph, network with drawn weights, export."""
     import apache_beam as beam
-    import keras
-    import tensorflow as tf
     import tensorflow_data_validation as tfdv
     from tensorflow_transform import beam as tft_beam
     from tfx_bsl.public import tfxio
 
-    from tfx_ranking.components import preprocessing, scorers, signature_exporter
+    from tfx_ranking.components import preprocessing, signature_exporter
     from tfx_ranking.components.schema_gen import ranking_schema
 
     cfg, home = config(), folder / "ours"
@@ -174,15 +174,31 @@ def make_ours(folder: pathlib.Path) -> None:
         fn = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing.preprocessing_fn(inputs, selection))
         _ = fn | tft_beam.WriteTransformFn(graph)
 
-    keras.utils.set_random_seed(1)
-    network = scorers.build([scorers.Input("items/numeric", "numeric", FEATURES)], cfg.model)
-    stack = keras.Sequential(network.stack)
-    stack.build((None, FEATURES))
-    network({"items/numeric": tf.zeros([1, FEATURES]), "row_lengths": tf.constant([1], tf.int64)})
+    network = drawn_network(cfg)
     network.save(home / "ranker.keras")
     paths = signature_exporter.RankerPaths(str(home / "ranker.keras"), graph, (), ())
     signature_exporter.save(signature_exporter.load_ranker(paths, cfg), str(home / "Format-Serving"))
 
+
+def drawn_network(cfg: RankingConfig) -> Any:
+    import keras
+    import tensorflow as tf
+
+    from tfx_ranking.components import scorers
+
+    keras.utils.set_random_seed(1)
+    network = scorers.build([scorers.Input("items/numeric", "numeric", FEATURES)], cfg.model)
+    network({"items/numeric": tf.zeros([1, FEATURES]), "row_lengths": tf.constant([1], tf.int64)})
+    return network
+
+
+def make_bare(folder: pathlib.Path) -> None:
+    """The network alone, of one matrix [item, feature] and of 46 tensors [list, item]."""
+    import keras
+    import tensorflow as tf
+
+    stack = keras.Sequential(drawn_network(config()).stack)
+    stack.build((None, FEATURES))
     bare = tf.Module()
     bare.network, bare.held = stack, [variable.value for variable in stack.variables]
 
