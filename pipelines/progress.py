@@ -5,8 +5,10 @@ know nothing of the screen.
 """
 
 import contextlib
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import rich.box
 import rich.console
@@ -41,20 +43,33 @@ def follow(run: Run, connection: object, console: rich.console.Console) -> list[
         else:
             _print_changes(latest, seen, console)
 
-    with live or contextlib.nullcontext():
-        try:
-            under_way = True
-            while under_way:
-                under_way = run.under_way
-                look()
-                if under_way:
-                    time.sleep(_EVERY)
-        except KeyboardInterrupt:
+    with live or contextlib.nullcontext(), _interrupts() as interrupted:
+        under_way = True
+        while under_way and not interrupted.is_set():
+            under_way = run.under_way
+            look()
+            if under_way:
+                interrupted.wait(_EVERY)
+        if interrupted.is_set():
             look("interrupted, ending in order")
             run.stop()
             look("interrupted")
-            raise
+            raise KeyboardInterrupt
     return latest
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C as an event: an exception may be raised inside a library's callback, which loses it."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield asked
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def table(latest: Sequence[Step], seconds: float, note: str = "") -> rich.console.RenderableType:
