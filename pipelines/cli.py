@@ -114,10 +114,8 @@ def _runner_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _reading_options(parser: argparse.ArgumentParser) -> None:
-    from tfx_ranking.components.formats import FORMATS
-
     parser.add_argument(
-        "--format", choices=tuple(FORMATS), help="the input's format (default: told by the file's name)"
+        "--format", help="the input's format, as data.format in ranking.yaml (default: told by the file's name)"
     )
     parser.add_argument(
         "--config", type=pathlib.Path, help="a ranking.yaml whose data section says how the input is read"
