@@ -8,7 +8,7 @@ them; the peers run in environments of their own (`benchmarks/peers/`).
 The sides take turns, and each side's fastest turn counts: what else runs on a machine only ever adds time, and it
 swings by more than what is measured.  Every side's scores are looked at first.
 
-    python benchmarks/serve.py [--seconds 0.5] [--turns 5] [--peers tf_ranking ml4ir]
+    python benchmarks/serve.py [--seconds 0.15] [--turns 15] [--peers tf_ranking ml4ir]
 """
 
 import argparse
@@ -83,8 +83,8 @@ WANTED = (
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--seconds", type=float, default=0.5, help="of each measurement in a turn")
-    arguments.add_argument("--turns", type=int, default=5)
+    arguments.add_argument("--seconds", type=float, default=0.15, help="of each measurement in a turn")
+    arguments.add_argument("--turns", type=int, default=15)
     arguments.add_argument("--peers", nargs="*", default=list(environments.PEERS), choices=environments.PEERS)
     arguments.add_argument("--folder", help="keep the models there, and take those that are there")
     options = arguments.parse_args()
