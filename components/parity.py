@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tfx_ranking.components import client_requests, serving_process
+from tfx_ranking.components.blame import blame
 from tfx_ranking.components.client_requests import Feed
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.errors import DataError, RankingError
-from tfx_ranking.components.list_examples import read_records
+from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.parity_sample import Floats, Sample, choose
 from tfx_ranking.components.signatures import Signature
 
 TOLERANCE = 1e-5  # of max(1, |score|, spread of the list's scores)
 BATCH = 32  # lists a call
 ALONE = 16  # lists that are asked for in other ways as well
-Floats = npt.NDArray[np.float32]
 
 
 class ParityError(RankingError):
@@ -33,20 +33,6 @@ class ParityError(RankingError):
     def __init__(self, message: str, report: dict[str, Any]):
         super().__init__(message)
         self.report = report
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """Lists of the test split: group ids, raw list examples, and the training path's features and scores.
-
-    transformed: the materialised Example of each list, read by `specs`.  scores: float32 [item] of each list.
-    """
-
-    group_ids: Sequence[bytes]
-    list_examples: Sequence[bytes]
-    transformed: Sequence[bytes]
-    scores: Sequence[Floats]
-    specs: Mapping[str, Any]
 
 
 def prove(
@@ -141,14 +127,15 @@ def _padded(row: Signature, sample: Sample, some: Sequence[int], ranker: Any) ->
     """More padding, of values that would show in the scores."""
     if row.request != "tensors":
         return []
+    from tfx_ranking.components.parsing import tensor_name
+
     call = _call(sample, some)
-    feed = client_requests.feed(row, call.lists, ranker.config)
-    of_items = {name for name in feed if name != "sizes" and feed[name].ndim > 1 + _inner(name, ranker)}
-    noisy = {}
-    for name in of_items:
-        value = feed[name]
-        noise = np.full((len(value), 3, *value.shape[2:]), b"noise" if value.dtype == object else 99, value.dtype)
-        noisy[name] = np.concatenate([value, noise], axis=1)
+    feed, noisy = client_requests.feed(row, call.lists, ranker.config), {}
+    for name, column in client_requests.requested(ranker.config).items():
+        if column.level == "items":
+            value = feed[tensor_name(name)]
+            noise = np.full((len(value), 3, *value.shape[2:]), b"noise" if value.dtype == object else 99, value.dtype)
+            noisy[tensor_name(name)] = np.concatenate([value, noise], axis=1)
     return [call._replace(feed=noisy)]
 
 
@@ -158,16 +145,6 @@ WAYS: dict[str, Callable[[Signature, "Sample", Sequence[int], Any], list[Call]]]
     "in another order": _reordered,
     "with more padding": _padded,
 }
-
-
-def _inner(tensor: str, ranker: Any) -> int:
-    from tfx_ranking.components.parsing import tensor_name
-
-    return next(
-        int(column.width > 1)
-        for name, column in client_requests.requested(ranker.config).items()
-        if tensor_name(name) == tensor
-    )
 
 
 def _call(sample: Sample, at: Sequence[int]) -> Call:
@@ -191,6 +168,8 @@ def _compare_call(
         else:
             assert answer.read is not None  # the two above are the only ones without
             pairs = answer.read(outputs, scores)
+        if "item_ids" in outputs:
+            _check_item_ids(outputs, call, ranker.config)
     except ValueError as error:
         raise ParityError(f"signature {name!r}: {error}.", report) from None
     ordered = row.answer not in ("transformed", "postprocessed")
@@ -198,6 +177,19 @@ def _compare_call(
         Figure(at, order, expected, came, compare(expected, came, ordered))
         for at, order, (expected, came) in zip(call.at, call.orders, pairs)
     ]
+
+
+def _check_item_ids(outputs: Feed, call: Call, config: RankingConfig) -> None:
+    """Raises ValueError where an item's id is not that of the item whose index it stands beside."""
+    name = config.data.item_id
+    assert name is not None  # else there is no such output
+    for at, one in enumerate(call.lists):
+        items = client_requests.read(one, config, [name]).items
+        ids = [item[name].values[0] if name in item else b"" for item in items]
+        places = outputs["indices"][at]
+        expected = [ids[place] if place >= 0 else b"" for place in places]
+        if outputs["item_ids"][at].tolist() != expected:
+            raise ValueError(f"item_ids: expected {expected}, came {outputs['item_ids'][at].tolist()}")
 
 
 def _summary(figures: Sequence[Figure]) -> dict[str, Any]:
@@ -256,7 +248,8 @@ def _transformed_pairs(outputs: Feed, transformed: Sequence[bytes], specs: Mappi
             value = tf.RaggedTensor.from_sparse(value)
         for at, part in enumerate(parts):
             expected = value[at]
-            expected = expected.to_tensor(-1) if isinstance(expected, tf.RaggedTensor) else expected
+            if isinstance(expected, tf.RaggedTensor):
+                expected = expected.to_tensor(0 if expected.dtype.is_floating else -1)
             one = np.asarray(expected)
             here = came[at][tuple(slice(0, size) for size in one.shape)]
             if here.shape != one.shape:
@@ -325,156 +318,6 @@ def compare(expected: Floats, came: Floats, ordered: bool = True) -> Comparison:
     suspects = np.flatnonzero(b < highest)
     reordered = ordered and any(bool(np.any((b[:at] > b[at]) & (a[at] - a[:at] > tolerated[at]))) for at in suspects)
     return Comparison(float(difference.max()), float(share.max()), item, reordered)
-
-
-def draw(
-    ranker: Any, examples: Sequence[str], transformed: Sequence[str], specs: Mapping[str, Any], lists: int
-) -> Sample:
-    """Lists of the test split, of every length, the shortest and the longest among them, and their training scores.
-
-    examples, transformed: the split's TFRecord files.  specs: the transformed features' specs, by which training reads
-    them.  Raises DataError when there is nothing to compare.
-    """
-    import tensorflow as tf
-
-    from tfx_ranking.components import scorers
-
-    data = ranker.config.data
-    sizes, group_ids = _sizes_and_ids(examples, data.label, data.group_id)
-    ids, counts = np.unique(group_ids, return_counts=True) if len(group_ids) else (group_ids, np.empty(0))
-    alone = np.isin(group_ids, ids[counts == 1])  # an id that stands twice cannot be matched
-    at = np.flatnonzero(alone)[choose(sizes[alone], lists)] if alone.any() else np.empty(0, np.int64)
-    chosen = {group_ids[i]: record for i, record in _at(read_records(examples), at)}
-    matched = {}
-    for batch in _batches(read_records(transformed), 1000):
-        found = tf.io.parse_example(batch, {"group_id": specs["group_id"]})["group_id"].numpy().reshape(-1)
-        matched.update({key: record for key, record in zip(found, batch, strict=True) if key in chosen})
-    if not matched:
-        raise DataError(
-            f"the test split has {len(group_ids)} lists, {len(chosen)} of them with an id of their own, and none is in "
-            "the transformed examples' test split: there is nothing to prove the export on. Give the test split a "
-            "share of the lists (data.splits.test), and let Transform materialise it."
-        )
-    keys = [key for key in chosen if key in matched]
-    fed_specs = {name: spec for name, spec in specs.items() if name.startswith(("items/", "context/"))}
-    sample = Sample(keys, [chosen[key] for key in keys], [matched[key] for key in keys], [], fed_specs)
-    scores: list[Floats] = []
-    for start in range(0, len(keys), 64):
-        network_inputs = fed(sample, range(start, min(start + 64, len(keys))))
-        flat = np.asarray(scorers.scores_of(ranker.network(network_inputs, training=False)), np.float32)
-        scores.extend(np.split(flat, np.cumsum(network_inputs["row_lengths"]))[: len(network_inputs["row_lengths"])])
-    return dataclasses.replace(sample, scores=scores)
-
-
-def fed(sample: Sample, at: Sequence[int]) -> dict[str, Any]:
-    """What training feeds the network for some of the sample's lists."""
-    import tensorflow as tf
-
-    from tfx_ranking.components import scorers
-
-    inputs: dict[str, Any] = scorers.network_inputs(
-        tf.io.parse_example([sample.transformed[i] for i in at], sample.specs)
-    )
-    return inputs
-
-
-def choose(sizes: npt.NDArray[np.int64], lists: int) -> npt.NDArray[np.int64]:
-    """Up to `lists` positions in `sizes`, at even steps from the shortest list to the longest.
-
-    >>> choose(np.array([5, 1, 9, 7, 3]), 3)
-    array([1, 0, 2])
-    """
-    by_size = np.argsort(sizes, kind="stable")
-    steps = np.linspace(0, len(sizes) - 1, min(lists, len(sizes))).round().astype(np.int64)
-    return by_size[np.unique(steps)]
-
-
-def blame(ranker: Any, row: Signature, sample: Sample, at: int, order: npt.NDArray[np.int64]) -> str:
-    """A sentence that names the feature by which a list differs most between its request and its training data."""
-    import tensorflow as tf
-
-    if at < 0:
-        return "The list is empty."
-    asked = client_requests.reordered(sample.list_examples[at], order, ranker.config)
-    feed = client_requests.feed(row, [asked], ranker.config)
-    if row.request == "tensors":
-        batch = ranker.parse_tensors({name: tf.constant(value) for name, value in feed.items()})
-    else:
-        batch = ranker.parse(row, tf.constant(feed[row.input].tolist(), tf.string))
-    served = ranker.transform(batch)
-    trained = tf.io.parse_example([sample.transformed[at]], sample.specs)
-    back = np.argsort(order)
-    worst, sentence = 0.0, ""
-    for name in served:
-        ours, theirs = (_rows(each[name]) for each in (served, trained))
-        if name.startswith("items/") and len(ours) == len(back):
-            ours = ours[back]
-        elif row.of_items and name.startswith("context/"):
-            ours = ours[:1]
-        if ours.shape != theirs.shape:
-            return f"Feature {name!r} has shape {ours.shape} when served and {theirs.shape} in training."
-        if not ours.size:
-            continue
-        apart = ours != theirs if ours.dtype.kind not in "fc" else np.abs(ours - theirs) / np.maximum(1, np.abs(theirs))
-        place = np.unravel_index(np.argmax(apart), apart.shape)
-        if apart[place] > worst:
-            worst = float(apart[place])
-            column = _column(ranker.config, name, int(place[-1])) if ours.ndim > 1 else ""
-            sentence = (
-                f"The feature that differs most is {name}{column}: {theirs[place]} in training, {ours[place]} served."
-            )
-    return sentence or (
-        "No transformed feature differs when it is computed here: the saved graph itself differs, by its tables or "
-        "its weights."
-    )
-
-
-def _rows(value: Any) -> npt.NDArray[Any]:
-    """[list or item, …]; tokens as all ids of a row side by side."""
-    import tensorflow as tf
-
-    if isinstance(value, tf.SparseTensor):
-        value = tf.RaggedTensor.from_sparse(value)
-    if isinstance(value, tf.RaggedTensor):
-        value = value.values
-        if isinstance(value, tf.RaggedTensor):
-            value = value.to_tensor(-1)
-    return np.asarray(value)
-
-
-def _column(config: RankingConfig, output: str, at: int) -> str:
-    """Which feature stands in a column of a matrix of numbers, as " (price)"; nothing where it is not known."""
-    from tfx_ranking.components import preprocessing
-
-    levels: dict[str, preprocessing.Level] = {"items/numeric": "items", "context/numeric": "context"}
-    derived = output in levels and not config.transform.preprocessing_fn
-    names = preprocessing.numeric_columns(config, levels[output]) if derived else []
-    return f" ({names[at]})" if at < len(names) else f" (column {at})"
-
-
-def _sizes_and_ids(files: Sequence[str], label: str, group_id: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
-    """How many items each list has, and its group id, in the files' order."""
-    import tensorflow as tf
-
-    specs = {label: tf.io.RaggedFeature(tf.float32), group_id: tf.io.FixedLenFeature([], tf.string)}
-    sizes, ids = [np.empty(0, np.int64)], [np.empty(0, object)]
-    for batch in _batches(read_records(files), 1000):
-        parsed = tf.io.parse_example(batch, specs)
-        sizes.append(parsed[label].row_lengths().numpy().astype(np.int64))
-        ids.append(parsed[group_id].numpy())
-    return np.concatenate(sizes), np.concatenate(ids)
-
-
-def _batches(records: Any, size: int) -> Any:
-    records = iter(records)
-    while batch := list(itertools.islice(records, size)):
-        yield batch
-
-
-def _at(records: Any, positions: npt.NDArray[np.int64]) -> Any:
-    """(position, record) of the chosen positions, ascending."""
-    wanted = set(map(int, positions))
-    return ((at, record) for at, record in enumerate(records) if at in wanted)
 
 
 def _text(group_id: bytes) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import descriptor_pb2
 
+from tfx_ranking.components import feature_lists
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.list_examples import ROW_LENGTHS, Column, ListBatch, Tokens, columns
@@ -102,7 +103,7 @@ def parse_sequence_examples(serialized: tf.Tensor, table: Mapping[str, Column]) 
         {name: _row_feature(column) for name, column in of_lists.items()} or None,
         {name: _ragged_feature(column.dtype) for name, column in of_items.items()},
     )
-    items, row_splits = _align(_in_one_piece(sequences, of_items), of_items)
+    items, row_splits = _align(feature_lists.in_one_piece(sequences, of_items), of_items)
     return ListBatch({name: _row_value(context[name], column) for name, column in of_lists.items()}, items, row_splits)
 
 
@@ -158,8 +159,12 @@ def parse_tensors(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column])
     of_items = {name: column for name, column in table.items() if column.level == "items"}
     first = tensors[tensor_name(next(iter(of_items)))]
     checked = _refuse_shapes(tensors, table, tf.shape(first)[1])
-    with tf.control_dependencies([checked]):
+    context: dict[str, tf.Tensor | Tokens]
+    with tf.control_dependencies([checked]):  # else an op that takes several of them fails first, and names none
         real = tf.where(tf.reshape(tf.sequence_mask(sizes, tf.shape(first)[1]), [-1]))[:, 0]
+        context = {
+            name: tf.identity(tensors[tensor_name(name)]) for name, column in table.items() if column.level == "context"
+        }
     kinds: dict[tuple[str, int], list[str]] = {}
     for name, column in of_items.items():
         kinds.setdefault((column.dtype, column.width), []).append(name)
@@ -167,11 +172,10 @@ def parse_tensors(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column])
     for (_, width), names in kinds.items():
         # Columns of one kind are picked together: one gather for hundreds of features.
         inner = [width] if width > 1 else []
-        stacked = tf.stack([tf.reshape(tensors[tensor_name(name)], [-1, *inner]) for name in names])
+        flat = [tf.reshape(tensors[tensor_name(name)], [-1, *inner]) for name in names]
+        with tf.control_dependencies([checked]):
+            stacked = tf.stack(flat)
         items.update(zip(names, tf.unstack(tf.gather(stacked, real, axis=1), len(names)), strict=True))
-    context: dict[str, tf.Tensor | Tokens] = {
-        name: tensors[tensor_name(name)] for name, column in table.items() if column.level == "context"
-    }
     for level in (context, items):
         for name in level:
             if table[name].tokens:
@@ -263,67 +267,6 @@ def _align(parsed: Mapping[str, tf.RaggedTensor], table: Mapping[str, Column]) -
         else:
             items[name] = tf.reshape(value, [-1, column.width]) if column.width > 1 else value
     return items, row_splits
-
-
-def _in_one_piece(sequences: Mapping[str, tf.RaggedTensor], table: Mapping[str, Column]) -> dict[str, tf.RaggedTensor]:
-    """Feature lists [list, (piece), (value)] as `_align` takes them: [list, (value)], tokens with their row lengths.
-
-    A piece is one item's, or all of its list's where it is the only one.  Empty pieces among others are missing values.
-    """
-    numbers = {name: column for name, column in table.items() if not column.tokens}
-    pieces = {name: sequences[name].values.row_lengths() for name in numbers}
-    wanted = {}
-    for name, column in numbers.items():
-        count = sequences[name].row_lengths()
-        alone = tf.repeat(tf.equal(count, 1), count)
-        wanted[name] = tf.where(alone, pieces[name], tf.constant(column.width, tf.int64))
-    values = [sequences[name].flat_values for name in numbers]
-    if numbers:
-        whole = tf.reduce_all(tf.concat([*pieces.values()], 0) == tf.concat([*wanted.values()], 0))
-
-        def with_blanks() -> list[tf.Tensor]:
-            return [
-                _with_blanks(name, sequences[name].values, wanted[name], column) for name, column in numbers.items()
-            ]
-
-        values = tf.cond(whole, lambda: [tf.identity(each) for each in values], with_blanks)
-    joined = {}
-    for name, value in zip(numbers, values, strict=True):
-        ends = tf.concat([[0], tf.cumsum(wanted[name])], axis=0)
-        joined[name] = tf.RaggedTensor.from_row_splits(
-            value, tf.gather(ends, sequences[name].row_splits), validate=False
-        )
-    counts = [joined[name].row_lengths() // column.width for name, column in numbers.items()]
-    tokens = [name for name, column in table.items() if column.tokens]
-    sizes = tf.reduce_max(tf.stack([*counts, *(sequences[name].row_lengths() for name in tokens)]), axis=0)
-    for name in tokens:
-        count, lengths = sequences[name].row_lengths(), sequences[name].values.row_lengths()
-        apart = tf.repeat(tf.equal(count, 1) & (sizes > 1), count)  # one piece with a token string an item
-        ones = tf.ones_like(lengths)
-        repeats = tf.where(apart, lengths, ones)
-        ends = tf.concat([[0], tf.cumsum(repeats)], axis=0)
-        joined[name] = sequences[name].merge_dims(1, 2)
-        joined[name + ROW_LENGTHS] = tf.RaggedTensor.from_row_splits(
-            tf.repeat(tf.where(apart, ones, lengths), repeats),
-            tf.gather(ends, sequences[name].row_splits),
-            validate=False,
-        )
-    return joined
-
-
-def _with_blanks(name: str, pieces: tf.RaggedTensor, wanted: tf.Tensor, column: Column) -> tf.Tensor:
-    """The pieces' values one after another, the missing value in place of empty pieces; wanted: int64 [piece]."""
-    lengths = pieces.row_lengths()
-    fits = tf.reduce_all(tf.equal(lengths, wanted) | tf.equal(lengths, 0))
-    message = (
-        f"item feature {name}: expected {column.width} value(s) in each item's Feature, or none where it is missing"
-    )
-    with tf.control_dependencies([tf.debugging.Assert(fits, [message])]):
-        piece = tf.repeat(tf.range(tf.size(wanted, tf.int64)), wanted)
-    within = tf.range(tf.size(piece, tf.int64)) - tf.gather(tf.cumsum(wanted, exclusive=True), piece)
-    values = tf.concat([pieces.values, tf.constant([column.missing], _DTYPES[column.dtype])], axis=0)
-    at = tf.gather(pieces.row_splits, piece) + within
-    return tf.gather(values, tf.where(tf.gather(lengths, piece) > 0, at, tf.size(pieces.values, tf.int64)))
 
 
 def _refuse_shapes(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column], items: tf.Tensor) -> tf.Operation:

@@ -26,6 +26,7 @@ from tfx_ranking.components import (
     client_requests,
     contract,
     parity,
+    parity_sample,
     receipt,
     serving_ranker,
     serving_versions,
@@ -144,14 +145,14 @@ def export(
     """
     ranker = load_ranker(paths, config)
     specs = transformed_specs(paths)
-    sample = parity.draw(ranker, paths.examples, paths.transformed_examples, specs, config.serving.parity_lists)
+    sample = parity_sample.draw(ranker, paths.examples, paths.transformed_examples, specs, config.serving.parity_lists)
     served = to / "Format-Serving"
     try:
         save(ranker, str(served))
         report, answers = prove(ranker, served, sample)
         write_papers(ranker, served, sample, answers, lineage or receipt.receipt({}))
         if config.serving.tflite:
-            fed = parity.fed(sample, range(len(sample.scores)))
+            fed = parity_sample.fed(sample, range(len(sample.scores)))
             report["tflite_max_difference"] = tflite.write(ranker.network, fed, to / tflite.TFLITE_IN_ARTIFACT)
     except parity.ParityError as error:
         shutil.rmtree(served, ignore_errors=True)
@@ -184,13 +185,13 @@ def save(ranker: serving_ranker.ServingRanker, to: str) -> None:
     _write_json(pathlib.Path(to) / serving_versions.CONFIG_IN_MODEL, selection)
 
 
-def prove(ranker: serving_ranker.ServingRanker, served: pathlib.Path, sample: parity.Sample) -> Any:
+def prove(ranker: serving_ranker.ServingRanker, served: pathlib.Path, sample: parity_sample.Sample) -> Any:
     """The parity report, and each signature's answer to its sample request."""
     rows = serving_ranker.rows_of(ranker)
     return parity.prove(ranker, str(served), sample, rows, sample_feeds(ranker, sample))
 
 
-def sample_feeds(ranker: serving_ranker.ServingRanker, sample: parity.Sample) -> Dict[str, client_requests.Feed]:
+def sample_feeds(ranker: serving_ranker.ServingRanker, sample: parity_sample.Sample) -> Dict[str, client_requests.Feed]:
     """A request of SAMPLE_LISTS lists for each signature."""
     some = _of_different_length(sample, SAMPLE_LISTS)
     rows = serving_ranker.rows_of(ranker)
@@ -200,7 +201,7 @@ def sample_feeds(ranker: serving_ranker.ServingRanker, sample: parity.Sample) ->
 def write_papers(
     ranker: serving_ranker.ServingRanker,
     served: pathlib.Path,
-    sample: parity.Sample,
+    sample: parity_sample.Sample,
     answers: Mapping[str, Any],
     lineage: Mapping[str, Any],
 ) -> None:
@@ -220,8 +221,8 @@ SERVED = tuple(
 )
 
 
-def _of_different_length(sample: parity.Sample, lists: int) -> list[bytes]:
-    at = parity.choose(np.array([len(scores) for scores in sample.scores]), lists)
+def _of_different_length(sample: parity_sample.Sample, lists: int) -> list[bytes]:
+    at = parity_sample.choose(np.array([len(scores) for scores in sample.scores]), lists)
     return [sample.list_examples[each] for each in at]
 
 
