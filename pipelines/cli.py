@@ -179,6 +179,8 @@ def _request(arguments: argparse.Namespace) -> int:
     made = ready_requests.make(
         arguments.directory, arguments.signature, arguments.source, choice, arguments.format, arguments.config
     )
+    for line in made.left_out:
+        print(line, file=sys.stderr)
     for file in ready_requests.write(made, arguments.output, arguments.to):
         print(file)
     return 0

@@ -29,8 +29,10 @@ class Choice:
 FIRST = Choice()
 
 
-def choose(files: list[formats.Request], choice: Choice) -> tuple[grouping.Lists, formats.Request]:
-    """The lists in the files' order, and how they were read.
+def choose(files: list[formats.Request], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
+    """The lists, from the chosen one on in the order of their first rows.
+
+    reading: told of every record that cannot be used, up to where the files were read: a list of rows may lack some.
 
     Raises RankingError for a row or a group that is not there or cannot be used, and for too few lists.
     """
@@ -41,15 +43,15 @@ def choose(files: list[formats.Request], choice: Choice) -> tuple[grouping.Lists
     if choice.row is not None and len(files) > 1:
         raise RankingError(f"--row: {len(files)} files match, and each has its own rows; name one file, or --group.")
     chosen = _chosen_records if formats.FORMATS[files[0].data.format].lists else _chosen_rows
-    found = chosen(files, choice)
+    found = chosen(files, choice, reading)
     if len(found.positions) < choice.count:
         where = "there" if choice.row is not None or choice.group is not None else "the first"
         raise RankingError(f"--lists {choice.count}: from {where} on there are only {len(found.positions)}.")
-    return found, files[0]
+    return found
 
 
-def _chosen_records(files: list[formats.Request], choice: Choice) -> grouping.Lists:
-    reading, last = unlabelled.Reading(), 0
+def _chosen_records(files: list[formats.Request], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
+    last = 0
     parts: list[grouping.Lists] = []
     count = 0
     for found in unlabelled.records_as_lists(files, reading):
@@ -68,7 +70,7 @@ def _chosen_records(files: list[formats.Request], choice: Choice) -> grouping.Li
     return _joined(parts)
 
 
-def _chosen_rows(files: list[formats.Request], choice: Choice) -> grouping.Lists:
+def _chosen_rows(files: list[formats.Request], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
     """Once through the files for the groups' names, once for their rows, wherever those stand."""
     group_id = files[0].data.group_id
     header = 1 if files[0].data.format == "csv" else 0
@@ -88,10 +90,12 @@ def _chosen_rows(files: list[formats.Request], choice: Choice) -> grouping.Lists
         raise _not_there(files, choice, "row", last - header)
     wanted = pa.array(groups, pa.binary())
     held = []
-    for chunk in (chunk for request in files for chunk in ingestion.checked(request)):
-        keep = pc.is_in(chunk.columns[group_id], value_set=wanted)
-        columns = {name: array.filter(keep) for name, array in chunk.columns.items()}
-        held.append(formats.Chunk(columns, chunk.positions[np.asarray(keep)], 0))
+    for request in files:
+        for chunk in ingestion.checked(request):
+            reading.add(chunk, request.path)
+            keep = pc.is_in(chunk.columns[group_id], value_set=wanted)
+            columns = {name: array.filter(keep) for name, array in chunk.columns.items()}
+            held.append(formats.Chunk(columns, chunk.positions[np.asarray(keep)], 0))
     found = unlabelled.grouped(held, files[0])
     at = [found.context[group_id].to_pylist().index(group) for group in groups]  # a group may have begun earlier
     return _joined([found.between(each, each + 1) for each in at])

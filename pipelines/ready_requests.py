@@ -33,11 +33,15 @@ DEFAULT = "serving_default"
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A call of TensorFlow Serving's Predict.  inputs: name → array; strings are object arrays of bytes."""
+    """A call of TensorFlow Serving's Predict.  inputs: name → array; strings are object arrays of bytes.
+
+    left_out: the records that could not be read, one of which may have belonged to a list of the request.
+    """
 
     model: str
     signature: str
     inputs: dict[str, npt.NDArray[Any]]
+    left_out: tuple[str, ...] = ()
 
 
 def make(
@@ -63,12 +67,14 @@ def make(
         if choice != FIRST:
             raise RankingError("--row, --group and --lists choose from a file; name it with --from.")
         return Request(ranking.name, signature, _sample(model, asked, known[signature]))
-    found, request = choose(unlabelled.requests(ranking, unlabelled.features(model, ranking)), choice)
-    _, batch, _ = grouping.arrange(found, ranking.data, request.table, 0.0)
-    records = encode(batch, request.table)
+    files, reading = unlabelled.requests(ranking, unlabelled.features(model, ranking)), unlabelled.Reading()
+    table = files[0].table
+    _, batch, _ = grouping.arrange(choose(files, choice, reading), ranking.data, table, 0.0)
+    records = encode(batch, table)
     with quiet_imports():
         made = client_requests.feed(_row(ranking, asked), records, ranking)
-    return Request(ranking.name, signature, {name: made[name] for name in made if name in known[signature]})
+    inputs = {name: made[name] for name in made if name in known[signature]}
+    return Request(ranking.name, signature, inputs, tuple(unlabelled.told(reading)))
 
 
 def write(request: Request, form: str, to: pathlib.Path | None) -> list[pathlib.Path]:

@@ -27,7 +27,6 @@ from tfx_ranking.pipelines import inspection, score_files, unlabelled
 
 LISTS_A_CALL = 256
 PADDED = 1 << 22  # scores a call, those behind the lists' ends included
-SHOWN = 20  # bad records that are told one by one
 _EVERY = 5.0  # seconds between two lines of progress where there is no terminal
 
 
@@ -58,7 +57,7 @@ def rank(
     ranking = unlabelled.read_config(model, inputs, format, config)
     features = unlabelled.features(model, ranking)
     files = unlabelled.requests(ranking, features)
-    console = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
+    console = rich.console.Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
     score = load(model)
     with score_files.whole(output) as file, progress(console) as show:
 
@@ -93,10 +92,8 @@ def rank(
 def report(ranked: Ranked, console: rich.console.Console) -> None:
     """Tells what could not be scored, and why."""
     reading = ranked.reading
-    for path, bad in reading.bad[:SHOWN]:
-        console.print(f"bad: {path}: {bad.position}: {bad.reason}", markup=False)
-    if len(reading.bad) > SHOWN:
-        console.print(f"bad: {len(reading.bad) - SHOWN:,} more records")
+    for line in unlabelled.told(reading):
+        console.print(line)
     if differing := reading.counts["context_differs"]:
         console.print(f"{differing:,} lists have rows that differ in a context value; the first row's counts")
     if reading.items != ranked.items + reading.lost:

@@ -31,6 +31,7 @@ ENDINGS: dict[str, str] = {
     ".svmlight": "letor",
     ".libsvm": "letor",
 }
+SHOWN = 20  # bad records that are told one by one
 PROTOS = ("elwc", "sequence_example", "list_example", "tf_example")
 
 
@@ -142,6 +143,14 @@ def requests(config: RankingConfig, wanted: set[str]) -> list[formats.Request]:
         formats.Request(path, name, data, table, side=side, optional=frozenset(optional))
         for (path, side), name in zip(found, sources.names_below([path for path, _ in found]))
     ]
+
+
+def told(reading: Reading) -> Iterator[str]:
+    """A line for each bad record, with its place and reason, and one for all beyond `SHOWN`."""
+    for path, bad in reading.bad[:SHOWN]:
+        yield f"bad: {path}: {bad.position}: {bad.reason}"
+    if len(reading.bad) > SHOWN:
+        yield f"bad: {len(reading.bad) - SHOWN:,} more records"
 
 
 def lists(files: list[formats.Request], reading: Reading, in_memory: bool = False) -> Iterator[grouping.Lists]:

@@ -4,6 +4,7 @@ import base64
 import concurrent.futures
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import signature_exporter, signatures
+from tfx_ranking.components import serving_versions, signature_exporter, signatures
 from tfx_ranking.components.list_examples import write_records
 from tfx_ranking.pipelines import cli, scoring
 
@@ -198,25 +199,23 @@ def test_a_bad_row_cannot_be_sent(model, tmp_path, capsys):
     (tmp_path / "a.csv").write_text(CSV + "d,d1,NL,cheap,1,0 0,\n")
     assert cli.main(["request", str(model), "--from", str(tmp_path / "a.csv"), "--row", "6"]) == 1
     assert "--row 6: it cannot be used: price: expected a number; got 'cheap'" in capsys.readouterr().err
+    run(model, "--signature", "predict", "--from", tmp_path / "a.csv", "--row", 1)  # bad rows elsewhere are told
+    assert f"bad: {tmp_path}/a.csv: 7: price: expected a number; got 'cheap'" in capsys.readouterr().err
 
 
-def test_the_sample_of_the_model_and_none(model, tmp_path, capsys):
-    samples = model / "Format-Serving" / "assets.extra" / "tfx_ranking" / "samples"
-    if not samples.is_dir():
-        samples.mkdir()
-    inputs = {"inputs": [{"b64": base64.b64encode(b"\x00 a proto").decode()}]}
-    for name in ("predict", "tensorflow_serving_predict"):
-        sample = {"request": {"signature_name": name, "inputs": inputs}, "response": {}}
-        (samples / f"{name}.json").write_text(json.dumps(sample))
-    for name in ("predict", "tensorflow/serving/predict", "serving_default"):  # whose default is predict
-        run(model, "--signature", name, "--output", "bytes", "--to", tmp_path / "request.pb")
-        request = predict_pb2.PredictRequest.FromString((tmp_path / "request.pb").read_bytes())
-        assert request.model_spec.signature_name == name
-        assert tf.make_ndarray(request.inputs["inputs"]).tolist() == [b"\x00 a proto"]
-    (samples / "probabilities.json").unlink(missing_ok=True)
-    assert cli.main(["request", str(model), "--signature", "probabilities"]) == 1
+@pytest.mark.parametrize("name", signatures.chosen(CONFIG.serving))
+def test_without_a_file_the_sample_that_travels_with_the_model(name, model, tmp_path):
+    run(model, "--signature", name, "--output", "bytes", "--to", tmp_path / "request.pb")
+    samples = model / "Format-Serving" / serving_versions.SAMPLES_IN_MODEL
+    assert (tmp_path / "request.pb").read_bytes() == (samples / f"{name.replace('/', '_')}.pb").read_bytes()
+
+
+def test_a_model_without_samples_and_a_row_of_nothing(model, tmp_path, capsys):
+    copy = shutil.copytree(model / "Format-Serving", tmp_path / "copy")
+    shutil.rmtree(copy / serving_versions.SAMPLES_IN_MODEL)
+    assert cli.main(["request", str(copy), "--signature", "probabilities"]) == 1
     assert "no sample request for 'probabilities' travels with it" in capsys.readouterr().err
-    assert cli.main(["request", str(model), "--row", "1"]) == 1
+    assert cli.main(["request", str(copy), "--row", "1"]) == 1
     assert "name it with --from" in capsys.readouterr().err
 
 
