@@ -11,8 +11,11 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+from tfx_ranking.components.signatures import COMPATIBILITY, SIGNATURES
+
 SPLITS = ("train", "validation", "test")
 SMALL_MODEL = {"scorer": "dnn", "hidden": [16, 8], "loss": "softmax"}
+EVERY_SIGNATURE = {"signatures": list(SIGNATURES), "compatibility": list(COMPATIBILITY)}
 SHORT_TRAINING = {"epochs": 2, "batch_lists": 16}
 
 
@@ -89,7 +92,12 @@ def ml4ir_sequence_example(data: pathlib.Path, folder: pathlib.Path, lists: int 
     for name in SPLITS:
         source = data / "ml4ir" / "sequence_example" / f"{name}.tfrecord"
         _cut_records(source, folder / source.name, lambda _, record: _ml4ir_number(record, lists))
-    return {"name": "ml4ir-se", "data": _ml4ir_data("sequence_example", "tfrecord"), **_ML4IR_FEATURES}
+    return {
+        "name": "ml4ir-se",
+        "data": _ml4ir_data("sequence_example", "tfrecord"),
+        **_ML4IR_FEATURES,
+        "serving": EVERY_SIGNATURE,
+    }
 
 
 def _ml4ir_number(record: bytes, lists: int | None) -> bool:
@@ -124,6 +132,7 @@ def tfr_numeric(data: pathlib.Path, folder: pathlib.Path, lists: int | None) -> 
             "label_range": [0, 2],
         },
         "items": {"custom_features_[1-136]": {"transform": ["z_score"]}},
+        "serving": EVERY_SIGNATURE,
     }
 
 

@@ -38,6 +38,7 @@ def cpp(model: str | os.PathLike, calls: Sequence[tuple[str, Arrays]]) -> list[A
     Raises ClientError where the model cannot be loaded.
     """
     import tensorflow as tf
+    from tensorflow.core.framework import tensor_pb2
 
     def texts() -> Iterator[bytes]:
         for signature, inputs in calls:
@@ -69,8 +70,8 @@ def cpp(model: str | os.PathLike, calls: Sequence[tuple[str, Arrays]]) -> list[A
             answers.append(ClientError(text().decode(errors="replace")))
         else:
             named = ((text().decode(), text()) for _ in range(outputs))
-            parse = tf.compat.v1.TensorProto.FromString
-            answers.append({name: tf.make_ndarray(parse(serialized)) for name, serialized in named})
+            parsed = {name: tensor_pb2.TensorProto.FromString(serialized) for name, serialized in named}
+            answers.append({name: tf.make_ndarray(proto) for name, proto in parsed.items()})
     return answers
 
 

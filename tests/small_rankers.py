@@ -18,11 +18,12 @@ import tensorflow as tf
 import tensorflow_data_validation as tfdv
 import tensorflow_transform as tft
 from tensorflow_transform import beam as tft_beam
+from tensorflow_transform.tf_metadata import metadata_io
 from tfx_bsl.coders import example_coder
 from tfx_bsl.public import tfxio
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import parity, preprocessing, scorers, signature_exporter, training_data
+from tfx_ranking.components import parity_sample, preprocessing, scorers, signature_exporter, training_data
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.list_examples import ListBatch, Tokens, columns, encode, write_records
 from tfx_ranking.components.schema_gen import ranking_schema
@@ -73,19 +74,39 @@ class Shop:
         return signature_exporter.load_ranker(self.paths, SHOP)
 
     @functools.cached_property
-    def sample(self) -> parity.Sample:
+    def sample(self) -> parity_sample.Sample:
         """Every list of the test split and the training path's scores of it."""
         specs = signature_exporter.transformed_specs(self.paths)
-        return parity.draw(self.ranker, self.paths.examples, self.paths.transformed_examples, specs, 1000)
+        return parity_sample.draw(self.ranker, self.paths.examples, self.paths.transformed_examples, specs, 1000)
 
-    def scores(self, list_examples: Sequence[bytes]) -> list[np.ndarray]:
-        """The ranker's scores of any lists, each from its list example, in this process and outside any SavedModel."""
+    @functools.cached_property
+    def trained(self) -> "TrainingPath":
+        """How training sees and scores any lists."""
+        return training_path(self.paths.transform_graph, self.paths.keras_model)
+
+
+TrainingPath = Callable[[Sequence[bytes]], tuple[dict[str, Any], list[np.ndarray]]]
+
+
+def training_path(transform_graph: str, keras_model: str) -> TrainingPath:
+    """List examples → (transformed features by name, float32 [item] of each list), with nothing of serving in it.
+
+    They are read by the raw schema's specs, transformed by TFT, and scored by the Keras model.
+    """
+    output = tft.TFTransformOutput(transform_graph)
+    layer = output.transform_features_layer()
+    network = keras.saving.load_model(keras_model, compile=False)
+
+    def trained(list_examples: Sequence[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
         if not list_examples:
-            return []
-        table = columns(SHOP)
-        batch = self.ranker.parse(SIGNATURES["list_example"], tf.constant(list(list_examples)), table)
-        flat = self.ranker.outputs(batch)["scores"].numpy()
-        return np.split(flat, batch.row_splits.numpy()[1:-1])
+            return {}, []
+        parsed = tf.io.parse_example(tf.constant(list(list_examples)), output.raw_feature_spec())
+        fed = {name: each for name, each in layer(parsed).items() if name.startswith(("items/", "context/"))}
+        inputs = scorers.network_inputs(fed)
+        scores = scorers.scores_of(network(inputs, training=False))
+        return fed, np.split(np.asarray(scores, np.float32), np.cumsum(inputs["row_lengths"])[:-1])
+
+    return trained
 
 
 def export_shop(folder: pathlib.Path) -> Shop:
@@ -172,6 +193,8 @@ def learn(
         data = _rows(pipeline, source, train), source.TensorAdapterConfig()
         fn = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, selection))
         _ = fn | tft_beam.WriteTransformFn(graph)
+    raw = tft.DatasetMetadata(schema)  # as TFX's Transform leaves it there
+    metadata_io.write_metadata(raw, str(pathlib.Path(graph, tft.TFTransformOutput.RAW_METADATA_DIR)))
     return graph, source
 
 

@@ -19,6 +19,7 @@ from tfx_ranking.components import (
     answers,
     client_requests,
     parity,
+    parity_sample,
     serving_ranker,
     serving_versions,
     signature_exporter,
@@ -186,11 +187,11 @@ def test_a_model_that_only_python_can_load_is_refused(paths, tmp_path, monkeypat
     monkeypatch.setattr(serving_ranker, "savable", untracked)
     signature_exporter.save(ranker, str(tmp_path / "bad"))
     assert tf.saved_model.load(str(tmp_path / "bad")).signatures["predict"](inputs=tf.constant([b""]))["sizes"] == [0]
-    sample = parity.draw(
+    sample = parity_sample.draw(
         ranker, paths.examples, paths.transformed_examples, signature_exporter.transformed_specs(paths), 4
     )
     with pytest.raises(RankingError, match="scoring in a process of its own failed"):
-        parity.prove(ranker, str(tmp_path / "bad"), sample, {"predict": SIGNATURES["predict"]})
+        parity.prove(ranker, str(tmp_path / "bad"), sample, {"predict": SIGNATURES["predict"]}, {})
 
 
 def own_preprocessing_fn(inputs, custom_config):
