@@ -59,28 +59,30 @@ def rank(
     files = unlabelled.requests(ranking, features)
     console = rich.console.Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
     score = load(model)
-    with score_files.whole(output) as file, progress(console) as show:
 
-        def once(in_memory: bool) -> Ranked:
+    def once(show: Callable[[int], None], in_memory: bool) -> Ranked:
+        with score_files.whole(output) as file:
             writer = make_writer(file)
-            ranked = _rank(score, features, files, writer, show, in_memory)
-            writer.close()
-            return ranked
+            try:
+                ranked = _rank(score, features, files, writer, show, in_memory)
+            finally:
+                writer.close()
+            report(ranked, console)
+            if not ranked.items:
+                raise RankingError(
+                    f"{', '.join(inputs)}: nothing could be scored; read as {ranking.data.format}, "
+                    "which --format changes."
+                )
+        return ranked
 
+    with progress(console) as show:
         try:
-            ranked = once(in_memory=False)
+            ranked = once(show, in_memory=False)
         except GroupOrderError:
             if ranking.data.order == "grouped":
                 raise
             console.print("the rows of a list stand apart: beginning again, with all rows in memory to group them")
-            file.seek(0)
-            file.truncate()
-            ranked = once(in_memory=True)
-        report(ranked, console)
-        if not ranked.items:
-            raise RankingError(
-                f"{', '.join(inputs)}: nothing could be scored; read as {ranking.data.format}, which --format changes."
-            )
+            ranked = once(show, in_memory=True)
     console.print(
         f"scored {ranked.items:,} items of {ranked.lists:,} lists, {ranked.reading.lost:,} bad, "
         f"in {ranked.seconds:.1f} s ({ranked.items / max(ranked.seconds, 1e-9):,.0f} items/s)"

@@ -277,12 +277,17 @@ def test_lists_without_a_group_id_are_called_by_file_and_record(model, tmp_path)
     assert groups == ["elwc.tfrecord:1"] * 3 + ["elwc.tfrecord:2"] * 3
 
 
-def test_rows_in_any_order_and_over_files_are_grouped_in_memory(model, expected, tmp_path, capsys):
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_rows_in_any_order_and_over_files_are_grouped_in_memory(ending, model, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(score_files, "_ROWS", 1)  # what was scored before a list came back is written already
     for name, order in (("1.csv", [4, 0, 3]), ("2.csv", [1, 5, 2])):
         pa.csv.write_csv(pa.Table.from_pylist([ROWS[at] for at in order]), str(tmp_path / name))
-    assert cli.main(["rank", str(model), str(tmp_path / "*.csv"), "--output", str(tmp_path / "out.csv")]) == 0
-    same(read(tmp_path / "out.csv"), [expected[at] for at in (4, 5, 0, 1, 2, 3)])
+    out = tmp_path / f"out{ending}"
+    assert cli.main(["rank", str(model), str(tmp_path / "*.csv"), "--output", str(out)]) == 0
+    found = read(out) if ending == ".csv" else [tuple(row.values()) for row in pa.parquet.read_table(out).to_pylist()]
+    same(found, [expected[at] for at in (4, 5, 0, 1, 2, 3)])
     assert "beginning again, with all rows in memory" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.csv", "2.csv", out.name]
 
 
 # Bad records
