@@ -18,7 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.command(parsed) or 0)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from what was done", file=sys.stderr)
+        goes_on = "; the same command goes on from what was done" if parsed.command in (_run, _demo) else ""
+        print(f"\ninterrupted{goes_on}", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         from tfx_ranking.components.errors import RankingError
