@@ -238,7 +238,7 @@ def _raw_input(name: str, spec: tf.TypeSpec, batch: ListBatch, table: Mapping[st
     """
     lists = tf.shape(batch.row_splits, tf.int64)[0] - 1
     feature = name.removesuffix(ROW_LENGTHS)
-    if name != feature and name not in table:  # how many tokens each item has
+    if name != feature and name not in table and feature in batch.items:  # how many tokens each item has
         inner = batch.items[feature].row_splits
         values, rows = inner[1:] - inner[:-1], batch.row_splits
     elif feature in batch.items:
