@@ -105,7 +105,7 @@ def make(folder: pathlib.Path, peers: list[str]) -> None:
         apart(make_ours, folder)
     if not (folder / "bare").exists():
         apart(make_bare, folder)
-    training = {"batch": 64, "epochs": 1, "features": FEATURES, "hidden": HIDDEN, "longest": LONGEST}
+    training = {"batch": 64, "epochs": 1, "features": FEATURES, "hidden": HIDDEN, "longest": LONGEST, "export": True}
     training |= {"lists": len(validation.row_splits) - 1, "validation_lists": len(validation.row_splits) - 1}
     for peer in peers:
         if (folder / peer).exists():

@@ -1,11 +1,14 @@
-"""RankingTrainer's rate from files, beside a bare Keras `fit` of the same network on ready tensors.
+"""RankingTrainer's rate from files, beside TF-Ranking's, ml4ir's and a bare Keras `fit` of the same network.
 
 Items of 46 features in lists of 5 to 120, DNN 256-128-64, float32, on files as stock Transform writes them.  The bare
 side has the items as one matrix in memory, pointwise, in batches of as many items, without XLA (as the trainer) and
-with it; the faster one is the yardstick.  The sides take turns, an epoch is a sample, and each side's fastest counts:
-what else runs on a machine only ever adds time, and it swings by more than what is measured.  Medians stand beside it.
+with it; the faster one is the yardstick.  The peers train on the first of the same lists by their own pipelines, in
+environments of their own (`benchmarks/peers/`), with a softmax loss in batches of as many lists as ours: TF-Ranking
+from ELWC files, ml4ir from SequenceExample files.  The sides take turns, an epoch is a sample, and each side's fastest
+counts: what else runs on a machine only ever adds time, and it swings by more than what is measured.  Medians stand
+beside it.
 
-    python benchmarks/train.py [--items 500000] [--epochs 3] [--turns 3]
+    python benchmarks/train.py [--items 500000] [--peer-items 200000] [--epochs 3] [--turns 3] [--peers tf_ranking ml4ir]
 """
 
 import argparse
@@ -23,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from peers import environments, protos
 
 from tfx_ranking.components import scorers, trainer, training_data
 from tfx_ranking.components.config import RankingConfig, parse
@@ -30,6 +34,9 @@ from tfx_ranking.components.list_examples import Column, ListBatch, encode, writ
 from tfx_ranking.pipelines.search_logs import NumericLists, numeric_lists
 
 FEATURES, HIDDEN, BATCH_LISTS, FILES = 46, (256, 128, 64), 64, 4
+PEER_NAMES = {"tf_ranking": "TF-Ranking", "ml4ir": "ml4ir"}
+PEER_DATA = {"tf_ranking": "elwc", "ml4ir": "sequence_example"}
+WANTED = {"tf_ranking": 8, "ml4ir": 1.5}  # times a peer's warm epoch
 SCHEMA = """
 feature { name: "group_id" type: BYTES presence { min_fraction: 1 } shape {} }
 feature { name: "items/numeric$ragged_values" type: FLOAT }
@@ -47,6 +54,8 @@ def main() -> None:
     arguments.add_argument("--items", type=int, default=500_000)
     arguments.add_argument("--epochs", type=int, default=3, help="warm epochs a turn, after the first")
     arguments.add_argument("--turns", type=int, default=3)
+    arguments.add_argument("--peers", nargs="*", default=list(environments.PEERS), choices=environments.PEERS)
+    arguments.add_argument("--peer-items", type=int, default=200_000, help="of the same lists, for the slower peers")
     options = arguments.parse_args()
     lists = numeric_lists(options.items, FEATURES)
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +65,15 @@ def main() -> None:
         )
         bare: dict[str, list[float]] = {"plain": [], "XLA": []}
         first, warm = [], []
-        for _ in range(options.turns):
+        peers: dict[str, tuple[list[float], list[float]]] = {peer: ([], []) for peer in options.peers}
+        some = first_lists(lists, options.peer_items)
+        for peer in peers:
+            write_peer_files(pathlib.Path(folder) / PEER_DATA[peer], PEER_DATA[peer], some)
+        for turn in range(options.turns):
+            for peer, (whole_of_peer, warm_of_peer) in peers.items():
+                rates = peer_rates(peer, pathlib.Path(folder), some, options.epochs, turn)
+                whole_of_peer.append(rates[0])
+                warm_of_peer += rates[1:]
             for name, rates in bare.items():
                 rates += apart(bare_rates, options.items, options.epochs, name == "XLA")
             whole, later = apart(trainer_rates, folder, options.items, options.epochs)
@@ -69,10 +86,16 @@ def main() -> None:
     print(f"{'':48}{'fastest':>12}{'median':>12}")
     rows = {f"bare Keras fit, {name}": rates for name, rates in bare.items()}
     rows |= {"RankingTrainer, warm epoch": warm, "RankingTrainer, whole first epoch from files": first}
+    for peer, (whole_of_peer, warm_of_peer) in peers.items():
+        rows |= {f"{PEER_NAMES[peer]}, warm epoch": warm_of_peer, f"{PEER_NAMES[peer]}, first epoch": whole_of_peer}
     for name, rates in rows.items():
         print(f"{name:48}{max(rates):12,.0f}{np.median(rates):12,.0f}")
     print(f"warm: {max(warm) / max(bare[yardstick]):.2f}x of bare ({yardstick})  (at least 0.7x)")
     print(f"whole first epoch: {max(first) / max(bare[yardstick]):.2f}x of bare ({yardstick})  (at least 0.2x)")
+    for peer, (whole_of_peer, warm_of_peer) in peers.items():
+        name, wanted = PEER_NAMES[peer], WANTED[peer]
+        print(f"warm: {max(warm) / max(warm_of_peer):.2f}x of {name}  (at least {wanted}x)")
+        print(f"first epoch: {max(first) / max(whole_of_peer):.2f}x of {name}, tracing included")
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -136,10 +159,53 @@ class Clock(keras.callbacks.Callback):
 
 
 def check_network(network: keras.Model) -> None:
-    sizes = (FEATURES, *HIDDEN, 1)
-    expected = sum((rows + 1) * columns for rows, columns in itertools.pairwise(sizes))
-    if network.count_params() != expected:
-        raise SystemExit(f"not the same network: {network.count_params()} weights, expected {expected}")
+    if network.count_params() != count_weights():
+        raise SystemExit(f"not the same network: {network.count_params()} weights, expected {count_weights()}")
+
+
+def count_weights() -> int:
+    return sum((rows + 1) * columns for rows, columns in itertools.pairwise((FEATURES, *HIDDEN, 1)))
+
+
+def first_lists(lists: NumericLists, items: int) -> NumericLists:
+    """The first lists, of about so many items."""
+    count = int(np.searchsorted(lists.row_splits, items, side="right")) - 1
+    end = lists.row_splits[count]
+    return NumericLists(lists.features[:end], lists.labels[:end], lists.row_splits[: count + 1])
+
+
+def write_peer_files(folder: pathlib.Path, kind: str, lists: NumericLists) -> None:
+    validation = numeric_lists(2_000, FEATURES, seed=2)
+    for split, made in (("train", lists), ("validation", validation), ("test", validation)):
+        if not (folder / split).exists():
+            (folder / split).mkdir(parents=True)
+            protos.write(protos.KINDS[kind](made, labels=True), folder / split / "lists.tfrecord")
+
+
+def peer_rates(peer: str, folder: pathlib.Path, lists: NumericLists, epochs: int, turn: int) -> list[float]:
+    """Items/s of each epoch, the first with its tracing; validation is left out."""
+    data = folder / PEER_DATA[peer]
+    report = environments.run(
+        peer,
+        f"{peer}_ranker.py",
+        {
+            "train": str(data / "train" / "lists.tfrecord"),
+            "validation": str(data / "validation" / "lists.tfrecord"),
+            "data": str(data),
+            "folder": str(folder / f"{peer}-{turn}"),
+            "lists": len(lists.row_splits) - 1,
+            "validation_lists": BATCH_LISTS,  # one step
+            "batch": BATCH_LISTS,
+            "epochs": epochs + 1,
+            "features": FEATURES,
+            "hidden": HIDDEN,
+            "longest": 120,
+            "export": False,
+        },
+    )
+    if report["weights"] != count_weights() or not report["losses"][-1] < report["losses"][0]:
+        raise SystemExit(f"{peer} did not do its work: {report}")
+    return [len(lists.labels) / seconds for seconds in report["seconds"]]
 
 
 def write_files(folder: pathlib.Path, lists: NumericLists, split: str = "train") -> None:

@@ -1,7 +1,7 @@
 """An ml4ir ranker: trained by its own pipeline on SequenceExample files, exported with its own signature.
 
 Enters: a JSON of `data` (a folder with train, validation and test), `lists`, `batch`, `epochs`, `features`, `hidden`,
-`longest`, `folder`.  Leaves: `<folder>/<padded or one_by_one>/final/tfrecord`, SavedModels with and without
+`longest`, `folder`, `export`.  Leaves: `<folder>/<padded or one_by_one>/final/tfrecord`, SavedModels with and without
 padding at inference, and, as the last line, seconds and loss of each epoch and the number of weights.  Runs in the
 peer's environment.
 """
@@ -87,7 +87,7 @@ def main(options):
         monitor_mode="max",
         patience=options["epochs"],
     )
-    for name, padded in (("padded", True), ("one_by_one", False)):
+    for name, padded in (("padded", True), ("one_by_one", False)) if options["export"] else ():
         ranker.save(models_dir=name, preprocessing_keys_to_fns={}, pad_sequence=padded)
     report = {
         "seconds": clock.seconds,
