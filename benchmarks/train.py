@@ -8,7 +8,7 @@ from ELWC files, ml4ir from SequenceExample files.  The sides take turns, an epo
 counts: what else runs on a machine only ever adds time, and it swings by more than what is measured.  Medians stand
 beside it.
 
-    python benchmarks/train.py [--items 500000] [--peer-items 200000] [--epochs 3] [--turns 3] [--peers tf_ranking ml4ir]
+    python benchmarks/train.py [--items 500000] [--peer-items 200000] [--epochs 3] [--turns 3] [--peers ...]
 """
 
 import argparse
