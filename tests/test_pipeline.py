@@ -94,12 +94,28 @@ def test_the_files_own_bytes_score_as_numpy_says(name, real_run):
     _scores_are_numpys(run, "predict", raw["test"], numpy_ranker.read_elwc(raw["test"]), numpy_ranker.read_elwc(train))
 
 
-def test_ml4irs_values_score_as_numpy_says(real_run):
+@pytest.mark.parametrize("client", serving_client.CLIENTS)
+def test_ml4irs_own_bytes_score_as_numpy_says(client, real_run):
+    """As SequenceExamples, as ml4ir's clients call it, and the same values as ELWC."""
     run = real_run("ml4ir-se")
     raw = {split: _tfrecords(pathlib.Path(run.config.data.input[split])) for split in ("train", "test")}
     lists = {split: numpy_ranker.read_sequence_examples(records) for split, records in raw.items()}
-    elwc = [_elwc(context, items) for context, items in lists["test"]]
-    _scores_are_numpys(run, "predict", elwc, lists["test"], lists["train"])
+    expected = _numpys_scores(run, lists["test"], lists["train"])
+    elwc = serving_client.protos([_elwc(context, items) for context, items in lists["test"]])
+    own = serving_client.protos(raw["test"])
+    calls = [
+        ("predict", {"inputs": elwc}),
+        ("sequence_example", {"inputs": own}),
+        ("serving_tfrecord", {"protos": own}),
+    ]
+    as_elwc, as_sequence_examples, as_ml4ir = serving_client.CLIENTS[client](run.served, calls)
+    for at, scores in enumerate(expected):
+        for answer in (as_elwc, as_sequence_examples):
+            np.testing.assert_allclose(answer["scores"][at, : len(scores)], scores, rtol=1e-4, atol=1e-4)
+        share = np.exp(scores - scores.max())
+        came = as_ml4ir["ranking_score"][at]
+        np.testing.assert_allclose(came[: len(scores)], share / share.sum(), rtol=1e-3, atol=1e-4)
+        assert not came[len(scores) :].any()
 
 
 def test_saved_model_cli_shows_and_runs_it(real_run):
@@ -114,10 +130,14 @@ def test_saved_model_cli_shows_and_runs_it(real_run):
 
 
 def _scores_are_numpys(run, signature, requests, test, train):
-    keras_model = str(run.uri("RankingTrainer", "model") / "Format-Keras" / "ranker.keras")
-    expected = np.concatenate(numpy_ranker.score(test, train, run.config, keras_model, run.served / "assets"))
+    expected = np.concatenate(_numpys_scores(run, test, train))
     scores, _ = serving_client.score(run.served, signature, requests)
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+
+
+def _numpys_scores(run, test, train):
+    keras_model = str(run.uri("RankingTrainer", "model") / "Format-Keras" / "ranker.keras")
+    return numpy_ranker.score(test, train, run.config, keras_model, run.served / "assets")
 
 
 def _tfrecords(file: pathlib.Path) -> list[bytes]:
