@@ -13,13 +13,14 @@ feature where there is one; in an ELWC so does a feature that is there without a
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf import descriptor_pb2
 
 from tfx_ranking.components import feature_lists
+from tfx_ranking.components.column_kinds import Kind, align, kinds_of, length_key
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.list_examples import ROW_LENGTHS, Column, ListBatch, Tokens, columns
@@ -52,21 +53,23 @@ def parse_elwc(serialized: tf.Tensor, table: Mapping[str, Column]) -> ListBatch:
 
     serialized: string [list].  One `parse_example` runs over all items of the batch.
     """
+    lists = tf.size(serialized)
     # A private message of the same wire format: no package of TensorFlow Serving's at run time, and no collision with
     # the real message in a process that has it.
     sizes, (examples, context) = tf.io.decode_proto(
-        tf.concat([serialized, [""]], axis=0),  # decode_proto refuses an empty batch; the list added here is empty
+        # It refuses an empty batch.  Not by appending an empty list: that copies the whole request.
+        tf.cond(lists > 0, lambda: serialized, lambda: tf.constant([""])),
         message_type=ELWC_MESSAGE,
         field_names=["examples", "context"],
         output_types=[tf.string, tf.string],
         descriptor_source=ELWC_DESCRIPTOR,
     )
     of_items = tf.boolean_mask(examples, tf.sequence_mask(sizes[:, 0], tf.shape(examples)[1]))
-    of_lists = tf.concat([context, tf.fill([tf.shape(context)[0], 1], "")], axis=1)[:-1, 0]  # "" where there is none
+    of_lists = tf.concat([context, tf.fill([tf.shape(context)[0], 1], "")], axis=1)[:lists, 0]  # "" where there is none
     return ListBatch(
         _parse_rows(of_lists, table, "context"),
         _parse_rows(of_items, table, "items"),
-        tf.concat([[0], tf.cumsum(tf.cast(sizes[:-1, 0], tf.int64))], axis=0),
+        tf.concat([[0], tf.cumsum(tf.cast(sizes[:lists, 0], tf.int64))], axis=0),
     )
 
 
@@ -85,7 +88,12 @@ def parse_list_examples(serialized: tf.Tensor, table: Mapping[str, Column]) -> L
             spec[name + ROW_LENGTHS] = _ragged_feature("int")
     parsed = tf.io.parse_example(serialized, spec)
     context = {name: _row_value(parsed[name], column) for name, column in of_lists.items()}
-    items, row_splits = _align(parsed, of_items)
+    kinds = []
+    for names in kinds_of(of_items):
+        of_kind = [parsed[length_key(name, of_items[name])] for name in names]
+        flat = tf.concat([each.values for each in of_kind], axis=0)
+        kinds.append(Kind(names, flat, tf.stack([each.row_splits for each in of_kind])))
+    items, row_splits = align(kinds, parsed, of_items)
     return ListBatch(context, items, row_splits)
 
 
@@ -103,7 +111,7 @@ def parse_sequence_examples(serialized: tf.Tensor, table: Mapping[str, Column]) 
         {name: _row_feature(column) for name, column in of_lists.items()} or None,
         {name: _ragged_feature(column.dtype) for name, column in of_items.items()},
     )
-    items, row_splits = _align(feature_lists.in_one_piece(sequences, of_items), of_items)
+    items, row_splits = align(*feature_lists.in_one_piece(sequences, of_items), of_items)
     return ListBatch({name: _row_value(context[name], column) for name, column in of_lists.items()}, items, row_splits)
 
 
@@ -158,24 +166,23 @@ def parse_tensors(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column])
     sizes = tensors["sizes"]
     of_items = {name: column for name, column in table.items() if column.level == "items"}
     first = tensors[tensor_name(next(iter(of_items)))]
-    checked = _refuse_shapes(tensors, table, tf.shape(first)[1])
+    longest = tf.shape(first)[1]
+    items: dict[str, tf.Tensor | Tokens] = {}
     context: dict[str, tf.Tensor | Tokens]
+    checked = _refuse_shapes(tensors, table, longest)
     with tf.control_dependencies([checked]):  # else an op that takes several of them fails first, and names none
-        real = tf.where(tf.reshape(tf.sequence_mask(sizes, tf.shape(first)[1]), [-1]))[:, 0]
+        real = tf.where(tf.reshape(tf.sequence_mask(sizes, longest), [-1]))[:, 0]
         context = {
             name: tf.identity(tensors[tensor_name(name)]) for name, column in table.items() if column.level == "context"
         }
-    kinds: dict[tuple[str, int], list[str]] = {}
-    for name, column in of_items.items():
-        kinds.setdefault((column.dtype, column.width), []).append(name)
-    items: dict[str, tf.Tensor | Tokens] = {}
-    for (_, width), names in kinds.items():
-        # Columns of one kind are picked together: one gather for hundreds of features.
-        inner = [width] if width > 1 else []
-        flat = [tf.reshape(tensors[tensor_name(name)], [-1, *inner]) for name in names]
-        with tf.control_dependencies([checked]):
-            stacked = tf.stack(flat)
-        items.update(zip(names, tf.unstack(tf.gather(stacked, real, axis=1), len(names)), strict=True))
+        kinds: dict[tuple[str, int], list[str]] = {}
+        for name, column in of_items.items():
+            kinds.setdefault((column.dtype, column.width), []).append(name)
+        for (_, width), names in kinds.items():
+            # Columns of one kind are picked together: one gather for hundreds of features.
+            stacked = tf.stack([tensors[tensor_name(name)] for name in names])
+            flat = tf.reshape(stacked, [len(names), tf.size(sizes) * longest, *([width] if width > 1 else [])])
+            items.update(zip(names, tf.unstack(tf.gather(flat, real, axis=1), len(names)), strict=True))
     for level in (context, items):
         for name in level:
             if table[name].tokens:
@@ -236,119 +243,35 @@ def _row_value(parsed: tf.Tensor | tf.RaggedTensor, column: Column) -> tf.Tensor
     return Tokens(parsed.values, parsed.row_splits) if column.tokens else parsed
 
 
-def _align(parsed: Mapping[str, tf.RaggedTensor], table: Mapping[str, Column]) -> tuple[dict, tf.Tensor]:
-    """Item columns of one length a list, and the row splits; absent ones are filled, other lengths refused.
-
-    The check is one comparison of a [column, list] matrix; naming what is wrong and filling happen in a branch that
-    a well-formed batch never enters.
-    """
-    names = list(table)
-    keys = [name + ROW_LENGTHS if table[name].tokens else name for name in names]  # one value an item
-    widths = tf.constant([[table[name].width] for name in names], tf.int64)
-    splits = tf.stack([parsed[key].row_splits for key in keys])
-    lengths = splits[:, 1:] - splits[:, :-1]
-    sizes = tf.reduce_max(tf.math.floordiv(lengths, widths), axis=0)
-    row_splits = tf.concat([[0], tf.cumsum(sizes)], axis=0)
-    values = [parsed[key].values for key in keys]
-
-    def filled() -> list[tf.Tensor]:
-        wrong = tf.where((lengths != sizes * widths) & (lengths != 0))
-        with tf.control_dependencies([_refuse_lengths(wrong, names, keys, lengths, sizes, widths)]):
-            lists = tf.repeat(tf.range(tf.size(sizes, tf.int64)), sizes)
-            within = tf.range(row_splits[-1]) - tf.gather(row_splits, lists)
-            return _fill(parsed, table, keys, splits, lists, within)
-
-    values = tf.cond(tf.reduce_all(lengths == sizes * widths), lambda: [tf.identity(each) for each in values], filled)
-    items: dict[str, tf.Tensor | Tokens] = {}
-    for name, value in zip(names, values, strict=True):
-        column = table[name]
-        if column.tokens:
-            items[name] = _tokens_of_items(name, parsed[name], value, row_splits)
-        else:
-            items[name] = tf.reshape(value, [-1, column.width]) if column.width > 1 else value
-    return items, row_splits
-
-
-def _refuse_shapes(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column], items: tf.Tensor) -> tf.Operation:
+def _refuse_shapes(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column], items: tf.Tensor) -> tf.Tensor:
     """Fails for a tensor that has another number of lists or items than the others, and for sizes beyond them."""
-    lists = tf.shape(tensors["sizes"])[0]
-    expected = [tf.stack([lists, items if column.level == "items" else 0]) for column in table.values()]
-    shapes = {name: tf.shape(tensors[tensor_name(name)]) for name in table}
-    came = [
-        tf.stack([shapes[name][0], shapes[name][1] if column.level == "items" else 0]) for name, column in table.items()
-    ]
-    wrong = tf.reduce_any(tf.not_equal(tf.stack(expected), tf.stack(came)), axis=1)
-    first = tf.argmax(wrong)
-    message = tf.strings.join([
-        "feature ", tf.gather(tf.constant([*table]), first), " has the shape ",
-        tf.strings.reduce_join(tf.as_string(tf.gather(tf.stack(came), first)), separator=" x "),
-        ", expected ", tf.strings.reduce_join(tf.as_string(tf.gather(tf.stack(expected), first)), separator=" x "),
-        " [list, item] as `sizes` and the first item feature have them (an item count of 0: a context feature)",
-    ])  # fmt: skip
     sizes = tensors["sizes"]
+    kinds: dict[tuple[str, int], list[str]] = {}
+    for name, column in table.items():
+        kinds.setdefault((column.level, column.width), []).append(name)
+    shapes, wanted = [], []
+    for (level, _), of_kind in kinds.items():  # a few ops for hundreds of shapes
+        axes = 2 if level == "items" else 1
+        of_kind_shapes = tf.stack([tf.shape(tensors[tensor_name(name)]) for name in of_kind])[:, :axes]
+        shapes.append(tf.pad(of_kind_shapes, [[0, 0], [0, 2 - axes]]))
+        wanted.append(tf.tile([[tf.size(sizes), items if level == "items" else 0]], [len(of_kind), 1]))
+    came, expected = tf.concat(shapes, axis=0), tf.concat(wanted, axis=0)
+    wrong = tf.reduce_any(tf.not_equal(came, expected), axis=1)
     within = tf.reduce_all((sizes >= 0) & (sizes <= tf.cast(items, tf.int64)))
-    return tf.group(
-        tf.debugging.Assert(tf.logical_not(tf.reduce_any(wrong)), [message]),
-        tf.debugging.Assert(within, ["sizes: expected 0 to the number of items that the tensors hold, came", sizes]),
-    )
 
+    def refuse() -> tf.Tensor:
+        first = tf.argmax(tf.cast(wrong, tf.int32))
+        message = tf.strings.join([
+            "feature ", tf.gather([name for names in kinds.values() for name in names], first), " has the shape ",
+            tf.strings.reduce_join(tf.as_string(tf.gather(came, first)), separator=" x "),
+            ", expected ", tf.strings.reduce_join(tf.as_string(tf.gather(expected, first)), separator=" x "),
+            " [list, item] as `sizes` and the first item feature have them (an item count of 0: a context feature)",
+        ])  # fmt: skip
+        too_long = "sizes: expected 0 to the number of items that the tensors hold, came"
+        with tf.control_dependencies([
+            tf.debugging.Assert(tf.logical_not(tf.reduce_any(wrong)), [message]),
+            tf.debugging.Assert(within, [too_long, sizes]),
+        ]):  # fmt: skip
+            return tf.constant(False)
 
-def _refuse_lengths(
-    wrong: tf.Tensor, names: Sequence[str], keys: Sequence[str], lengths: tf.Tensor, sizes: tf.Tensor, widths: tf.Tensor
-) -> tf.Operation:
-    """Fails, naming the first item feature and list in `wrong` (int64 [?, 2]: feature, list), if there is one."""
-    first = tf.concat([wrong, [[0, 0]]], axis=0)[0]
-    if lengths.shape[1] == 0:
-        return tf.no_op()
-    expected = tf.gather(sizes, first[1]) * widths[first[0], 0]
-    longest = tf.argmax(tf.math.floordiv(tf.gather(lengths, first[1], axis=1), widths[:, 0]))
-    message = tf.strings.join([
-        "list ", tf.as_string(first[1]), " of the batch: item feature ", tf.gather(tf.constant(keys), first[0]),
-        " has ", tf.as_string(tf.gather_nd(lengths, first)), " values, expected ", tf.as_string(expected),
-        " as ", tf.gather(tf.constant(names), longest), " has ", tf.as_string(tf.gather(sizes, first[1])),
-        " items; give every item a value, or leave the feature out",
-    ])  # fmt: skip
-    return tf.debugging.Assert(tf.equal(tf.shape(wrong)[0], 0), [message])
-
-
-def _fill(
-    parsed: Mapping[str, tf.RaggedTensor],
-    table: Mapping[str, Column],
-    keys: Sequence[str],
-    splits: tf.Tensor,
-    lists: tf.Tensor,
-    within: tf.Tensor,
-) -> list[tf.Tensor]:
-    """Each column's flat values, its missing value for every item of a list that has none.
-
-    keys, splits: in the table's order.  lists, within: int64 [item], an item's list and its place there.
-    Columns of one kind are gathered together: a few ops for hundreds of them.
-    """
-    kinds: dict[tuple[str, int], list[int]] = {}
-    blanks: list[object] = []
-    for at, column in enumerate(table.values()):  # of tokens, how many each item has
-        kinds.setdefault(("int", 1) if column.tokens else (column.dtype, column.width), []).append(at)
-        blanks.append(0 if column.tokens else column.missing)
-    filled: dict[int, tf.Tensor] = {}
-    for (dtype, width), columns_of_kind in kinds.items():
-        values = [tf.reshape(parsed[keys[at]].values, [-1, width]) for at in columns_of_kind]
-        blank = [tf.constant(blanks[at], _DTYPES[dtype], [1, width]) for at in columns_of_kind]
-        ends = tf.cumsum(tf.stack([tf.shape(each, tf.int64)[0] for each in values]))
-        begins = tf.concat([[0], ends[:-1]], axis=0)[:, tf.newaxis]
-        of_kind = tf.gather(splits, columns_of_kind)
-        starts = tf.gather(of_kind[:, :-1] // width + begins, lists, axis=1)  # [column, item]
-        absent = tf.gather(of_kind[:, 1:] == of_kind[:, :-1], lists, axis=1)
-        blank_at = ends[-1] + tf.range(len(columns_of_kind), dtype=tf.int64)[:, tf.newaxis]
-        rows = tf.gather(tf.concat([*values, *blank], axis=0), tf.where(absent, blank_at, starts + within))
-        for at, row in zip(columns_of_kind, tf.unstack(rows), strict=True):
-            filled[at] = tf.reshape(row, [-1])
-    return [filled[at] for at in range(len(keys))]
-
-
-def _tokens_of_items(name: str, tokens: tf.RaggedTensor, row_lengths: tf.Tensor, row_splits: tf.Tensor) -> Tokens:
-    """tokens: [list, (token of any item)].  row_lengths: int64 [item]."""
-    inner = tf.concat([[0], tf.cumsum(row_lengths)], axis=0)
-    adds_up = tf.reduce_all(tf.gather(inner, row_splits) == tokens.row_splits) & tf.reduce_all(row_lengths >= 0)
-    message = f"item feature {name}: {name}{ROW_LENGTHS} does not add up to its number of values in every list"
-    with tf.control_dependencies([tf.debugging.Assert(adds_up, [message])]):
-        return Tokens(tf.identity(tokens.values), tf.identity(inner))
+    return tf.cond(within & tf.logical_not(tf.reduce_any(wrong)), lambda: tf.constant(True), refuse)
