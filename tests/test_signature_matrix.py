@@ -66,9 +66,10 @@ class Request:
     scope="module",
     params=["shop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tfr-numeric", "ml4ir-se"))],
 )
-def ranker(request, shop) -> Ranker:
+def ranker(request) -> Ranker:
     """A small shop; and rankers that whole pipelines trained on real files."""
     if request.param == "shop":
+        shop = request.getfixturevalue("shop")
         complete = small_rankers.random_lists(small_rankers.SHOP, [4, 7, 2, 1], seed=5, missing=0)
         return Ranker(small_rankers.SHOP, shop.served, shop.trained, complete, "price", "country")
     run = request.getfixturevalue("real_run")(request.param)
