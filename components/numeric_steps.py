@@ -70,7 +70,9 @@ def _z_score(x: tf.Tensor) -> tf.Tensor:
     """
     x = tf.cast(x, tf.float64)
     mean, variance = tft.mean(x, reduce_instance_dims=False), tft.var(x, reduce_instance_dims=False)
-    return tf.cast(tf.math.divide_no_nan(x - mean, tf.sqrt(variance)), tf.float32)
+    # Only the difference needs float64's digits; the division in it took a third of the step when serving.
+    scale = tf.math.reciprocal_no_nan(tf.sqrt(variance))
+    return tf.cast(x - mean, tf.float32) * tf.cast(scale, tf.float32)
 
 
 def _min_max(x: tf.Tensor) -> tf.Tensor:
