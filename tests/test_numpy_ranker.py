@@ -9,8 +9,8 @@ import pytest
 import serving_client
 import small_rankers
 
-from tfx_ranking.components import signature_exporter
 from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components import signature_exporter
 from tfx_ranking.components.client_requests import to_elwc
 from tfx_ranking.components.list_examples import ListBatch, Tokens, columns, encode, read_records
 
