@@ -151,8 +151,8 @@ def build(ranker: ServingRanker) -> dict[str, Any]:
 def save(ranker: ServingRanker, to: str) -> None:
     """Writes the SavedModel: signatures, method names, fine-tuning interface.
 
-    A graph beyond protobuf's 2 GB is saved in parts (`saved_model.cpb`) where TensorFlow can (2.17 and later; before,
-    its own error says so).
+    A graph beyond protobuf's 2 GB is saved in parts (`saved_model.cpb`) where TensorFlow can; 2.16 cannot, its own
+    error says so.
     """
     tf.saved_model.save(savable(ranker), to, signatures=build(ranker), options=_options())
     changed = {name: row.method for name, row in rows_of(ranker).items() if row.method != PREDICT}
