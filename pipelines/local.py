@@ -29,7 +29,7 @@ from ml_metadata import metadata_store
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.pipelines.runs import artifacts_root, end_dead_executions, metadata_connection
+from tfx_ranking.pipelines.runs import LOCK, artifacts_root, end_dead_executions, metadata_connection
 
 ORCHESTRATORS = ("beam", "local")
 _GRACE = 20.0  # seconds that an interrupted run has to end cleanly
@@ -169,7 +169,7 @@ def _runner(orchestrator: str) -> Any:
 def _lock(config: Any, root: pathlib.Path) -> Iterator[None]:
     folder = artifacts_root(config, root)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "run.lock").open("a+") as lock:
+    with (folder / LOCK).open("a+") as lock:
         if not _locked(lock):
             lock.seek(0)
             holder = lock.read().strip() or "unknown"

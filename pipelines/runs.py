@@ -17,13 +17,15 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError
 
-_STATES = {
+STATES = {
     metadata_store_pb2.Execution.RUNNING: "running",
     metadata_store_pb2.Execution.COMPLETE: "done",
     metadata_store_pb2.Execution.CACHED: "cached",
     metadata_store_pb2.Execution.FAILED: "failed",
     metadata_store_pb2.Execution.CANCELED: "failed",
 }
+DIED = "its process died"  # why an execution failed that nobody could say it of any more
+LOCK = "run.lock"  # in `artifacts_root`: held by the process that runs the pipeline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,7 @@ def steps(store: metadata_store.MetadataStore, run_id: str, nodes: Sequence[str]
     by_node: dict[str, Step] = {}
     for execution in sorted(executions, key=lambda e: e.id):
         node = _node(store, execution)
-        state = _STATES.get(execution.last_known_state, "waiting")
+        state = STATES.get(execution.last_known_state, "waiting")
         end = time.time() * 1000 if state == "running" else execution.last_update_time_since_epoch
         milliseconds = end - execution.create_time_since_epoch
         figure = _figure(store, execution) if state in ("done", "cached") else ""
@@ -87,7 +89,7 @@ def end_dead_executions(store: metadata_store.MetadataStore, pipeline_name: str)
     ]
     for execution in running:
         execution.last_known_state = metadata_store_pb2.Execution.FAILED
-        execution.custom_properties["reason"].string_value = "its process died"
+        execution.custom_properties["reason"].string_value = DIED
     if running:
         store.put_executions(running)
         ids = {event.artifact_id for event in store.get_events_by_execution_ids([e.id for e in running])}

@@ -9,7 +9,7 @@ import pytest
 from tfx_ranking.pipelines import cli
 
 
-@pytest.mark.parametrize("command", ["run", "demo", "inspect", "rank", "request", "config-schema"])
+@pytest.mark.parametrize("command", ["run", "demo", "inspect", "rank", "request", "runs", "lineage", "config-schema"])
 def test_every_command_explains_itself_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as left:
         cli.main([command, "--help"])

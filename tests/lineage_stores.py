@@ -1,0 +1,88 @@
+"""Small ML Metadata stores as TFX writes them: types, contexts, executions and events, without TFX."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_metadata.metadata_store import metadata_store
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+COMPLETE, CACHED, FAILED, RUNNING = (
+    getattr(mlmd.Execution, name) for name in ("COMPLETE", "CACHED", "FAILED", "RUNNING")
+)
+
+
+class StoreMaker:
+    """Writes runs of one pipeline, shop, into `root`/metadata.sqlite; artifacts lie as the pipeline lays them."""
+
+    def __init__(self, root: pathlib.Path) -> None:
+        """Makes an empty store."""
+        self.root = root
+        self.file = root / "metadata.sqlite"
+        self.folder = root / "artifacts" / "shop"
+        connection = mlmd.ConnectionConfig()
+        connection.sqlite.filename_uri = str(self.file)
+        connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        self.store = metadata_store.MetadataStore(connection)
+        self.contexts: dict[tuple[str, str], Any] = {}
+
+    def artifact(self, kind: str, place: str, **properties: Any) -> Any:
+        """A new artifact of a type, below the pipeline's folder; it is put by the step that gives it."""
+        made = mlmd.ArtifactType(name=kind)
+        if kind == "Examples":
+            made.properties["span"] = mlmd.INT
+        artifact = mlmd.Artifact(type_id=self.store.put_artifact_type(made), uri=str(self.folder / place), type=kind)
+        artifact.state = mlmd.Artifact.LIVE
+        for name, value in properties.items():
+            of_type = kind == "Examples" and name == "span"
+            _set((artifact.properties if of_type else artifact.custom_properties)[name], value)
+        return artifact
+
+    def step(
+        self,
+        run: str,
+        node: str,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        state: int = COMPLETE,
+        **properties: Any,
+    ) -> int:
+        """One execution; gives its id.  The artifacts of `outputs` have an id afterwards."""
+        made = mlmd.ExecutionType(name=f"tfx_ranking.components.{node}")
+        execution = mlmd.Execution(type_id=self.store.put_execution_type(made), last_known_state=state)
+        for name, value in properties.items():
+            _set(execution.custom_properties[name], value)
+        events = [
+            (artifact, mlmd.Event(type=kind, path=_path(name)))
+            for kind, side in ((mlmd.Event.INPUT, inputs), (mlmd.Event.OUTPUT, outputs))
+            for name, artifact in side.items()
+        ]
+        wanted = [("pipeline", "shop"), ("pipeline_run", run), ("node", f"shop.{node}")]
+        contexts = [self.contexts.get(each) or self._context(*each) for each in wanted]
+        execution_id, artifact_ids, context_ids = self.store.put_execution(execution, events, contexts)
+        for (artifact, _), artifact_id in zip(events, artifact_ids):
+            artifact.id = artifact_id
+        for each, context, context_id in zip(wanted, contexts, context_ids):
+            context.id = context_id
+            self.contexts[each] = context
+        return int(execution_id)
+
+    def _context(self, kind: str, name: str) -> Any:
+        return mlmd.Context(type_id=self.store.put_context_type(mlmd.ContextType(name=kind)), name=name)
+
+
+def saved_model(folder: pathlib.Path, content: str) -> pathlib.Path:
+    """Files that have a SavedModel's names, for their digest."""
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_text(content)
+    (folder / "variables" / "variables.index").write_text("index")
+    return folder
+
+
+def _path(name: str) -> Any:
+    return mlmd.Event.Path(steps=[mlmd.Event.Path.Step(key=name), mlmd.Event.Path.Step(index=0)])
+
+
+def _set(value: Any, plain: str | int | float | Sequence[str]) -> None:
+    kind = {str: "string_value", int: "int_value", float: "double_value"}[type(plain)]
+    setattr(value, kind, plain)

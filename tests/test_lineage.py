@@ -1,0 +1,299 @@
+"""Where a model came from: on small stores as TFX writes them, each step named by hand."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from lineage_stores import CACHED, FAILED, RUNNING, StoreMaker, saved_model
+
+from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.serving_versions import digest
+from tfx_ranking.pipelines import cli, lineage, lineage_store, lineage_views, runs
+
+SOURCE = json.dumps(  # a dict in a dict is JSON in JSON, as TFX writes it
+    {"files": json.dumps({"all": [{"path": "/logs/1.csv", "size": 7, "digest": "abc", "name": "1.csv"}]}), "span": "3"}
+)
+
+
+class Shop:
+    """Three runs: the first pushes version 100; the second, on cached examples, is not blessed; the third fails."""
+
+    def __init__(self, root):
+        self.maker = maker = StoreMaker(root)
+        self.served = saved_model(root / "serving" / "100", "first")
+        first, second = digest(self.served), digest(saved_model(root / "other", "second"))
+        made = maker.artifact
+
+        self.none = made("Model", "LiveModel/model/1", live=0, digest="")
+        self.examples = made("Examples", "RankingExampleGen/examples/2", span=3, summary="5 lists")
+        self.trained = made("Model", "RankingTrainer/model/3")
+        self.exported = made("Model", "SignatureExporter/model/4", digest=first, summary="1 signature")
+        self.judged = self._judged("first model", 0.5, 1)
+        self.pushed = made(
+            "PushedModel", "RankingPusher/pushed_model/6", digest=first, pushed=1, pushed_version="100",
+            unchanged=0, pushed_destination=str(self.served),
+        )  # fmt: skip
+        maker.step("one", "LiveModel", {}, {"model": self.none})
+        self.generated = maker.step("one", "RankingExampleGen", {}, {"examples": self.examples}, source=SOURCE)
+        config = json.dumps({"model": json.dumps({"hidden": [64]}), "name": "shop"})
+        maker.step("one", "RankingTrainer", {"examples": self.examples}, {"model": self.trained}, config=config)
+        maker.step("one", "SignatureExporter", {"trained_model": self.trained}, {"model": self.exported})
+        self._evaluate("one", self.exported, self.none, self.judged)
+        self.push = maker.step("one", "RankingPusher", self._to_push(self.exported, self.judged), {"p": self.pushed})
+
+        self.copy = made("Model", "LiveModel/model/7", live=1, digest=first, version="100")
+        self.trained_again = made("Model", "RankingTrainer/model/9")
+        self.worse = made("Model", "SignatureExporter/model/10", digest=second)
+        self.refused = self._judged("live 0.5000, -0.1000", 0.4, 0)
+        self.not_pushed = made("PushedModel", "RankingPusher/pushed_model/12", pushed=0)
+        maker.step("two", "LiveModel", {}, {"model": self.copy})
+        maker.step("two", "RankingExampleGen", {}, {"examples": self.examples}, CACHED, source=SOURCE)
+        maker.step("two", "RankingTrainer", {"examples": self.examples}, {"model": self.trained_again})
+        maker.step("two", "SignatureExporter", {"trained_model": self.trained_again}, {"model": self.worse})
+        self._evaluate("two", self.worse, self.copy, self.refused)
+        maker.step("two", "RankingPusher", self._to_push(self.worse, self.refused), {"p": self.not_pushed})
+
+        maker.step("three", "RankingExampleGen", {}, {"examples": self.examples}, CACHED, source=SOURCE)
+        maker.step("three", "RankingTrainer", {"examples": self.examples}, {}, FAILED, reason="no memory")
+        self.store = lineage_store.connect(str(maker.file))
+
+    def _judged(self, against, value, blessed):
+        evaluation = {"summary": f"ndcg@10 {value:.4f} ({against})", "mrr": 0.9, "ndcg@10": value}
+        return {
+            "blessing": self.maker.artifact("ModelBlessing", f"e/blessing/{value}", blessed=blessed),
+            "evaluation": self.maker.artifact("ModelEvaluation", f"e/evaluation/{value}", **evaluation),
+        }
+
+    def _evaluate(self, run, model, baseline, judged):
+        inputs = {"examples": self.examples, "model": model, "baseline_model": baseline}
+        self.maker.step(run, "RankingEvaluator", inputs, judged)
+
+    def _to_push(self, model, judged):
+        return {"model": model, "model_blessing": judged["blessing"]}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    return Shop(tmp_path_factory.mktemp("shop"))
+
+
+def _steps(found):
+    return [(step.run, step.node) for step in found.executions]
+
+
+ONE = [
+    ("one", "RankingPusher"),
+    ("one", "RankingEvaluator"),
+    ("one", "SignatureExporter"),
+    ("one", "RankingTrainer"),
+    ("one", "RankingExampleGen"),
+]
+
+
+def test_a_pushed_directory_wherever_it_was_copied_to(shop, tmp_path):
+    copied = shutil.copytree(shop.served, tmp_path / "elsewhere")
+    found = lineage.upstream(shop.store, str(copied))
+    assert [each.id for each in found.subject] == [shop.exported.id, shop.pushed.id, shop.copy.id]
+    assert _steps(found) == ONE
+    assert found.executions[-1].files == (lineage.File("/logs/1.csv", 7, "abc", "all"),)
+    assert found.executions[3].properties["config"] == {"model": {"hidden": [64]}, "name": "shop"}
+
+
+@pytest.mark.parametrize("how", ["100", "version:100", "digest", "folder", "id", "artifact", "uri"])
+def test_the_same_model_by_every_name(shop, how):
+    names = {
+        "digest": digest(shop.served)[:12],
+        "folder": str(shop.served.parent),
+        "id": str(shop.pushed.id),
+        "artifact": f"artifact:{shop.pushed.id}",
+        "uri": shop.pushed.uri,
+    }
+    assert _steps(lineage.upstream(shop.store, names.get(how, how))) == ONE
+
+
+def test_a_cached_step_leads_to_the_run_that_made_it(shop):
+    found = lineage.upstream(shop.store, str(shop.worse.id))
+    made = [("two", "SignatureExporter"), ("two", "RankingTrainer"), ("one", "RankingExampleGen")]
+    assert _steps(found) == made
+    assert found.executions[-1].id == shop.generated
+
+
+def test_what_a_model_was_compared_with_is_not_what_it_was_made_of(shop):
+    found = lineage.upstream(shop.store, str(shop.not_pushed.id))
+    assert ("two", "RankingEvaluator") in _steps(found)
+    assert not {("one", "RankingTrainer"), ("two", "LiveModel")} & set(_steps(found))
+    assert shop.copy.id in found.artifacts  # it is shown as an input all the same
+
+
+def test_downstream_of_the_examples(shop):
+    found = lineage.downstream(shop.store, str(shop.examples.id))
+    assert set(_steps(found)) == {*ONE[:4], *((("two", node)) for _, node in ONE[:4]), ("three", "RankingTrainer")}
+    assert found.executions[0].state == "failed"
+    assert found.executions[0].reason == "no memory"
+
+
+def test_downstream_of_a_run_and_of_a_model(shop):
+    assert _steps(lineage.downstream(shop.store, "two"))[-1] == ("one", "RankingTrainer")  # of the cached examples
+    pushing = lineage.downstream(shop.store, str(shop.served))
+    assert _steps(pushing) == ONE[:2]  # run two compared itself with it, and was not made of it
+
+
+def test_runs(shop):
+    three, two, one = lineage.runs(shop.store)
+    assert [(each.id, each.state, each.span, each.pushed) for each in (one, two, three)] == [
+        ("one", "done", 3, "100"),
+        ("two", "done", 3, ""),
+        ("three", "failed", 3, ""),
+    ]
+    assert (one.pipeline, one.metric, one.value, one.blessed) == ("shop", "ndcg@10", 0.5, True)
+    assert (two.metric, two.value, two.blessed) == ("ndcg@10", 0.4, False)
+    assert (three.metric, three.value, three.blessed) == ("", None, None)
+    assert (two.steps, two.cached) == (6, 1)
+    assert three.reason == "RankingTrainer: no memory"
+    assert [each.id for each in lineage.runs(shop.store, 1)] == ["three"]
+
+
+def _with_a_running_step(root):
+    maker = StoreMaker(root)
+    examples = maker.artifact("Examples", "RankingExampleGen/examples/1", span=0)
+    maker.step("one", "RankingExampleGen", {}, {"examples": examples})
+    maker.step("one", "RankingTrainer", {"examples": examples}, {}, RUNNING)
+    return maker
+
+
+def _state(maker):
+    (run,) = lineage.runs(lineage_store.connect(str(maker.file)))
+    return run.state
+
+
+def test_a_step_whose_process_is_gone_is_dead(tmp_path):
+    maker = _with_a_running_step(tmp_path)
+    assert _state(maker) == "running"  # no lock anywhere: nothing says that its process is gone
+    maker.folder.mkdir(parents=True)
+    lock = maker.folder / runs.LOCK
+    lock.touch()
+    assert _state(maker) == "dead"
+    (run,) = lineage.runs(lineage_store.connect(str(maker.file)))
+    assert run.reason == "RankingTrainer: its process died"
+    os.utime(lock, (0, 0))  # the process began before the step did
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert _state(maker) == "running"
+        os.utime(lock, (4e9, 4e9))  # another process holds it, which began later
+        assert _state(maker) == "dead"
+
+
+def test_what_the_next_run_ended_stays_dead(tmp_path):
+    maker = _with_a_running_step(tmp_path)
+    runs.end_dead_executions(maker.store, "shop")
+    assert _state(maker) == "dead"
+
+
+def test_between_two_steps_a_run_is_running(tmp_path):
+    maker = StoreMaker(tmp_path)
+    maker.step("one", "LiveModel", {}, {"model": maker.artifact("Model", "LiveModel/model/1", live=0)})
+    maker.folder.mkdir(parents=True)
+    lock = maker.folder / runs.LOCK
+    lock.touch()
+    os.utime(lock, (0, 0))
+    assert _state(maker) == "done"
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert _state(maker) == "running"
+
+
+@pytest.mark.parametrize("way", ["by its copy", "by its digest alone"])
+def test_a_warm_start_leads_to_the_run_that_made_the_model_it_started_from(tmp_path, way):
+    shop = Shop(tmp_path)
+    child = shop.maker.artifact("Model", "RankingTrainer/model/20")
+    inputs, named = {"base_model": shop.copy}, {}
+    if way == "by its digest alone":
+        inputs, named = {}, {"initial_model": digest(shop.served)}
+    shop.maker.step("four", "RankingTrainer", inputs, {"model": child}, **named)
+    steps = _steps(lineage.upstream(lineage_store.connect(str(shop.maker.file)), str(child.id)))
+    assert [step for step in steps if step[0] != "two"] == [("four", "RankingTrainer"), *ONE]
+
+
+def test_what_the_store_does_not_know(shop, tmp_path):
+    with pytest.raises(RankingError, match=r"nowhere: .* knows no such thing; expected a model's directory, a version"):
+        lineage.upstream(shop.store, "nowhere")
+    with pytest.raises(RankingError, match=r"999: .* knows no version and no artifact of this number"):
+        lineage.upstream(shop.store, "999")
+    with pytest.raises(RankingError, match=r"knows no model of these bytes \(digest .*name that with --metadata"):
+        lineage.upstream(shop.store, str(saved_model(tmp_path / "strange", "strange")))
+
+
+def test_a_number_that_is_two_things(tmp_path):
+    maker = StoreMaker(tmp_path)
+    pushed = maker.artifact("PushedModel", "RankingPusher/p/1", digest="d1", pushed=1, pushed_version="1")
+    maker.step("one", "RankingPusher", {}, {"pushed_model": pushed})
+    store = lineage_store.connect(str(maker.file))
+    with pytest.raises(RankingError, match=r"1 is a version and the id of an artifact .* say version:1 or artifact:1"):
+        lineage.find(store, "1")
+    assert [each.id for each in lineage.find(store, "version:1")] == [1]
+    assert [each.id for each in lineage.find(store, "artifact:1")] == [1]
+
+
+def test_where_the_store_is_found(shop, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["runs"]) == 1
+    said = capsys.readouterr().err
+    assert all(way in said for way in ("--metadata", "ranking.yaml", "./metadata.sqlite"))
+    shutil.copy(shop.maker.file, tmp_path / "metadata.sqlite")
+    assert cli.main(["runs"]) == 0
+    (tmp_path / "ranking.yaml").write_text(
+        "name: shop\ndata: {input: x.csv, format: csv}\nitems: {f: {}}\nmetadata: {sqlite: kept/there.sqlite}\n"
+    )
+    assert cli.main(["runs"]) == 1
+    assert "kept/there.sqlite: no such ML Metadata store" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()  # looking makes nothing
+    connection = {"sqlite": {"filename_uri": str(shop.maker.file), "connection_mode": "READONLY"}}
+    assert cli.main(["runs", "--metadata", json.dumps(connection)]) == 0
+    (tmp_path / "notes").write_text("no database")
+    assert cli.main(["runs", "--metadata", "notes"]) == 1
+    assert "notes: not an ML Metadata store" in capsys.readouterr().err
+
+
+def test_the_commands_print_text_and_json(shop, capsys):
+    at = ["--metadata", str(shop.maker.file)]
+    assert cli.main(["runs", *at]) == 0
+    heading, three, reason, _, one = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["run", "state", "started", "took", "span", "metric", "blessed", "pushed"]
+    assert three.split()[:2] == ["three", "failed"]
+    assert reason == "  RankingTrainer: no memory"
+    assert one.split()[-4:] == ["ndcg@10", "0.5000", "yes", "100"]
+    assert cli.main(["runs", "--json", *at]) == 0
+    assert [each["id"] for each in json.loads(capsys.readouterr().out)] == ["three", "two", "one"]
+    assert cli.main(["lineage", str(shop.served), *at]) == 0
+    text = capsys.readouterr().out
+    assert f"model {digest(shop.served)}" in text
+    assert "abc  7 B  all  /logs/1.csv" in text
+    assert cli.main(["lineage", "100", "--json", *at]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [each["node"] for each in told["executions"]] == [node for _, node in ONE]
+    assert told["executions"][-1]["files"] == [{"path": "/logs/1.csv", "size": 7, "digest": "abc", "split": "all"}]
+    assert told["executions"][0]["outputs"] == [{"name": "p", "artifact": shop.pushed.id}]
+
+
+def test_an_empty_store(tmp_path):
+    store = lineage_store.connect(str(StoreMaker(tmp_path).file))
+    assert lineage.runs(store) == ()
+    assert lineage_views.runs_text(()) == "no runs yet"
+
+
+def test_a_question_loads_neither_tensorflow_nor_tfx(shop):
+    script = """
+import contextlib, io, sys
+from tfx_ranking.pipelines import cli
+with contextlib.redirect_stdout(io.StringIO()):
+    assert cli.main(["runs", "--metadata", sys.argv[1]]) == 0
+    assert cli.main(["lineage", "100", "--metadata", sys.argv[1]]) == 0
+print(sorted({name.split(".")[0] for name in sys.modules} & {"tensorflow", "tfx", "apache_beam", "keras", "tfx_bsl"}))
+"""
+    command = [sys.executable, "-c", script, str(shop.maker.file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
