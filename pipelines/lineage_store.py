@@ -1,16 +1,16 @@
 """An ML Metadata store as lineage reads it: found, opened for reading, asked in batches, never written to.
 
-Enters: what the user named, or the current folder.  Leaves: a `Store` that gives ML Metadata's protos.  The one idea:
-every question costs a call a generation and not a call a node; no filter and no subgraph query, which TFX 1.21's
-ML Metadata no longer has.
+Enters: what the user named, or the current folder.  Leaves: a `Store` that gives values.  The one idea: a question
+costs a few calls a generation of steps, not a few a step; no filter and no subgraph query, which TFX 1.21's ML Metadata
+has no more.  Imports neither TFX nor TensorFlow.
 """
 
-import datetime
 import fcntl
 import functools
 import json
+import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import json_format
@@ -18,9 +18,11 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from tfx_ranking.components.errors import RankingError
+from tfx_ranking.pipelines import lineage_values as values
+from tfx_ranking.pipelines.lineage_values import MODELS, Artifact, Execution, Link
 from tfx_ranking.pipelines.runs import DIED, LOCK, STATES
 
-MODELS = ("Model", "PushedModel")  # the types of artifacts that carry a digest
+_INPUTS = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT, mlmd.Event.INTERNAL_INPUT)
 _BATCH = 5000  # ids a call; MySQL and gRPC limit what one statement or message may hold
 
 
@@ -48,9 +50,11 @@ def connect(metadata: str | None = None, folder: pathlib.Path = pathlib.Path()) 
 
 
 def _parsed(connection: str) -> Any:
+    """A ConnectionConfig; `{"host": …, "port": …}` is ML Metadata's gRPC server."""
     try:
-        return json_format.Parse(connection, mlmd.ConnectionConfig())
-    except json_format.ParseError as error:
+        server = "host" in json.loads(connection)
+        return json_format.Parse(connection, mlmd.MetadataStoreClientConfig() if server else mlmd.ConnectionConfig())
+    except (ValueError, json_format.ParseError) as error:
         raise RankingError(f"--metadata: not ML Metadata's ConnectionConfig in JSON: {error}") from error
 
 
@@ -64,100 +68,140 @@ def _sqlite(file: pathlib.Path) -> Any:
 
 
 class Store:
-    """Reads a store; what it has read of models, runs and locks it keeps."""
+    """Reads a store; what it has read of models, runs and locks it keeps: to see what came since, open it again."""
 
     def __init__(self, connection: Any) -> None:
-        """connection: ML Metadata's ConnectionConfig."""
-        self.name = connection.sqlite.filename_uri or connection.WhichOneof("config") or "the store"
-        self._folder = pathlib.Path(connection.sqlite.filename_uri).parent if connection.HasField("sqlite") else None
+        """connection: ML Metadata's ConnectionConfig, or MetadataStoreClientConfig of its gRPC server."""
+        server = isinstance(connection, mlmd.MetadataStoreClientConfig)
+        file = "" if server else connection.sqlite.filename_uri
+        self.name = f"{connection.host}:{connection.port}" if server else file or str(connection.WhichOneof("config"))
+        self._folder = pathlib.Path(file).parent if file else None
         try:
             self._store = metadata_store.MetadataStore(connection)
         except RuntimeError as error:
             raise RankingError(f"{self.name}: not an ML Metadata store, or it cannot be reached: {error}") from error
 
-    def contexts(self, kind: str) -> list[Any]:
-        """All contexts of a type: pipeline, pipeline_run, node."""
-        return list(self._store.get_contexts_by_type(kind))
+    def runs(self) -> list[Any]:
+        """The runs' contexts, newest first."""
+        contexts = self._store.get_contexts_by_type("pipeline_run")
+        return sorted(contexts, key=lambda each: (each.create_time_since_epoch, each.id), reverse=True)
 
-    def executions_of(self, context: Any) -> list[Any]:
-        """A context's executions, oldest first."""
-        return sorted(self._store.get_executions_by_context(context.id), key=lambda each: each.id)
+    def run(self, run_id: str) -> Any:
+        """One run's context; None where there is no such."""
+        return self._store.get_context_by_type_and_name("pipeline_run", run_id)
 
-    def executions(self, ids: Iterable[int]) -> list[Any]:
-        """Executions by id."""
-        return [each for some in _batches(ids) for each in self._store.get_executions_by_id(some)]
+    def steps(self, runs: Sequence[Any]) -> list[tuple[Execution, ...]]:
+        """What each of some runs did, oldest first; without the steps' properties, which are most of a store."""
+        protos = [sorted(self._store.get_executions_by_context(run.id), key=lambda each: each.id) for run in runs]
+        pipelines = [self._place(of_run[0].id)["pipeline"] if of_run else "" for of_run in protos]
+        links = self._links(each.id for of_run in protos for each in of_run)
+        return [
+            tuple(self._execution(each, pipeline, run.name, _type_name(each), {}, links[each.id]) for each in of_run)
+            for run, pipeline, of_run in zip(runs, pipelines, protos)
+        ]
 
-    def artifacts(self, ids: Iterable[int]) -> list[Any]:
-        """Artifacts by id; one that is not there is left out."""
-        return [each for some in _batches(ids) for each in self._store.get_artifacts_by_id(some)]
+    def makers(self, artifacts: Iterable[int]) -> set[int]:
+        """The executions that gave some artifacts, those that took them from the cache among them."""
+        return {event.execution_id for event in self._events_of(artifacts) if event.type not in _INPUTS}
 
-    @functools.cache  # noqa: B019
-    def models(self) -> dict[str, list[Any]]:
-        """The artifacts of each model by its digest, oldest first."""
-        found: dict[str, list[Any]] = {}
-        for each in sorted((a for kind in MODELS for a in self._store.get_artifacts_by_type(kind)), key=lambda a: a.id):
-            if "digest" in each.custom_properties and each.custom_properties["digest"].string_value:
-                found.setdefault(each.custom_properties["digest"].string_value, []).append(each)
+    def users(self, artifacts: Iterable[int], but_as: Sequence[str] = ()) -> set[int]:
+        """The executions that took some artifacts, under other names than `but_as`."""
+        events = (event for event in self._events_of(artifacts) if event.type in _INPUTS)
+        return {event.execution_id for event in events if _name(event) not in but_as}
+
+    def made(self, ids: Iterable[int]) -> dict[int, Execution]:
+        """Of some executions those that made something themselves, not those that took it from the cache."""
+        protos = [each for some in _batches(ids) for each in self._store.get_executions_by_id(some)]
+        protos = [each for each in protos if each.last_known_state != mlmd.Execution.CACHED]
+        links = self._links(each.id for each in protos)
+        found = {}
+        for each in protos:
+            place = self._place(each.id)
+            node = place["node"].partition(".")[2] or _type_name(each)
+            pipeline, run = place["pipeline"], place["pipeline_run"]
+            found[each.id] = self._execution(each, pipeline, run, node, values.properties(each), links[each.id])
         return found
+
+    def artifacts(self, ids: Iterable[int]) -> dict[int, Artifact]:
+        """Artifacts by id; one that is not there is left out."""
+        protos = (each for some in _batches(ids) for each in self._store.get_artifacts_by_id(some))
+        return {each.id: values.artifact(each) for each in protos}
+
+    def at_uri(self, uri: str) -> tuple[Artifact, ...]:
+        """The artifacts that lie at a uri."""
+        return tuple(values.artifact(each) for each in self._store.get_artifacts_by_uri(uri))
+
+    def model(self, digest: str) -> tuple[Artifact, ...]:
+        """Every artifact that is these bytes, oldest first; () for none."""
+        return tuple(values.artifact(each) for each in self._models().get(digest, ()))
+
+    def digests(self, beginning: str) -> list[str]:
+        """The digests of models that begin so."""
+        return [digest for digest in self._models() if digest.startswith(beginning)]
 
     def pushed_as(self, version: str) -> list[str]:
         """The digests of the models that were pushed as a version."""
         return [
-            bytes_of
-            for bytes_of, same in self.models().items()
-            if any("pushed_version" in a.custom_properties and _text(a, "pushed_version") == version for a in same)
+            digest
+            for digest, same in self._models().items()
+            if any(_text(each, "pushed_version") == version for each in same)
         ]
 
-    def artifacts_of_uri(self, uri: str) -> list[Any]:
-        """The artifacts that lie at a uri."""
-        return list(self._store.get_artifacts_by_uri(uri))
+    @functools.cache  # noqa: B019
+    def begun_from(self) -> Mapping[str, Sequence[int]]:
+        """The trainings that began from a model by its digest alone, by that digest."""
+        found: dict[str, list[int]] = {}
+        trainers = [t.name for t in self._store.get_execution_types() if t.name.endswith(".RankingTrainer")]
+        for each in (each for name in trainers for each in self._store.get_executions_by_type(name)):
+            if _text(each, "initial_model"):
+                found.setdefault(_text(each, "initial_model"), []).append(each.id)
+        return found
 
-    def events_of_artifacts(self, ids: Iterable[int]) -> list[Any]:
-        """Which executions took or gave these artifacts."""
-        return [each for some in _batches(ids) for each in self._store.get_events_by_artifact_ids(some)]
+    def runs_now(self, run: Any, pipeline: str) -> bool:
+        """Whether a process holds the lock of the run's pipeline that began before the run did."""
+        began = self._holder_began(pipeline)
+        return began is not None and began <= run.create_time_since_epoch
 
-    def events_of_executions(self, ids: Iterable[int]) -> list[Any]:
-        """What these executions took and gave."""
-        return [each for some in _batches(ids) for each in self._store.get_events_by_execution_ids(some)]
+    @functools.cache  # noqa: B019
+    def _models(self) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        for each in sorted((a for kind in MODELS for a in self._store.get_artifacts_by_type(kind)), key=lambda a: a.id):
+            if _text(each, "digest"):
+                found.setdefault(_text(each, "digest"), []).append(each)
+        return found
 
-    def place(self, execution: Any) -> tuple[str, str, str]:
-        """The pipeline, run and node of an execution; where a step is known to no node, its type's name."""
-        pipeline = run = ""
-        node = str(execution.type).rsplit(".", 1)[-1]
-        for context in self._store.get_contexts_by_execution(execution.id):
-            if context.type == "pipeline":
-                pipeline = context.name
-            elif context.type == "pipeline_run":
-                run = context.name
-            elif context.type == "node":
-                node = context.name.split(".", 1)[1]
-        return pipeline, run, node
+    def _events_of(self, artifacts: Iterable[int]) -> Iterator[Any]:
+        for some in _batches(artifacts):
+            yield from self._store.get_events_by_artifact_ids(some)
 
-    def pipeline_of(self, execution_id: int) -> str:
-        """The pipeline of an execution; "" where it is of none."""
-        contexts = self._store.get_contexts_by_execution(execution_id)
-        return next((context.name for context in contexts if context.type == "pipeline"), "")
+    def _links(self, executions: Iterable[int]) -> dict[int, tuple[list[Link], list[Link]]]:
+        links: dict[int, tuple[list[Link], list[Link]]] = {each: ([], []) for each in executions}
+        for some in _batches(links):
+            for event in self._store.get_events_by_execution_ids(some):
+                links[event.execution_id][event.type not in _INPUTS].append(Link(_name(event), event.artifact_id))
+        return links
 
-    def state(self, execution: Any) -> str:
-        """running, done, cached, failed; dead where the process that ran it is gone."""
+    def _place(self, execution: int) -> dict[str, str]:
+        """The names of the pipeline, pipeline_run and node of an execution; "" for what it is not in."""
+        found = {"pipeline": "", "pipeline_run": "", "node": ""}
+        return found | {context.type: context.name for context in self._store.get_contexts_by_execution(execution)}
+
+    def _execution(
+        self, proto: Any, pipeline: str, run: str, node: str, properties: Any, links: tuple[list[Link], list[Link]]
+    ) -> Execution:
+        state, reason = self._state(proto, pipeline), _text(proto, "reason")
+        began, ended = values.time(proto.create_time_since_epoch), values.time(proto.last_update_time_since_epoch)
+        reason = reason or (DIED if state == "dead" else "")
+        inputs, outputs = map(tuple, links)
+        return Execution(proto.id, node, pipeline, run, state, reason, began, ended, properties, inputs, outputs)
+
+    def _state(self, execution: Any, pipeline: str) -> str:
         state = STATES.get(execution.last_known_state, "running")
-        if state == "failed" and "reason" in execution.custom_properties:
-            return "dead" if execution.custom_properties["reason"].string_value == DIED else state
         if state == "running":
-            began = self._holder_began(self.pipeline_of(execution.id))
+            began = self._holder_began(pipeline)
             # Whoever takes the lock first ends what died before: what began earlier has no process.
             return "running" if began is None or began <= execution.create_time_since_epoch else "dead"
-        return state
-
-    def begun_here(self, pipeline: str, milliseconds: int) -> bool:
-        """Whether a run that began then is the one that holds its pipeline's lock now."""
-        began = self._holder_began(pipeline)
-        return began is not None and began <= milliseconds
-
-    @staticmethod
-    def now() -> datetime.datetime:
-        """The time."""
-        return datetime.datetime.now(datetime.timezone.utc)
+        return "dead" if state == "failed" and _text(execution, "reason") == DIED else state
 
     @functools.cache  # noqa: B019
     def _holder_began(self, pipeline: str) -> float | None:
@@ -180,11 +224,19 @@ class Store:
         recent = self._store.get_artifacts_by_context(context.id, newest) if context else []
         folders = [folder for artifact in recent for folder in pathlib.Path(artifact.uri).parents]
         folders += [self._folder / "artifacts" / pipeline] if self._folder else []
-        return next((folder / LOCK for folder in folders if (folder / LOCK).is_file()), None)
+        return next((folder / LOCK for folder in folders if os.access(folder / LOCK, os.R_OK)), None)
 
 
-def _text(artifact: Any, name: str) -> str:
-    return str(artifact.custom_properties[name].string_value)
+def _text(proto: Any, name: str) -> str:
+    return str(proto.custom_properties[name].string_value) if name in proto.custom_properties else ""
+
+
+def _name(event: Any) -> str:
+    return next((step.key for step in event.path.steps if step.key), "")
+
+
+def _type_name(execution: Any) -> str:
+    return str(execution.type).rsplit(".", 1)[-1]
 
 
 def _batches(ids: Iterable[int]) -> Iterator[list[int]]:

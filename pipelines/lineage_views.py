@@ -7,11 +7,11 @@ import dataclasses
 import datetime
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfx_ranking.components.serving_versions import LINEAGE_IN_MODEL
-from tfx_ranking.pipelines.lineage import Artifact, Execution, Lineage, Run
+from tfx_ranking.pipelines.lineage_values import Execution, Lineage, Run
 
 WIDTH = 110  # columns of the text
 
@@ -40,81 +40,101 @@ def runs_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def lineage_text(lineage: Lineage) -> str:
-    """What was asked for, the steps by run with what they gave, the files, the configs, the packages."""
-    lines = _subject(lineage.subject)
-    run = None
-    rows: list[list[str]] = []
-    heads: dict[int, str] = {}
-    for each in lineage.executions:
-        if (each.pipeline, each.run) != run:
-            run = (each.pipeline, each.run)
-            heads[len(rows)] = f"run {each.run or '?'}" + (f" of {each.pipeline}" if each.pipeline else "")
-        took = _took((each.ended - each.started).total_seconds())
-        given = [lineage.artifacts[link.artifact] for link in each.outputs if link.artifact in lineage.artifacts]
-        what = next((a.summary for a in given if a.summary), "") or each.reason
-        rows.append([f"  {each.node}", each.state, _clock(each.started), took, _ids(given), what])
-    for i, line in enumerate(_columns(rows)):
-        lines += ["", heads[i]] if i in heads else []
-        lines.append(line)
-    if not rows:
-        lines += ["", "no step of it is known"]
-    for each in reversed(lineage.executions):
+    """What was asked for, the steps by run with what they took and gave; upstream the files, configs and packages."""
+    lines = _subject(lineage)
+    runs = list(dict.fromkeys((each.pipeline, each.run) for each in lineage.executions))
+    steps = [each for run in runs for each in lineage.executions if (each.pipeline, each.run) == run]
+    shown = dict(zip(runs, [""] * len(runs)))
+    for each, row in zip(steps, _columns([_step(each, lineage) for each in steps])):
+        run = (each.pipeline, each.run)
+        if run in shown:
+            shown.pop(run)
+            lines += ["", f"run {each.run or '?'}" + f" of {each.pipeline}" * bool(each.pipeline)]
+        lines.append(row)
+    if not steps:
+        lines += ["", "nothing came of it" if lineage.down else "no step that led to it is known"]
+    if lineage.down:
+        return "\n".join(lines)
+    for each in reversed(steps):
         if each.files:
-            lines += ["", f"files read by {each.node}, run {each.run}"]
+            lines += ["", f"files read in run {each.run}"]
             lines += _columns([[f"  {f.digest}", f"{f.size:,} B", f.split, f.path] for f in each.files])
-    for each in lineage.executions:
-        lines += _config(each)
-    for packages in _packages(lineage):
-        lines += ["", *_wrapped("packages  ", [f"{name} {version}" for name, version in packages.items()])]
+    for run in runs:
+        lines += _config(run[1], [each for each in steps if (each.pipeline, each.run) == run])
+    for receipt in _receipts(lineage):
+        lines += ["", f"packages of run {receipt['run']}"]
+        lines += _wrapped("  ", [f"{name} {version}" for name, version in receipt["packages"].items()])
     return "\n".join(lines)
 
 
 def lineage_json(lineage: Lineage) -> dict[str, Any]:
-    """`asked`, `subject` (artifacts), `executions` with links, properties and files, `artifacts` by id, `packages`."""
+    """`asked`, `down`, `subject` (artifacts), `executions` with links and files, `artifacts` by id, `receipts`."""
     return {
         "asked": lineage.asked,
+        "down": lineage.down,
         "subject": [_plain(dataclasses.asdict(each)) for each in lineage.subject],
         "executions": [
             _plain({**_with_links(each), "files": [dataclasses.asdict(file) for file in each.files]})
             for each in lineage.executions
         ],
         "artifacts": {str(i): _plain(dataclasses.asdict(each)) for i, each in lineage.artifacts.items()},
-        "packages": _packages(lineage),
+        "receipts": _receipts(lineage),
     }
 
 
-def _subject(subject: Sequence[Artifact]) -> list[str]:
-    bytes_of = next((each.digest for each in subject if each.digest), "")
-    lines = [f"model {bytes_of}"] if bytes_of and len({each.digest for each in subject}) == 1 else []
-    rows = [[f"  #{a.id}", a.type, _clock(a.made), a.properties.get("pushed_destination") or a.uri] for a in subject]
-    return [*lines, *_columns(rows)]
+def _subject(lineage: Lineage) -> list[str]:
+    digests = {each.digest for each in lineage.subject}
+    lines = [f"model {digest}" for digest in digests if digest and len(digests) == 1]
+    rows = [
+        [f"  #{each.id}", each.type, _clock(each.made), str(each.properties.get("pushed_destination") or each.uri)]
+        for each in lineage.subject
+    ]
+    return [*(lines or [lineage.asked]), *_columns(rows)]
 
 
-def _config(execution: Execution) -> list[str]:
-    """What a step was called with, a section a line; the files are told elsewhere."""
-    held = execution.properties.get("config") or execution.properties.get("custom_config") or {}
-    held = held.get("config", held) if isinstance(held, Mapping) else {}
-    told = {name: value for name, value in held.items() if value not in ({}, "", None)}
-    if not told:
-        return []
-    lines = ["", f"config of {execution.node}"]
-    for name, value in told.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        lines.append(f"  {name:<12} {text if len(text) <= WIDTH - 15 else text[: WIDTH - 16] + '…'}")
-    return lines
+def _step(each: Execution, lineage: Lineage) -> list[str]:
+    given = [lineage.artifacts[link.artifact] for link in each.outputs if link.artifact in lineage.artifacts]
+    said = next((artifact.summary for artifact in given if artifact.summary), "") or each.reason
+    took = _took((each.ended - each.started).total_seconds()) if each.state in ("done", "failed") else ""
+    inputs, outputs = (" ".join(f"#{link.artifact}" for link in links) for links in (each.inputs, each.outputs))
+    return [f"  {each.node}", each.state, _clock(each.started), took, inputs, "→", outputs, said]
 
 
-def _packages(lineage: Lineage) -> list[dict[str, str]]:
-    """The package versions that the models' own receipts name, as far as the models are still there."""
-    found: list[dict[str, str]] = []
+def _config(run: str, steps: Sequence[Execution]) -> list[str]:
+    """What the steps of a run were called with, put together again; a section a line, cut where it is long."""
+    whole: dict[str, Any] = {}
+    for each in reversed(steps):
+        whole = _merged(whole, each.config)
+    told = {name: value for name, value in whole.items() if value not in ({}, "", None)}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
+    room = WIDTH - 13
+    cut = [f"  {name:<10} {text if len(text) <= room else text[: room - 1] + '…'}" for name, text in texts.items()]
+    return ["", f"config of run {run}, as far as these steps read it", *cut] if told else []
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    both = {name: _merged(one[name], other[name]) for name in one if _are_mappings(one[name], other.get(name))}
+    return {**one, **other, **both}
+
+
+def _are_mappings(*values: Any) -> bool:
+    return all(isinstance(each, Mapping) for each in values)
+
+
+def _receipts(lineage: Lineage) -> list[dict[str, Any]]:
+    """`run` and `packages` as the models' own receipts say, as far as the models are still there."""
+    found: list[dict[str, Any]] = []
     models = [each for each in (*lineage.subject, *lineage.artifacts.values()) if each.digest]
     places = [pathlib.Path(lineage.asked)]
-    places += [pathlib.Path(m.properties.get("pushed_destination") or f"{m.uri}/Format-Serving") for m in models]
+    places += [
+        pathlib.Path(each.properties.get("pushed_destination") or f"{each.uri}/Format-Serving") for each in models
+    ]
     for place in places:
         file = place / LINEAGE_IN_MODEL
-        packages = json.loads(file.read_text()).get("packages", {}) if file.is_file() else {}
-        if packages and packages not in found:
-            found.append(packages)
+        told = json.loads(file.read_text()) if file.is_file() else {}
+        receipt = {"run": told.get("run") or "?", "packages": told.get("packages")}
+        if receipt["packages"] and receipt not in found:
+            found.append(receipt)
     return found
 
 
@@ -129,10 +149,6 @@ def _blessed(run: Run) -> str:
 
 def _pushed(run: Run) -> str:
     return f"({run.pushed})" if run.unchanged else run.pushed
-
-
-def _ids(artifacts: Iterable[Artifact]) -> str:
-    return " ".join(f"#{each.id}" for each in artifacts)
 
 
 def _clock(when: datetime.datetime) -> str:

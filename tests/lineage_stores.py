@@ -17,7 +17,7 @@ class StoreMaker:
 
     def __init__(self, root: pathlib.Path) -> None:
         """Makes an empty store."""
-        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
         self.file = root / "metadata.sqlite"
         self.folder = root / "artifacts" / "shop"
         connection = mlmd.ConnectionConfig()

@@ -12,7 +12,7 @@ from lineage_stores import CACHED, FAILED, RUNNING, StoreMaker, saved_model
 
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.serving_versions import digest
-from tfx_ranking.pipelines import cli, lineage, lineage_store, lineage_views, runs
+from tfx_ranking.pipelines import cli, lineage, lineage_store, lineage_values, lineage_views, runs
 
 SOURCE = json.dumps(  # a dict in a dict is JSON in JSON, as TFX writes it
     {"files": json.dumps({"all": [{"path": "/logs/1.csv", "size": 7, "digest": "abc", "name": "1.csv"}]}), "span": "3"}
@@ -99,7 +99,7 @@ def test_a_pushed_directory_wherever_it_was_copied_to(shop, tmp_path):
     found = lineage.upstream(shop.store, str(copied))
     assert [each.id for each in found.subject] == [shop.exported.id, shop.pushed.id, shop.copy.id]
     assert _steps(found) == ONE
-    assert found.executions[-1].files == (lineage.File("/logs/1.csv", 7, "abc", "all"),)
+    assert found.executions[-1].files == (lineage_values.File("/logs/1.csv", 7, "abc", "all"),)
     assert found.executions[3].properties["config"] == {"model": {"hidden": [64]}, "name": "shop"}
 
 
@@ -127,6 +127,17 @@ def test_what_a_model_was_compared_with_is_not_what_it_was_made_of(shop):
     assert ("two", "RankingEvaluator") in _steps(found)
     assert not {("one", "RankingTrainer"), ("two", "LiveModel")} & set(_steps(found))
     assert shop.copy.id in found.artifacts  # it is shown as an input all the same
+
+
+def test_upstream_of_a_blessing_knows_no_push(shop):
+    assert _steps(lineage.upstream(shop.store, str(shop.judged["blessing"].id))) == ONE[1:]
+
+
+def test_upstream_of_a_run(shop):
+    found = lineage.upstream(shop.store, "two")
+    made = [("two", node) for _, node in ONE[:4]]  # not what it compared its model with
+    assert _steps(found) == [*made, ("one", "RankingExampleGen")]
+    assert {each.id for each in found.subject} > {shop.copy.id, shop.worse.id, shop.examples.id}
 
 
 def test_downstream_of_the_examples(shop):
@@ -214,8 +225,33 @@ def test_a_warm_start_leads_to_the_run_that_made_the_model_it_started_from(tmp_p
     if way == "by its digest alone":
         inputs, named = {}, {"initial_model": digest(shop.served)}
     shop.maker.step("four", "RankingTrainer", inputs, {"model": child}, **named)
-    steps = _steps(lineage.upstream(lineage_store.connect(str(shop.maker.file)), str(child.id)))
-    assert [step for step in steps if step[0] != "two"] == [("four", "RankingTrainer"), *ONE]
+    store = lineage_store.connect(str(shop.maker.file))
+    copying = [("two", "LiveModel")] if way == "by its copy" else []
+    assert _steps(lineage.upstream(store, str(child.id))) == [("four", "RankingTrainer"), *copying, *ONE]
+    assert ("four", "RankingTrainer") in _steps(lineage.downstream(store, "100"))
+
+
+def test_the_calls_do_not_grow_with_the_steps(tmp_path):
+    def calls(lists):
+        maker = StoreMaker(tmp_path / str(lists))
+        examples = maker.artifact("Examples", "RankingExampleGen/examples/1", span=0)
+        maker.step("one", "RankingExampleGen", {}, {"examples": examples})
+        for i in range(lists):
+            given = maker.artifact("Model", f"RankingTrainer/model/{i}")
+            maker.step("one", "RankingTrainer", {"examples": examples}, {"model": given})
+        store = lineage_store.connect(str(maker.file))
+        counted, asked = [], store._store
+
+        class Counting:
+            def __getattr__(self, name):
+                counted.append(name)
+                return getattr(asked, name)
+
+        store._store = Counting()
+        assert len(lineage.downstream(store, "1").executions) == lists
+        return sorted(name for name in counted if name != "get_contexts_by_execution")  # has no batched form
+
+    assert calls(2) == calls(20)
 
 
 def test_what_the_store_does_not_know(shop, tmp_path):
@@ -232,7 +268,7 @@ def test_a_number_that_is_two_things(tmp_path):
     pushed = maker.artifact("PushedModel", "RankingPusher/p/1", digest="d1", pushed=1, pushed_version="1")
     maker.step("one", "RankingPusher", {}, {"pushed_model": pushed})
     store = lineage_store.connect(str(maker.file))
-    with pytest.raises(RankingError, match=r"1 is a version and the id of an artifact .* say version:1 or artifact:1"):
+    with pytest.raises(RankingError, match=r"1: a version and the id of an artifact .*; say version:1 or artifact:1"):
         lineage.find(store, "1")
     assert [each.id for each in lineage.find(store, "version:1")] == [1]
     assert [each.id for each in lineage.find(store, "artifact:1")] == [1]

@@ -1,0 +1,164 @@
+"""What lineage speaks of: artifacts, the steps that took and gave them, runs.
+
+Enters: ML Metadata's protos.  Leaves: immutable values with plain properties.
+"""
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from google.protobuf import json_format
+
+MODELS = ("Model", "PushedModel")  # the types of artifacts that carry a digest
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """What a step gave."""
+
+    id: int
+    type: str
+    uri: str
+    made: datetime.datetime  # when it was recorded
+    properties: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Of a model: its identity; "" for anything else."""
+        return str(self.properties.get("digest", "")) if self.type in MODELS else ""
+
+    @property
+    def summary(self) -> str:
+        """The one line that its component wrote of it; "" where it wrote none."""
+        return str(self.properties.get("summary", ""))
+
+    @property
+    def copied(self) -> bool:
+        """Whether it is a copy of what served, as LiveModel takes it."""
+        return "live" in self.properties
+
+
+class Link(NamedTuple):
+    """One artifact as a step took or gave it."""
+
+    name: str
+    artifact: int
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """One file that examples were read from."""
+
+    path: str
+    size: int  # bytes
+    digest: str
+    split: str  # "all" where the config splits it
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """One step of a run."""
+
+    id: int
+    node: str
+    pipeline: str
+    run: str
+    state: str  # running, done, cached, failed, dead
+    reason: str  # why it failed, as far as it says; ""
+    started: datetime.datetime
+    ended: datetime.datetime  # of one that is running: when it last said something
+    properties: Mapping[str, Any]  # what it was called with: config, source, …
+    inputs: tuple[Link, ...]
+    outputs: tuple[Link, ...]
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """Of an example generator: what it read, with digests; () of any other step."""
+        source = self.properties.get("source")
+        splits = source.get("files") if isinstance(source, Mapping) else None
+        return tuple(
+            File(str(each.get("path", "")), int(each.get("size", 0)), str(each.get("digest", "")), split)
+            for split, files in (splits or {}).items()
+            for each in files
+        )
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The sections of ranking.yaml that it was called with; {} of a step that reads none."""
+        held = self.properties.get("config") or self.properties.get("custom_config") or {}
+        held = held.get("config", held) if isinstance(held, Mapping) else {}
+        return held if isinstance(held, Mapping) else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One pipeline run and what came out."""
+
+    id: str
+    pipeline: str
+    state: str  # running, done, failed, dead
+    reason: str  # which step failed, and why; ""
+    started: datetime.datetime
+    seconds: float
+    steps: int
+    cached: int  # of the steps
+    span: int | None  # of the data
+    metric: str  # that the model is judged by; ""
+    value: float | None
+    blessed: bool | None  # None: not judged
+    pushed: str  # the version that the run pushed, or found serving the same bytes; ""
+    unchanged: bool  # the bytes served already
+
+
+@dataclasses.dataclass(frozen=True)
+class Lineage:
+    """What was asked for, and the steps that led to it or that it led to, the latest first."""
+
+    asked: str
+    down: bool  # what it led to
+    subject: tuple[Artifact, ...]
+    executions: tuple[Execution, ...]
+    artifacts: Mapping[int, Artifact]  # all that these steps took or gave
+
+
+def artifact(proto: Any) -> Artifact:
+    """ML Metadata's artifact as a value."""
+    return Artifact(proto.id, proto.type, proto.uri, time(proto.create_time_since_epoch), properties(proto))
+
+
+def properties(proto: Any) -> dict[str, Any]:
+    """Its type's and its own properties as plain values; JSON in a text is unpacked."""
+    return {
+        name: _value(value)
+        for held in (proto.properties, proto.custom_properties)
+        for name, value in held.items()
+        if not name.startswith("__")
+    }
+
+
+def time(milliseconds: int) -> datetime.datetime:
+    """ML Metadata's time."""
+    return datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.timezone.utc)
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "proto_value":
+        return json_format.MessageToDict(value.proto_value)
+    if kind == "struct_value":
+        held = json_format.MessageToDict(value.struct_value)
+        return held.get("__value__", held)
+    plain = getattr(value, kind) if kind else ""
+    return _unpacked(plain)
+
+
+def _unpacked(held: Any) -> Any:
+    """TFX writes a dict as JSON, and a text in it may be JSON again."""
+    if isinstance(held, str) and held[:1] in ("{", "["):
+        try:
+            held = json.loads(held)
+        except ValueError:
+            return held
+    return {name: _unpacked(value) for name, value in held.items()} if isinstance(held, dict) else held
