@@ -8,14 +8,16 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
-from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError
+
+if TYPE_CHECKING:  # a third of a second, which a question that names its store need not wait
+    from tfx_ranking.components.config import RankingConfig
 
 STATES = {
     metadata_store_pb2.Execution.RUNNING: "running",
@@ -38,12 +40,12 @@ class Step:
     figure: str = ""  # the one figure that matters, as the component wrote it
 
 
-def artifacts_root(config: RankingConfig, root: pathlib.Path) -> pathlib.Path:
+def artifacts_root(config: "RankingConfig", root: pathlib.Path) -> pathlib.Path:
     """Where the artifacts of this pipeline lie."""
     return root / "artifacts" / config.name
 
 
-def metadata_connection(config: RankingConfig, root: pathlib.Path) -> Any:
+def metadata_connection(config: "RankingConfig", root: pathlib.Path) -> Any:
     """The store's ConnectionConfig: the config's, or `metadata.sqlite` beside the artifacts.
 
     Raises ConfigError when `metadata.connection` is none.
