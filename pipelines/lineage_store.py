@@ -10,10 +10,11 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf import json_format
+from ml_metadata import errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -53,8 +54,11 @@ def connect(metadata: str | None = None, folder: pathlib.Path = pathlib.Path()) 
 def _parsed(connection: str) -> Any:
     """A ConnectionConfig; `{"host": …, "port": …}` is ML Metadata's gRPC server."""
     try:
-        server = "host" in json.loads(connection)
-        return json_format.Parse(connection, mlmd.MetadataStoreClientConfig() if server else mlmd.ConnectionConfig())
+        if "host" not in json.loads(connection):
+            return json_format.Parse(connection, mlmd.ConnectionConfig())
+        server = mlmd.MetadataStoreClientConfig()
+        server.channel_arguments.max_receive_message_length = 1 << 30  # gRPC stops at 4 MB, a batch may be more
+        return json_format.Parse(connection, server)
     except (ValueError, json_format.ParseError) as error:
         raise RankingError(f"--metadata: not ML Metadata's ConnectionConfig in JSON: {error}") from error
 
@@ -84,7 +88,7 @@ class Store:
         self.name = f"{connection.host}:{connection.port}" if server else file or str(connection.WhichOneof("config"))
         self._folder = pathlib.Path(file).parent if file else None
         try:
-            self._store = metadata_store.MetadataStore(connection)
+            self._store = _Asked(metadata_store.MetadataStore(connection), self.name)
         except RuntimeError as error:
             raise RankingError(f"{self.name}: not an ML Metadata store, or it cannot be reached: {error}") from error
 
@@ -248,6 +252,23 @@ class Store:
         folders = [folder for artifact in recent for folder in pathlib.Path(artifact.uri).parents]
         folders += [self._folder / "artifacts" / pipeline] if self._folder else []
         return next((folder / LOCK for folder in folders if os.access(folder / LOCK, os.R_OK)), None)
+
+
+class _Asked:
+    """A store whose failures name it."""
+
+    def __init__(self, store: Any, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    def __getattr__(self, question: str) -> Callable[..., Any]:
+        def ask(*asked: Any) -> Any:
+            try:
+                return getattr(self._store, question)(*asked)
+            except errors.StatusError as error:
+                raise RankingError(f"{self._name}: ML Metadata could not answer {question}: {error}") from error
+
+        return ask
 
 
 def _text(proto: Any, name: str) -> str:

@@ -3,12 +3,13 @@
 import fcntl
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
 
 import pytest
-from lineage_stores import CACHED, FAILED, RUNNING, StoreMaker, saved_model
+from lineage_stores import CACHED, FAILED, RUNNING, StoreMaker, grpc_server, saved_model
 
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.serving_versions import digest
@@ -296,6 +297,26 @@ def test_where_the_store_is_found(shop, tmp_path, monkeypatch, capsys):
     (tmp_path / "notes").write_text("no database")
     assert cli.main(["runs", "--metadata", "notes"]) == 1
     assert "notes: not an ML Metadata store" in capsys.readouterr().err
+
+
+def test_a_store_behind_grpc_answers_the_same(shop, capsys):
+    with grpc_server(shop.maker.store) as port:
+        at = json.dumps({"host": "127.0.0.1", "port": port})
+        behind = lineage_store.connect(at)
+        assert lineage.runs(behind) == lineage.runs(shop.store)
+        assert lineage.upstream(behind, "100") == lineage.upstream(shop.store, "100")
+        assert lineage.downstream(behind, "two") == lineage.downstream(shop.store, "two")
+        assert cli.main(["runs", "--metadata", at]) == 0
+        capsys.readouterr()
+    assert cli.main(["runs", "--metadata", at]) == 1  # the server is gone
+    assert (
+        f"tfx-ranking: 127.0.0.1:{port}: ML Metadata could not answer get_contexts_by_type" in capsys.readouterr().err
+    )
+
+
+def test_an_artifacts_folder_that_holds_a_model_of_no_digest(shop):
+    saved_model(pathlib.Path(shop.trained.uri) / "Format-Serving", "not exported")
+    assert [each.id for each in lineage.find(shop.store, shop.trained.uri)] == [shop.trained.id]
 
 
 def test_the_commands_print_text_and_json(shop, capsys):
