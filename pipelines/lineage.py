@@ -30,12 +30,9 @@ def runs(store: Store, limit: int | None = None) -> tuple[Run, ...]:
     steps = store.steps(contexts)
     given = store.artifacts({link.artifact for of_run in steps for each in of_run for link in each.outputs})
     found = []
-    pipelines: set[str] = set()
     for context, of_run in zip(contexts, steps):
         pipeline = of_run[0].pipeline if of_run else ""
-        # Between two of its steps a run has none that runs; of a pipeline only the newest can be under way.
-        under_way = pipeline not in pipelines and store.runs_now(context, pipeline)
-        pipelines.add(pipeline)
+        under_way = store.runs_now(context, pipeline)  # between two of its steps a run has none that runs
         outputs = [given[link.artifact] for each in of_run for link in each.outputs if link.artifact in given]
         found.append(_run(context, pipeline, of_run, outputs, under_way))
     return tuple(found)
@@ -44,17 +41,20 @@ def runs(store: Store, limit: int | None = None) -> tuple[Run, ...]:
 def upstream(store: Store, asked: str) -> Lineage:
     """What led to `asked`, back to the files; through copies of a model to the run that made it.
 
-    asked: a directory, version, digest, artifact id, run id or uri.  Raises RankingError when the store has no such.
+    asked: a directory, version, digest, artifact id, uri or run id; of a run also the steps that gave nothing.
+    Raises RankingError when the store has no such.
     """
     subject = find(store, asked)
     executions: dict[int, Execution] = {}
     artifacts = {each.id: each for each in subject}
     ahead = {each.id for each in _originals(subject)}
+    steps = {each.id for each in _steps_of(store, asked)}
     seen: set[int] = set()
-    while ahead:
+    while ahead or steps:
         seen |= ahead
-        new = store.made(store.makers(ahead) - executions.keys())
+        new = store.made((steps | store.makers(ahead)) - executions.keys())
         executions |= new
+        steps = set()
         artifacts |= store.artifacts(_linked(new.values()) - artifacts.keys())
         taken = {link.artifact for each in new.values() for link in each.inputs if link.name not in COMPARED}
         copied = {artifacts[i].digest for i in taken if artifacts[i].copied}
@@ -109,8 +109,8 @@ def find(store: Store, asked: str) -> tuple[Artifact, ...]:
             f"{model}: {store.name} knows no model of these bytes (digest {bytes_of[:12]}). Its files were changed, or "
             f"it was made with another store: name that with --metadata.{_said_by(model)}"
         )
-    if run := store.run(asked):
-        (steps,) = store.steps([run])
+    if store.run(asked):
+        steps = _steps_of(store, asked)
         return tuple(store.artifacts({link.artifact for each in steps for link in each.outputs}).values())
     alike = store.digests(asked) if len(asked) >= 8 else []
     if len(alike) == 1:
@@ -119,6 +119,12 @@ def find(store: Store, asked: str) -> tuple[Artifact, ...]:
         f"{asked}: {store.name} knows no such thing; expected a model's directory, a version, a digest, an artifact's "
         "id, a run's id or a uri. `tfx-ranking runs` lists the runs."
     )
+
+
+def _steps_of(store: Store, run_id: str) -> tuple[Execution, ...]:
+    """What a run did; () where the store knows no such run."""
+    run = store.run(run_id)
+    return store.steps([run])[0] if run else ()
 
 
 def _numbered(store: Store, number: str, kind: str) -> tuple[Artifact, ...]:

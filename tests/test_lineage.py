@@ -137,8 +137,30 @@ def test_upstream_of_a_blessing_knows_no_push(shop):
 def test_upstream_of_a_run(shop):
     found = lineage.upstream(shop.store, "two")
     made = [("two", node) for _, node in ONE[:4]]  # not what it compared its model with
-    assert _steps(found) == [*made, ("one", "RankingExampleGen")]
+    assert _steps(found) == [*made, ("two", "LiveModel"), ("one", "RankingExampleGen")]
     assert {each.id for each in found.subject} > {shop.copy.id, shop.worse.id, shop.examples.id}
+
+
+def test_upstream_of_a_run_that_failed(shop):
+    found = lineage.upstream(shop.store, "three")
+    assert _steps(found) == [("three", "RankingTrainer"), ("one", "RankingExampleGen")]
+    assert (found.executions[0].state, found.executions[0].reason) == ("failed", "no memory")
+    assert "no memory" in lineage_views.lineage_text(found)
+
+
+def test_a_push_that_found_the_same_bytes_serving(tmp_path):
+    shop = Shop(tmp_path)
+    again = shop.maker.artifact(
+        "PushedModel", "RankingPusher/pushed_model/20", digest=digest(shop.served), pushed=1, pushed_version="100",
+        unchanged=1, pushed_destination=str(shop.served),
+    )  # fmt: skip
+    shop.maker.step("four", "RankingPusher", shop._to_push(shop.exported, shop.judged), {"pushed_model": again})
+    store = lineage_store.connect(str(shop.maker.file))
+    assert _steps(lineage.upstream(store, "100")) == ONE  # it is no part of how the model came to be
+    assert _steps(lineage.upstream(store, str(again.id)))[0] == ("four", "RankingPusher")
+    newest = lineage.runs(store)[0]
+    assert (newest.id, newest.pushed, newest.unchanged) == ("four", "100", True)
+    assert lineage_views.runs_text([newest]).splitlines()[1].endswith("  (100)")
 
 
 def test_downstream_of_the_examples(shop):
@@ -229,7 +251,7 @@ def test_a_warm_start_leads_to_the_run_that_made_the_model_it_started_from(tmp_p
     store = lineage_store.connect(str(shop.maker.file))
     copying = [("two", "LiveModel")] if way == "by its copy" else []
     assert _steps(lineage.upstream(store, str(child.id))) == [("four", "RankingTrainer"), *copying, *ONE]
-    assert ("four", "RankingTrainer") in _steps(lineage.downstream(store, "100"))
+    assert ("four", "RankingTrainer") in _steps(lineage.downstream(store, str(shop.exported.id)))
 
 
 def test_the_calls_do_not_grow_with_the_steps(tmp_path):
