@@ -32,7 +32,7 @@ def connect(metadata: str | None = None, folder: pathlib.Path = pathlib.Path()) 
     """Opens the store that `metadata` names (a sqlite file, or a ConnectionConfig in JSON); without it the one of
     ranking.yaml in `folder`, else metadata.sqlite there.  Raises RankingError when there is none."""
     if metadata is not None and metadata.lstrip().startswith("{"):
-        return Store(_parsed(metadata))
+        return Store(_parsed(metadata, "--metadata"))
     if metadata is not None:
         return Store(_sqlite(pathlib.Path(metadata)))
     file = folder / "ranking.yaml"
@@ -41,7 +41,7 @@ def connect(metadata: str | None = None, folder: pathlib.Path = pathlib.Path()) 
 
         said = ranking_config.load(file).metadata
         if said.connection is not None:
-            return Store(_parsed(json.dumps(said.connection)))
+            return Store(_parsed(json.dumps(said.connection), f"{file}: metadata.connection"))
         return Store(_sqlite(pathlib.Path(said.sqlite or folder / "metadata.sqlite")))
     if (folder / "metadata.sqlite").is_file():
         return Store(_sqlite(folder / "metadata.sqlite"))
@@ -51,7 +51,7 @@ def connect(metadata: str | None = None, folder: pathlib.Path = pathlib.Path()) 
     )
 
 
-def _parsed(connection: str) -> Any:
+def _parsed(connection: str, said_by: str) -> Any:
     """A ConnectionConfig; `{"host": …, "port": …}` is ML Metadata's gRPC server."""
     try:
         if "host" not in json.loads(connection):
@@ -60,7 +60,7 @@ def _parsed(connection: str) -> Any:
         server.channel_arguments.max_receive_message_length = 1 << 30  # gRPC stops at 4 MB, a batch may be more
         return json_format.Parse(connection, server)
     except (ValueError, json_format.ParseError) as error:
-        raise RankingError(f"--metadata: not ML Metadata's ConnectionConfig in JSON: {error}") from error
+        raise RankingError(f"{said_by}: not ML Metadata's ConnectionConfig in JSON: {error}") from error
 
 
 def _sqlite(file: pathlib.Path) -> Any:

@@ -17,13 +17,14 @@ COMPLETE, CACHED, FAILED, RUNNING = (
 
 
 class StoreMaker:
-    """Writes runs of one pipeline, shop, into `root`/metadata.sqlite; artifacts lie as the pipeline lays them."""
+    """Writes a pipeline's runs into `root`/metadata.sqlite; artifacts lie as the pipeline lays them."""
 
-    def __init__(self, root: pathlib.Path) -> None:
-        """Makes an empty store."""
+    def __init__(self, root: pathlib.Path, pipeline: str = "shop") -> None:
+        """Makes an empty store, or goes on with the one that is there."""
+        self.pipeline = pipeline
         root.mkdir(parents=True, exist_ok=True)
         self.file = root / "metadata.sqlite"
-        self.folder = root / "artifacts" / "shop"
+        self.folder = root / "artifacts" / pipeline
         connection = mlmd.ConnectionConfig()
         connection.sqlite.filename_uri = str(self.file)
         connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
@@ -61,7 +62,7 @@ class StoreMaker:
             for kind, side in ((mlmd.Event.INPUT, inputs), (mlmd.Event.OUTPUT, outputs))
             for name, artifact in side.items()
         ]
-        wanted = [("pipeline", "shop"), ("pipeline_run", run), ("node", f"shop.{node}")]
+        wanted = [("pipeline", self.pipeline), ("pipeline_run", run), ("node", f"{self.pipeline}.{node}")]
         contexts = [self.contexts.get(each) or self._context(*each) for each in wanted]
         execution_id, artifact_ids, context_ids = self.store.put_execution(execution, events, contexts)
         for (artifact, _), artifact_id in zip(events, artifact_ids):

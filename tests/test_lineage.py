@@ -191,6 +191,19 @@ def test_runs(shop):
     assert [each.id for each in lineage.runs(shop.store, 1)] == ["three"]
 
 
+def test_two_pipelines_in_one_store(tmp_path):
+    for pipeline in ("shop", "shop.eu"):
+        maker = StoreMaker(tmp_path, pipeline)
+        examples = maker.artifact("Examples", "RankingExampleGen/examples/1", span=0)
+        maker.step(f"of {pipeline}", "RankingExampleGen", {}, {"examples": examples})
+    store = lineage_store.connect(str(maker.file))
+    found = lineage.runs(store)
+    assert [(each.id, each.pipeline) for each in found] == [("of shop.eu", "shop.eu"), ("of shop", "shop")]
+    assert lineage_views.runs_text(found).splitlines()[0].split()[:3] == ["run", "pipeline", "state"]
+    (step,) = lineage.upstream(store, str(examples.id)).executions
+    assert (step.pipeline, step.run, step.node) == ("shop.eu", "of shop.eu", "RankingExampleGen")
+
+
 def _with_a_running_step(root):
     maker = StoreMaker(root)
     examples = maker.artifact("Examples", "RankingExampleGen/examples/1", span=0)
