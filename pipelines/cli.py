@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it.
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     parsed = parser.parse_args(arguments)
     try:
-        return int(parsed.command(parsed) or 0)
+        code = int(parsed.command(parsed) or 0)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         goes_on = "; the same command goes on from what was done" if parsed.command in (_run, _demo) else ""
         print(f"\ninterrupted{goes_on}", file=sys.stderr)

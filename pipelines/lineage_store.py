@@ -72,6 +72,18 @@ def _sqlite(file: pathlib.Path) -> Any:
     return connection
 
 
+def _opened(connection: Any) -> Any:
+    try:
+        return metadata_store.MetadataStore(connection)
+    except RuntimeError:
+        file = "" if isinstance(connection, mlmd.MetadataStoreClientConfig) else connection.sqlite.filename_uri
+        if not file or not pathlib.Path(f"{file}-journal").is_file():
+            raise
+        # A writer was killed in the middle of a transaction; SQLite undoes it, for which it must write.
+        connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE
+        return metadata_store.MetadataStore(connection)
+
+
 class _Place(NamedTuple):
     pipeline: str
     run: str
@@ -88,7 +100,7 @@ class Store:
         self.name = f"{connection.host}:{connection.port}" if server else file or str(connection.WhichOneof("config"))
         self._folder = pathlib.Path(file).parent if file else None
         try:
-            self._store = _Asked(metadata_store.MetadataStore(connection), self.name)
+            self._store = _Asked(_opened(connection), self.name)
         except RuntimeError as error:
             raise RankingError(f"{self.name}: not an ML Metadata store, or it cannot be reached: {error}") from error
 

@@ -49,7 +49,7 @@ def lineage_text(lineage: Lineage) -> str:
         run = (each.pipeline, each.run)
         if run in shown:
             shown.pop(run)
-            lines += ["", f"run {each.run or '?'}" + f" of {each.pipeline}" * bool(each.pipeline)]
+            lines += ["", _run_name(each.run) + f" of {each.pipeline}" * bool(each.pipeline)]
         lines.append(row)
     if not steps:
         lines += ["", "nothing came of it" if lineage.down else "no step that led to it is known"]
@@ -57,7 +57,7 @@ def lineage_text(lineage: Lineage) -> str:
         return "\n".join(lines)
     for each in reversed(steps):
         if each.files:
-            lines += ["", f"files read in run {each.run}"]
+            lines += ["", f"files read in {_run_name(each.run)}"]
             lines += _columns([[f"  {f.digest}", f"{f.size:,} B", f.split, f.path] for f in each.files])
     for run in runs:
         lines += _config(run[1], [each for each in steps if (each.pipeline, each.run) == run])
@@ -109,7 +109,11 @@ def _config(run: str, steps: Sequence[Execution]) -> list[str]:
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
     room = WIDTH - 13
     cut = [f"  {name:<10} {text if len(text) <= room else text[: room - 1] + '…'}" for name, text in texts.items()]
-    return ["", f"config of run {run}, as far as these steps read it", *cut] if told else []
+    return ["", f"config of {_run_name(run)}, as far as these steps read it", *cut] if told else []
+
+
+def _run_name(run: str) -> str:
+    return f"run {run}" if run else "no run"  # a component alone, as a notebook runs it
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -354,6 +354,34 @@ def test_an_artifacts_folder_that_holds_a_model_of_no_digest(shop):
     assert [each.id for each in lineage.find(shop.store, shop.trained.uri)] == [shop.trained.id]
 
 
+KILLED = """
+import os, signal, sqlite3, sys
+store = sqlite3.connect(sys.argv[1], isolation_level=None)
+store.execute("PRAGMA cache_size = 5")  # pages: what is more goes into the file before the end of the transaction
+store.execute("BEGIN IMMEDIATE")
+store.execute("CREATE TABLE half (made)")
+store.executemany("INSERT INTO half VALUES (randomblob(?))", [[1000]] * 1000)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_store_whose_writer_was_killed(shop, tmp_path):
+    file = tmp_path / "metadata.sqlite"
+    shutil.copy(shop.maker.file, file)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(file)])
+    assert killed.returncode == -9
+    assert (tmp_path / "metadata.sqlite-journal").stat().st_size > 0
+    assert lineage.runs(lineage_store.connect(str(file))) == lineage.runs(shop.store)
+
+
+def test_a_reader_that_has_read_enough(shop):
+    command = [sys.executable, "-m", "tfx_ranking.pipelines.cli", "runs", "--metadata", str(shop.maker.file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 0
+
+
 def test_the_commands_print_text_and_json(shop, capsys):
     at = ["--metadata", str(shop.maker.file)]
     assert cli.main(["runs", *at]) == 0
