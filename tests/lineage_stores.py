@@ -1,6 +1,7 @@
 """Small ML Metadata stores as TFX writes them: types, contexts, executions and events, without TFX."""
 
 import contextlib
+import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
@@ -10,6 +11,8 @@ import grpc
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.metadata_store.pywrap.metadata_store_extension import metadata_store as metadata_store_serialized
 from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from tfx_ranking.components.serving_versions import LINEAGE_IN_MODEL
 
 COMPLETE, CACHED, FAILED, RUNNING = (
     getattr(mlmd.Execution, name) for name in ("COMPLETE", "CACHED", "FAILED", "RUNNING")
@@ -106,11 +109,15 @@ def grpc_server(store: metadata_store.MetadataStore) -> Iterator[int]:
         server.stop(None).wait()
 
 
-def saved_model(folder: pathlib.Path, content: str) -> pathlib.Path:
-    """Files that have a SavedModel's names, for their digest."""
+def saved_model(folder: pathlib.Path, content: str, **receipt: Any) -> pathlib.Path:
+    """Files that have a SavedModel's names, for their digest, and the receipt that travels with it."""
     (folder / "variables").mkdir(parents=True)
     (folder / "saved_model.pb").write_text(content)
     (folder / "variables" / "variables.index").write_text("index")
+    if receipt:
+        file = folder / LINEAGE_IN_MODEL
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(receipt))
     return folder
 
 

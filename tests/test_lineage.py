@@ -25,7 +25,7 @@ class Shop:
 
     def __init__(self, root):
         self.maker = maker = StoreMaker(root)
-        self.served = saved_model(root / "serving" / "100", "first")
+        self.served = saved_model(root / "serving" / "100", "first", run="one", packages={"tfx": "1.16.0"})
         first, second = digest(self.served), digest(saved_model(root / "other", "second"))
         made = maker.artifact
 
@@ -42,7 +42,9 @@ class Shop:
         self.generated = maker.step("one", "RankingExampleGen", {}, {"examples": self.examples}, source=SOURCE)
         config = json.dumps({"model": json.dumps({"hidden": [64]}), "name": "shop"})
         maker.step("one", "RankingTrainer", {"examples": self.examples}, {"model": self.trained}, config=config)
-        maker.step("one", "SignatureExporter", {"trained_model": self.trained}, {"model": self.exported})
+        asked = json.dumps({"model": "{}", "serving": json.dumps({"default": "predict"}), "name": "shop"})
+        inputs = {"trained_model": self.trained}
+        maker.step("one", "SignatureExporter", inputs, {"model": self.exported}, config=asked)
         self._evaluate("one", self.exported, self.none, self.judged)
         self.push = maker.step("one", "RankingPusher", self._to_push(self.exported, self.judged), {"p": self.pushed})
 
@@ -299,8 +301,11 @@ def test_what_the_store_does_not_know(shop, tmp_path):
         lineage.upstream(shop.store, "nowhere")
     with pytest.raises(RankingError, match=r"999: .* knows no version and no artifact of this number"):
         lineage.upstream(shop.store, "999")
-    with pytest.raises(RankingError, match=r"knows no model of these bytes \(digest .*name that with --metadata"):
-        lineage.upstream(shop.store, str(saved_model(tmp_path / "strange", "strange")))
+    strange = saved_model(tmp_path / "strange", "strange", pipeline="other", run="seven")
+    with pytest.raises(
+        RankingError, match=r"knows no model of these bytes .* says that it is of pipeline other, run seven"
+    ):
+        lineage.upstream(shop.store, str(strange))
 
 
 def test_a_number_that_is_two_things(tmp_path):
@@ -396,10 +401,14 @@ def test_the_commands_print_text_and_json(shop, capsys):
     text = capsys.readouterr().out
     assert f"model {digest(shop.served)}" in text
     assert "abc  7 B  all  /logs/1.csv" in text
+    assert 'model      {"hidden": [64]}' in text  # the trainer was told it, the exporter was not
+    assert 'serving    {"default": "predict"}' in text
+    assert text.endswith("packages of run one\n  tfx 1.16.0\n")
     assert cli.main(["lineage", "100", "--json", *at]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [each["node"] for each in told["executions"]] == [node for _, node in ONE]
     assert told["executions"][-1]["files"] == [{"path": "/logs/1.csv", "size": 7, "digest": "abc", "split": "all"}]
+    assert told["receipts"] == [{"run": "one", "packages": {"tfx": "1.16.0"}}]
     assert told["executions"][0]["outputs"] == [{"name": "p", "artifact": shop.pushed.id}]
 
 
