@@ -116,7 +116,7 @@ class Store:
     def steps(self, runs: Sequence[Any]) -> list[tuple[Execution, ...]]:
         """What each of some runs did, oldest first; without the steps' properties, which are most of a store."""
         protos = [sorted(self._store.get_executions_by_context(run.id), key=lambda each: each.id) for run in runs]
-        places = self._places({of_run[0].id for of_run in protos if of_run})
+        places = self._places({of_run[0].id for of_run in protos if of_run}, ["node"])
         pipelines = [places[of_run[0].id].pipeline if of_run else "" for of_run in protos]
         links = self._links(each.id for of_run in protos for each in of_run)
         return [
@@ -206,14 +206,16 @@ class Store:
                 links[event.execution_id][event.type not in _INPUTS].append(Link(_name(event), event.artifact_id))
         return links
 
-    def _places(self, executions: Collection[int]) -> dict[int, _Place]:
-        """Where some executions were made; one that is of no run or node has "" there."""
+    def _places(
+        self, executions: Collection[int], kinds: Sequence[str] = ("pipeline_run", "node")
+    ) -> dict[int, _Place]:
+        """Where some executions were made, as far as `kinds` of contexts say; "" for what is not known."""
         named: dict[int, dict[str, str]] = {each: {} for each in executions}
         if len(named) <= _FEW:
             for each, names in named.items():
                 names.update((c.type, c.name) for c in self._store.get_contexts_by_execution(each))
         else:  # has no batched form, and takes ten times as long as the other way round
-            for kind in ("pipeline_run", "node"):
+            for kind in kinds:
                 for context in self._store.get_contexts_by_type(kind):
                     for execution in self._store.get_executions_by_context(context.id):
                         named.get(execution.id, {})[kind] = context.name
