@@ -111,11 +111,15 @@ class RunAwareExecutor(SignatureExporter.EXECUTOR_SPEC.executor_class):  # type:
     """The function's executor; it knows the pipeline run, which the function is not told."""
 
     def Do(self, *arguments: Any, **named: Any) -> Any:
-        context = self._context
+        context, token = self._context, None
         if context is not None and context.pipeline_info is not None:
             run = receipt.Run(context.pipeline_info.id, context.pipeline_run_id or "", context._unique_id or "")
-            receipt.current_run.set(run)
-        return super().Do(*arguments, **named)
+            token = receipt.current_run.set(run)
+        try:
+            return super().Do(*arguments, **named)
+        finally:
+            if token:
+                receipt.current_run.reset(token)
 
 
 SignatureExporter.EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(RunAwareExecutor)

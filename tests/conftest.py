@@ -1,6 +1,9 @@
 """What every test shares: the real data's folder, the reference figures' folder, a quiet TensorFlow."""
 
+import fcntl
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 # Before any test imports TensorFlow; a child process inherits it.
@@ -35,6 +38,19 @@ def reference_dir() -> Path:
     return _folder("TFX_RANKING_REFERENCE", "reference")
 
 
+def _made_once(tmp_path_factory, name: str, make: Callable[[Path], str]) -> tuple[Path, str]:
+    """A folder that the first process to ask for it fills, and what `make` said; the other workers wait for it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, made = shared / f"shared-{name}", shared / f"shared-{name}.made"
+    with open(shared / f"shared-{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a test that failed in it
+            made.write_text(make(folder))
+    return folder, made.read_text()
+
+
 @pytest.fixture(scope="session")
 def real_run(data_dir, tmp_path_factory):
     """The finished pipeline of a real set (`pipeline_runs.PipelineRun`), cut to about 60 lists, run at first use."""
@@ -44,7 +60,10 @@ def real_run(data_dir, tmp_path_factory):
 
     def run(name: str) -> pipeline_runs.PipelineRun:
         if name not in done:
-            done[name] = pipeline_runs.run_set(name, data_dir, tmp_path_factory.mktemp("real") / name, lists=60)
+            folder, run_id = _made_once(
+                tmp_path_factory, name, lambda folder: pipeline_runs.run_set(name, data_dir, folder, lists=60).run_id
+            )
+            done[name] = pipeline_runs.finished(folder, run_id)
         return done[name]
 
     return run
@@ -55,4 +74,5 @@ def shop(tmp_path_factory):
     """A small ranker of drawn weights with every signature there is (`small_rankers.Shop`), exported at first use."""
     import small_rankers
 
-    return small_rankers.export_shop(tmp_path_factory.mktemp("shop"))
+    folder, _ = _made_once(tmp_path_factory, "small-shop", small_rankers.export_shop)
+    return small_rankers.exported_shop(folder)

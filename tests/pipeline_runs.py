@@ -51,6 +51,18 @@ class PipelineRun:
         base = pathlib.Path(self.config.push.base)
         return base / str(serving_versions.live_version(base))
 
+    def ranker_paths(self) -> Any:
+        """What the run trained, and the test split, as the exporter takes them."""
+        from tfx_ranking.components.list_examples import split_files
+        from tfx_ranking.components.signature_exporter import RankerPaths
+
+        channels = ("RankingExampleGen", "examples"), ("Transform", "transformed_examples")
+        return RankerPaths(
+            str(self.uri("RankingTrainer", "model") / "Format-Keras" / "ranker.keras"),
+            str(self.uri("Transform", "transform_graph")),
+            *(tuple(split_files(str(self.uri(*channel)), "test")) for channel in channels),
+        )
+
     def records(self, node: str, channel: str, split: str) -> list[bytes]:
         """The records of one split of an Examples artifact."""
         from tfx_ranking.components.list_examples import read_records, split_files
@@ -84,5 +96,9 @@ def run_set(name: str, data: pathlib.Path, folder: pathlib.Path, lists: int | No
     raw["training"] = {**real_sets.SHORT_TRAINING, **raw.get("training", {})}
     raw["push"] = {"base": f"serving/{raw['name']}"}
     (folder / "ranking.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
-    run_id = local.run_here(folder / "ranking.yaml", folder)
+    return finished(folder, local.run_here(folder / "ranking.yaml", folder))
+
+
+def finished(folder: pathlib.Path, run_id: str) -> PipelineRun:
+    """A run that is over, by its folder."""
     return PipelineRun(folder, ranking_config.load(folder / "ranking.yaml"), run_id)

@@ -109,12 +109,27 @@ def training_path(transform_graph: str, keras_model: str) -> TrainingPath:
     return trained
 
 
-def export_shop(folder: pathlib.Path) -> Shop:
+def export_shop(folder: pathlib.Path) -> str:
+    """Makes and exports SHOP's ranker; `exported_shop` reads it."""
+    folder.mkdir()
     train = random_lists(SHOP, [5] * 40, seed=1)
     paths = make(folder / "ranker", SHOP, train, random_lists(SHOP, SIZES, seed=2))
+    assert paths == paths_in(folder / "ranker")
     report = signature_exporter.export(paths, SHOP, folder / "exported", folder / "report.json")
     assert json.loads((folder / "exported" / "parity.json").read_text()) == report
-    return Shop(paths, folder / "exported" / "Format-Serving", report)
+    return "exported"
+
+
+def exported_shop(folder: pathlib.Path) -> Shop:
+    report = json.loads((folder / "exported" / "parity.json").read_text())
+    return Shop(paths_in(folder / "ranker"), folder / "exported" / "Format-Serving", report)
+
+
+def paths_in(folder: pathlib.Path) -> RankerPaths:
+    """The files that `make` leaves."""
+    named = {name: str(folder / name) for name in ("ranker.keras", "transform_graph", "examples.gz", "transformed.gz")}
+    keras_model, graph, examples, transformed = named.values()
+    return RankerPaths(keras_model, graph, (examples,), (transformed,))
 
 
 def random_lists(config: RankingConfig, sizes: Sequence[int], seed: int, missing: float = 0.1) -> list[bytes]:

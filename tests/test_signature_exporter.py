@@ -408,6 +408,7 @@ def leaking_preprocessing_fn(inputs, custom_config):
     return {**outputs, "items/oracle": label.with_values(label.values[:, None])}
 
 
+@pytest.mark.slow
 def test_a_preprocessing_fn_of_the_users_own_and_only_what_it_reads(tmp_path):
     serving = dataclasses.replace(FEW.serving, signatures=("predict", "features"), required_only=True)
     transform = ranking_config.Transform(preprocessing_fn="test.own_preprocessing_fn")
@@ -427,6 +428,7 @@ def test_a_preprocessing_fn_of_the_users_own_and_only_what_it_reads(tmp_path):
         signature_exporter.load_ranker(dataclasses.replace(paths, transform_graph=leaking), config)
 
 
+@pytest.mark.slow
 def test_the_component_under_tfx(paths, tmp_path):
     """Channels and properties as the evaluator and the pusher find them; a failed proof leaves no model."""
     from ml_metadata.metadata_store import metadata_store
