@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-import real_sets
 import rich.console
 import small_rankers
 import tensorflow as tf
@@ -221,7 +220,7 @@ def test_list_sizes_in_a_side_file_by_config(model, expected, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", real_sets.SETS)
+@pytest.mark.parametrize("name", ["lightgbm", "ml4ir-csv", "tfr-tokens"])  # a text, a table and a proto format
 def test_real_files_are_ranked_as_they_were_trained_on(name, real_run, tmp_path):
     """The files as they are on disk, through the pushed model, beside the training path's scores of the test split."""
     run = real_run(name)
