@@ -51,18 +51,6 @@ class PipelineRun:
         base = pathlib.Path(self.config.push.base)
         return base / str(serving_versions.live_version(base))
 
-    def ranker_paths(self) -> Any:
-        """What the run trained, and the test split, as the exporter takes them."""
-        from tfx_ranking.components.list_examples import split_files
-        from tfx_ranking.components.signature_exporter import RankerPaths
-
-        channels = ("RankingExampleGen", "examples"), ("Transform", "transformed_examples")
-        return RankerPaths(
-            str(self.uri("RankingTrainer", "model") / "Format-Keras" / "ranker.keras"),
-            str(self.uri("Transform", "transform_graph")),
-            *(tuple(split_files(str(self.uri(*channel)), "test")) for channel in channels),
-        )
-
     def records(self, node: str, channel: str, split: str) -> list[bytes]:
         """The records of one split of an Examples artifact."""
         from tfx_ranking.components.list_examples import read_records, split_files

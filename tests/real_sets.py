@@ -11,8 +11,11 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+from tfx_ranking.components.signatures import COMPATIBILITY, SIGNATURES
+
 SPLITS = ("train", "validation", "test")
 SMALL_MODEL = {"scorer": "dnn", "hidden": [16, 8], "loss": "softmax"}
+EVERY_SIGNATURE = {"signatures": list(SIGNATURES), "compatibility": list(COMPATIBILITY)}
 SHORT_TRAINING = {"epochs": 2, "batch_lists": 16}
 
 
@@ -93,7 +96,7 @@ def ml4ir_sequence_example(data: pathlib.Path, folder: pathlib.Path, lists: int 
         "name": "ml4ir-se",
         "data": _ml4ir_data("sequence_example", "tfrecord"),
         **_ML4IR_FEATURES,
-        "serving": {"signatures": ["predict", "sequence_example", "list_example"], "compatibility": ["ml4ir"]},
+        "serving": EVERY_SIGNATURE,
     }
 
 
@@ -129,6 +132,7 @@ def tfr_numeric(data: pathlib.Path, folder: pathlib.Path, lists: int | None) -> 
             "label_range": [0, 2],
         },
         "items": {"custom_features_[1-136]": {"transform": ["z_score"]}},
+        "serving": EVERY_SIGNATURE,
     }
 
 

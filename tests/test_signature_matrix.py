@@ -17,7 +17,7 @@ import serving_client
 import small_rankers
 import tensorflow as tf
 
-from tfx_ranking.components import answers, client_requests, parity, signature_exporter
+from tfx_ranking.components import answers, client_requests, parity
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.list_examples import ROW_LENGTHS, columns
 from tfx_ranking.components.parsing import tensor_name
@@ -66,24 +66,22 @@ class Request:
     scope="module",
     params=["shop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tfr-numeric", "ml4ir-se"))],
 )
-def ranker(request, tmp_path_factory) -> Ranker:
+def ranker(request) -> Ranker:
     """A small shop; and rankers that whole pipelines trained on real files."""
     if request.param == "shop":
         shop = request.getfixturevalue("shop")
         complete = small_rankers.random_lists(small_rankers.SHOP, [4, 7, 2, 1], seed=5, missing=0)
         return Ranker(small_rankers.SHOP, shop.served, shop.trained, complete, "price", "country")
     run = request.getfixturevalue("real_run")(request.param)
-    paths = run.ranker_paths()
-    trained = small_rankers.training_path(paths.transform_graph, paths.keras_model)
-    every = {"signatures": tuple(SIGNATURES), "compatibility": tuple(COMPATIBILITY)}
-    config = dataclasses.replace(run.config, serving=dataclasses.replace(run.config.serving, **every))
-    folder = tmp_path_factory.mktemp(request.param)
-    signature_exporter.export(paths, config, folder, folder / "report.json")
+    trained = small_rankers.training_path(
+        str(run.uri("Transform", "transform_graph")),
+        str(run.uri("RankingTrainer", "model") / "Format-Keras" / "ranker.keras"),
+    )
     lists = run.records("RankingExampleGen", "examples", "test")[:3]
     number, string = ("text_match_score", "domain_name") if request.param == "ml4ir-se" else ("custom_features_1", None)
     complete = [_whole(one, number) for one in lists]
-    complete.append(client_requests.reordered(complete[0], np.array([0]), config))
-    return Ranker(config, folder / "Format-Serving", trained, complete, number, string)
+    complete.append(client_requests.reordered(complete[0], np.array([0]), run.config))
+    return Ranker(run.config, run.served, trained, complete, number, string)
 
 
 def _whole(list_example: bytes, name: str) -> bytes:
