@@ -7,6 +7,7 @@ A SequenceExample may hold one `Feature` an item (TensorFlow's guide) or all ite
 is shows from the label, of which every item has one, or without labels from the longest feature.
 """
 
+import abc
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,7 +84,7 @@ def _batches(path: str, size: int) -> Iterator[list[bytes]]:
         ) from None
 
 
-class _Reader:
+class _Reader(abc.ABC):
     """Decodes batches of records.
 
     tfx-bsl's decoders come first: they take any type and say which they found, and they are sure to refuse what is
@@ -120,16 +121,17 @@ class _Reader:
         splits = np.zeros(1, np.int64) if self.lists else None
         return formats.Chunk(columns, np.zeros(0, np.int64), sum(each.items for each in bad), bad, row_splits=splits)
 
+    @abc.abstractmethod
     def _decode(self, records: list[bytes]) -> "Columns":
         """The batch by tfx-bsl.  Raises RuntimeError."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _parse(self, records: Any) -> dict[str, Any]:
         """The same by TensorFlow: "level/name" → ragged tensor.  Raises OpError."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _arrange(self, columns: "Columns", lists: int) -> Parsed:
-        raise NotImplementedError
+        """The columns with one entry an item, and the records at fault."""
 
     def _arranged(self, tensors: dict[str, Any], lists: int) -> Parsed:
         columns = {}

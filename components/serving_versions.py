@@ -105,6 +105,17 @@ def live_version(base: Path) -> int | None:
     return max(loadable, default=None)
 
 
+def model_directory(path: Path) -> pathlib.Path | None:
+    """The SavedModel that `path` means: itself, the one in an exporter's artifact, or the one that serves from a base;
+    None where there is none."""
+    root = pathlib.Path(path)
+    for directory in (root, root / "Format-Serving"):
+        if is_loadable(directory):
+            return directory
+    version = live_version(root) if root.is_dir() else None
+    return None if version is None else version_directories(root)[version]
+
+
 def state(base: Path) -> dict[str, Any]:
     """What lives under `base`, JSON-able: `{"base", "version", "digest"}`; both "" when nothing lives.
 

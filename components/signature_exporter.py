@@ -153,8 +153,10 @@ def export(
     served = to / "Format-Serving"
     try:
         save(ranker, str(served))
-        report, answers = prove(ranker, served, sample)
-        write_papers(ranker, served, sample, answers, lineage or receipt.receipt({}))
+        feeds = sample_feeds(ranker, sample)
+        report, answers = parity.prove(ranker, str(served), sample, serving_ranker.rows_of(ranker), feeds)
+        samples = {name: (feed, answers[name]) for name, feed in feeds.items()}
+        write_papers(ranker, served, sample, samples, lineage or receipt.receipt({}))
         if config.serving.tflite:
             fed = parity_sample.fed(sample, range(len(sample.scores)))
             report["tflite_max_difference"] = tflite.write(ranker.network, fed, to / tflite.TFLITE_IN_ARTIFACT)
@@ -189,12 +191,6 @@ def save(ranker: serving_ranker.ServingRanker, to: str) -> None:
     _write_json(pathlib.Path(to) / serving_versions.CONFIG_IN_MODEL, selection)
 
 
-def prove(ranker: serving_ranker.ServingRanker, served: pathlib.Path, sample: parity_sample.Sample) -> Any:
-    """The parity report, and each signature's answer to its sample request."""
-    rows = serving_ranker.rows_of(ranker)
-    return parity.prove(ranker, str(served), sample, rows, sample_feeds(ranker, sample))
-
-
 def sample_feeds(ranker: serving_ranker.ServingRanker, sample: parity_sample.Sample) -> Dict[str, client_requests.Feed]:
     """A request of SAMPLE_LISTS lists for each signature."""
     some = _of_different_length(sample, SAMPLE_LISTS)
@@ -206,16 +202,16 @@ def write_papers(
     ranker: serving_ranker.ServingRanker,
     served: pathlib.Path,
     sample: parity_sample.Sample,
-    answers: Mapping[str, Any],
+    samples: Mapping[str, tuple[client_requests.Feed, client_requests.Feed]],
     lineage: Mapping[str, Any],
 ) -> None:
-    """What travels with the model: contract, receipt, weights, samples, warm-up."""
+    """What travels with the model: contract, receipt, weights, warm-up; `samples`, each a request and its answer."""
     config, rows = ranker.config, serving_ranker.rows_of(ranker)
     _write_json(served / serving_versions.CONTRACT_IN_MODEL, contract.describe(served, config, list(ranker.inputs)))
     _write_json(served / serving_versions.LINEAGE_IN_MODEL, lineage)
     weights.write(ranker.network, served / serving_versions.WEIGHTS_IN_MODEL)
-    for name, feed in sample_feeds(ranker, sample).items():
-        warmup.write_sample(served, name, feed, answers[name], config.name)
+    for name, (feed, answer) in samples.items():
+        warmup.write_sample(served, name, feed, answer, config.name)
     warmup.write_warmup(served, warmup.warmup_records(rows, _of_different_length(sample, WARMUP_LISTS), config))
 
 

@@ -56,16 +56,11 @@ def model_directory(initialize_from: InitializeFrom) -> pathlib.Path:
     given = initialize_from.model
     if "://" in given:
         raise ConfigError(f"{KEY}.model: expected a local folder; got {given}, and object stores cannot be used yet.")
-    root = pathlib.Path(given)
-    live = serving_versions.live_version(root)
-    if serving_versions.is_loadable(root / "Format-Serving"):
-        root = root / "Format-Serving"
-    elif live is not None and not serving_versions.is_loadable(root):
-        root = serving_versions.version_directories(root)[live]
-    if not serving_versions.is_loadable(root):
+    root = serving_versions.model_directory(given)
+    if root is None:
         raise ConfigError(
             f"{KEY}.model: expected an exported or pushed model, or a folder of versions; {given} "
-            f"{'holds none' if root.is_dir() else 'is not there'}."
+            f"{'holds none' if pathlib.Path(given).is_dir() else 'is not there'}."
         )
     if not (root / serving_versions.WEIGHTS_IN_MODEL).is_file():
         raise ConfigError(

@@ -24,7 +24,7 @@ from tfx_ranking.components.serving_versions import (
     SAMPLES_IN_MODEL,
     WEIGHTS_IN_MODEL,
     digest,
-    live_version,
+    model_directory,
 )
 from tfx_ranking.components.warmup import WARMUP_IN_MODEL
 
@@ -116,22 +116,20 @@ def render(model: Inspected) -> str:
         lines += ["", f"{'features':<28} {'if missing':<12} names in requests"]
         for (level, kind, default), group in itertools.groupby(model.features, _feature_traits):
             names = [each.name + _trained_as(each) for each in group]
-            lines += _wrapped(f"  {level:<8} {kind:<17} {default:<12} ", names)
+            lines += wrapped(f"  {level:<8} {kind:<17} {default:<12} ", names)
     return "\n".join(lines)
 
 
 def _model_in(directory: pathlib.Path) -> pathlib.Path:
-    if _is_model(directory):
-        return directory
-    version = live_version(str(directory)) if directory.is_dir() else None
-    if version is not None:
-        return directory / str(version)
-    if _is_model(directory / "Format-Serving"):  # an artifact of the exporter
-        return directory / "Format-Serving"
-    found = ", ".join(sorted(child.name for child in directory.iterdir())) if directory.is_dir() else "no folder"
-    raise RankingError(
-        f"{directory}: expected a SavedModel (saved_model.pb) or a folder of versions; found {found or 'nothing'}."
-    )
+    found = model_directory(directory)
+    for loose in (directory, directory / "Format-Serving"):  # a model that cannot serve can still be looked at
+        found = found or (loose if _is_model(loose) else None)
+    if found is None:
+        names = ", ".join(sorted(child.name for child in directory.iterdir())) if directory.is_dir() else "no folder"
+        raise RankingError(
+            f"{directory}: expected a SavedModel (saved_model.pb) or a folder of versions; found {names or 'nothing'}."
+        )
+    return found
 
 
 def _is_model(directory: pathlib.Path) -> bool:
@@ -197,7 +195,7 @@ def _call_lines(call: Call, shown: dict[Any, str]) -> list[str]:
         for tensor in group:
             by_type.setdefault(tensor_text({"dtype": tensor.dtype, "shape": tensor.shape}), []).append(tensor.name)
         for text, names in by_type.items():
-            lines += _wrapped(f"  {heading} {text:<18} ", sorted(names, key=_by_number))
+            lines += wrapped(f"  {heading} {text:<18} ", sorted(names, key=_by_number))
     return lines
 
 
@@ -241,10 +239,10 @@ def _layers(file: pathlib.Path) -> tuple[str, ...]:
 
 
 def _entry(heading: str, facts: Sequence[str]) -> list[str]:
-    return _wrapped(f"{heading:<9} ", facts) if facts else []
+    return wrapped(f"{heading:<9} ", facts) if facts else []
 
 
-def _wrapped(heading: str, facts: Sequence[str]) -> list[str]:
+def wrapped(heading: str, facts: Sequence[str]) -> list[str]:
     """The facts behind their heading, each one whole, on as many lines as they need."""
     lines = [heading]
     for i, fact in enumerate(facts):

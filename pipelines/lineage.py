@@ -14,9 +14,7 @@ from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.serving_versions import (
     LINEAGE_IN_MODEL,
     digest,
-    is_loadable,
-    live_version,
-    version_directories,
+    model_directory,
 )
 from tfx_ranking.pipelines.lineage_store import Store
 from tfx_ranking.pipelines.lineage_values import Artifact, Execution, Lineage, Run
@@ -94,7 +92,7 @@ def find(store: Store, asked: str) -> tuple[Artifact, ...]:
     Raises RankingError when the store knows none, or when a number is both a version and an artifact's id.
     """
     directory = pathlib.Path(asked)
-    model = _model_in(directory) if directory.is_dir() else None
+    model = model_directory(directory) if directory.is_dir() else None
     bytes_of = digest(model) if model else ""
     if bytes_of and (same := store.model(bytes_of)):
         return same
@@ -142,16 +140,6 @@ def _numbered(store: Store, number: str, kind: str) -> tuple[Artifact, ...]:
     if not versions and not of_id:
         raise RankingError(f"{number}: {store.name} knows no {kind or 'version and no artifact'} of this number.")
     return versions[0] if versions else of_id
-
-
-def _model_in(directory: pathlib.Path) -> pathlib.Path | None:
-    """The SavedModel in `directory`, of a folder of versions the live one; None where there is none."""
-    if is_loadable(directory):
-        return directory
-    version = live_version(directory)
-    if version is not None:
-        return version_directories(directory)[version]
-    return directory / "Format-Serving" if is_loadable(directory / "Format-Serving") else None
 
 
 def _said_by(model: pathlib.Path) -> str:

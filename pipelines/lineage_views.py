@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfx_ranking.components.serving_versions import LINEAGE_IN_MODEL
+from tfx_ranking.pipelines.inspection import wrapped
 from tfx_ranking.pipelines.lineage_values import Execution, Lineage, Run
 
 WIDTH = 110  # columns of the text
@@ -63,7 +64,7 @@ def lineage_text(lineage: Lineage) -> str:
         lines += _config(run[1], [each for each in steps if (each.pipeline, each.run) == run])
     for receipt in _receipts(lineage):
         lines += ["", f"packages of run {receipt['run']}"]
-        lines += _wrapped("  ", [f"{name} {version}" for name, version in receipt["packages"].items()])
+        lines += wrapped("  ", [f"{name} {version}" for name, version in receipt["packages"].items()])
     return "\n".join(lines)
 
 
@@ -169,16 +170,6 @@ def _took(seconds: float) -> str:
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-
-
-def _wrapped(heading: str, facts: Sequence[str]) -> list[str]:
-    lines = [heading]
-    for i, fact in enumerate(facts):
-        text = fact + ("" if i + 1 == len(facts) else ", ")
-        if i and len(lines[-1] + text.rstrip()) > WIDTH:
-            lines.append(" " * len(heading))
-        lines[-1] += text
-    return [line.rstrip() for line in lines]
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ Enters: `Scored` blocks.  Leaves: one file, there when it is whole.  The one ide
 column by column; no value passes through Python.
 """
 
+import abc
 import contextlib
 import json
 import os
@@ -41,7 +42,7 @@ class Scored(NamedTuple):
         )
 
 
-class Writer:
+class Writer(abc.ABC):
     """Collects blocks and writes them; `close` writes what is left."""
 
     def __init__(self, file: IO[bytes]):
@@ -65,14 +66,14 @@ class Writer:
             self.put(pa.Table.from_batches(self._waiting).combine_chunks())
         self._waiting, self._rows = [], 0
 
-    def start(self) -> None:
+    def start(self) -> None:  # noqa: B027, most formats need nothing there
         """Before the first block."""
 
+    @abc.abstractmethod
     def put(self, table: pa.Table) -> None:
         """One block of at least one row."""
-        raise NotImplementedError
 
-    def end(self) -> None:
+    def end(self) -> None:  # noqa: B027
         """After the last block."""
 
 

@@ -132,6 +132,18 @@ def paths_in(folder: pathlib.Path) -> RankerPaths:
     return RankerPaths(keras_model, graph, (examples,), (transformed,))
 
 
+def export(folder: pathlib.Path, config: RankingConfig) -> pathlib.Path:
+    """The exporter's artifact of a small ranker of `config`'s."""
+    paths = make(
+        folder / "ranker",
+        config,
+        random_lists(config, [5] * 20, seed=1),
+        random_lists(config, [1, 4, 2, 3] * 3, seed=2),
+    )
+    signature_exporter.export(paths, config, folder / "exported", folder / "parity.json")
+    return folder / "exported"
+
+
 def random_lists(config: RankingConfig, sizes: Sequence[int], seed: int, missing: float = 0.1) -> list[bytes]:
     """List examples of these sizes, with values of every kind that `config` names, some of them missing."""
     rng = np.random.default_rng(seed)

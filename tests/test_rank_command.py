@@ -20,7 +20,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import input_pb2
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import serving_versions, signature_exporter
+from tfx_ranking.components import serving_versions
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.list_examples import ListBatch, columns, encode
 from tfx_ranking.pipelines import cli, score_files, scoring, unlabelled
@@ -47,12 +47,7 @@ SPLITS = np.array([0, 3, 4, 6])
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    train = small_rankers.random_lists(CONFIG, [5] * 20, seed=1)
-    test = small_rankers.random_lists(CONFIG, [1, 4, 2, 3] * 3, seed=2)
-    paths = small_rankers.make(folder / "ranker", CONFIG, train, test)
-    signature_exporter.export(paths, CONFIG, folder / "exported", folder / "parity.json")
-    return folder / "exported"
+    return small_rankers.export(tmp_path_factory.mktemp("model"), CONFIG)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import serving_versions, signature_exporter, signatures
+from tfx_ranking.components import serving_versions, signatures
 from tfx_ranking.components.list_examples import write_records
 from tfx_ranking.pipelines import cli, scoring
 
@@ -54,12 +54,7 @@ SCORES |= {signatures.PREDICT: "outputs"}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    train = small_rankers.random_lists(CONFIG, [5] * 20, seed=1)
-    test = small_rankers.random_lists(CONFIG, [1, 4, 2, 3] * 3, seed=2)
-    paths = small_rankers.make(folder / "ranker", CONFIG, train, test)
-    signature_exporter.export(paths, CONFIG, folder / "exported", folder / "parity.json")
-    return folder / "exported"
+    return small_rankers.export(tmp_path_factory.mktemp("model"), CONFIG)
 
 
 @pytest.fixture(scope="module")

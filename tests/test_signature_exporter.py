@@ -341,7 +341,7 @@ def test_several_outputs_postprocessing_and_the_top_k(shop, tmp_path):
     transform_fn = f"{shop.paths.transform_graph}/transform_fn"
     ranker = serving_ranker.ServingRanker(TwoOutputs(plain.network), transform_fn, config)
     signature_exporter.save(ranker, str(tmp_path))
-    report, _ = signature_exporter.prove(ranker, tmp_path, shop.sample)
+    report, _ = parity.prove(ranker, str(tmp_path), shop.sample, serving_ranker.rows_of(ranker), {})
     assert list(report["signatures"]) == ["predict", "list_example", "rank", "worth_the_money"]
 
     lists = small_rankers.random_lists(CONFIG, [5, 0, 2], seed=4, missing=0)
