@@ -25,10 +25,10 @@ def runs_text(runs: Sequence[Run]) -> str:
     heading = ["run", "state", "started", "took", "span", "metric", "blessed", "pushed"]
     rows = [[*heading[:1], *(["pipeline"] if several else []), *heading[1:]]]
     for run in runs:
-        row = [run.id, run.state, _clock(run.started), _took(run.seconds), "" if run.span is None else str(run.span)]
+        row = [run.id, run.state, clock(run.started), took(run.seconds), "" if run.span is None else str(run.span)]
         row += [f"{run.metric} {run.value:.4f}" if run.value is not None else "", _blessed(run), _pushed(run)]
         rows.append([*row[:1], *([run.pipeline] if several else []), *row[1:]])
-    lines = _columns(rows)
+    lines = columns(rows)
     told = [lines[0]]
     for run, line in zip(runs, lines[1:]):
         told += [line, *([f"  {run.reason}"] if run.reason else [])]
@@ -37,7 +37,7 @@ def runs_text(runs: Sequence[Run]) -> str:
 
 def runs_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """A list of objects with the fields of `Run`."""
-    return [_plain(dataclasses.asdict(run)) for run in runs]
+    return [plain(dataclasses.asdict(run)) for run in runs]
 
 
 def lineage_text(lineage: Lineage) -> str:
@@ -46,11 +46,11 @@ def lineage_text(lineage: Lineage) -> str:
     runs = list(dict.fromkeys((each.pipeline, each.run) for each in lineage.executions))
     steps = [each for run in runs for each in lineage.executions if (each.pipeline, each.run) == run]
     shown = dict(zip(runs, [""] * len(runs)))
-    for each, row in zip(steps, _columns([_step(each, lineage) for each in steps])):
+    for each, row in zip(steps, columns([_step(each, lineage) for each in steps])):
         run = (each.pipeline, each.run)
         if run in shown:
             shown.pop(run)
-            lines += ["", _run_name(each.run) + f" of {each.pipeline}" * bool(each.pipeline)]
+            lines += ["", run_name(each.run) + f" of {each.pipeline}" * bool(each.pipeline)]
         lines.append(row)
     if not steps:
         lines += ["", "nothing came of it" if lineage.down else "no step that led to it is known"]
@@ -58,11 +58,11 @@ def lineage_text(lineage: Lineage) -> str:
         return "\n".join(lines)
     for each in reversed(steps):
         if each.files:
-            lines += ["", f"files read in {_run_name(each.run)}"]
-            lines += _columns([[f"  {f.digest}", f"{f.size:,} B", f.split, f.path] for f in each.files])
+            lines += ["", f"files read in {run_name(each.run)}"]
+            lines += columns([[f"  {f.digest}", f"{f.size:,} B", f.split, f.path] for f in each.files])
     for run in runs:
         lines += _config(run[1], [each for each in steps if (each.pipeline, each.run) == run])
-    for receipt in _receipts(lineage):
+    for receipt in receipts(lineage):
         lines += ["", f"packages of run {receipt['run']}"]
         lines += wrapped("  ", [f"{name} {version}" for name, version in receipt["packages"].items()])
     return "\n".join(lines)
@@ -73,13 +73,13 @@ def lineage_json(lineage: Lineage) -> dict[str, Any]:
     return {
         "asked": lineage.asked,
         "down": lineage.down,
-        "subject": [_plain(dataclasses.asdict(each)) for each in lineage.subject],
+        "subject": [plain(dataclasses.asdict(each)) for each in lineage.subject],
         "executions": [
-            _plain({**_with_links(each), "files": [dataclasses.asdict(file) for file in each.files]})
+            plain({**_with_links(each), "files": [dataclasses.asdict(file) for file in each.files]})
             for each in lineage.executions
         ],
-        "artifacts": {str(i): _plain(dataclasses.asdict(each)) for i, each in lineage.artifacts.items()},
-        "receipts": _receipts(lineage),
+        "artifacts": {str(i): plain(dataclasses.asdict(each)) for i, each in lineage.artifacts.items()},
+        "receipts": receipts(lineage),
     }
 
 
@@ -87,33 +87,38 @@ def _subject(lineage: Lineage) -> list[str]:
     digests = {each.digest for each in lineage.subject}
     lines = [f"model {digest}" for digest in digests if digest and len(digests) == 1]
     rows = [
-        [f"  #{each.id}", each.type, _clock(each.made), str(each.properties.get("pushed_destination") or each.uri)]
+        [f"  #{each.id}", each.type, clock(each.made), str(each.properties.get("pushed_destination") or each.uri)]
         for each in lineage.subject
     ]
-    return [*(lines or [lineage.asked]), *_columns(rows)]
+    return [*(lines or [lineage.asked]), *columns(rows)]
 
 
 def _step(each: Execution, lineage: Lineage) -> list[str]:
     given = [lineage.artifacts[link.artifact] for link in each.outputs if link.artifact in lineage.artifacts]
     said = next((artifact.summary for artifact in given if artifact.summary), "") or each.reason
-    took = _took((each.ended - each.started).total_seconds()) if each.state in ("done", "failed") else ""
+    time = took((each.ended - each.started).total_seconds()) if each.state in ("done", "failed") else ""
     inputs, outputs = (" ".join(f"#{link.artifact}" for link in links) for links in (each.inputs, each.outputs))
-    return [f"  {each.node}", each.state, _clock(each.started), took, inputs, "→", outputs, said]
+    return [f"  {each.node}", each.state, clock(each.started), time, inputs, "→", outputs, said]
 
 
 def _config(run: str, steps: Sequence[Execution]) -> list[str]:
-    """What the steps of a run were called with, put together again; a section a line, cut where it is long."""
-    whole: dict[str, Any] = {}
-    for each in reversed(steps):
-        whole = _merged(whole, each.config)
-    told = {name: value for name, value in whole.items() if value not in ({}, "", None)}
+    """The config's sections, one a line, cut where it is long."""
+    told = config_of(steps)
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
     room = WIDTH - 13
     cut = [f"  {name:<10} {text if len(text) <= room else text[: room - 1] + '…'}" for name, text in texts.items()]
-    return ["", f"config of {_run_name(run)}, as far as these steps read it", *cut] if told else []
+    return ["", f"config of {run_name(run)}, as far as these steps read it", *cut] if told else []
 
 
-def _run_name(run: str) -> str:
+def config_of(steps: Sequence[Execution]) -> dict[str, Any]:
+    """What the steps of a run, latest first, were called with, put together again; {} where none read a config."""
+    whole: dict[str, Any] = {}
+    for each in reversed(steps):
+        whole = _merged(whole, each.config)
+    return {name: value for name, value in whole.items() if value not in ({}, "", None)}
+
+
+def run_name(run: str) -> str:
     return f"run {run}" if run else "no run"  # a component alone, as a notebook runs it
 
 
@@ -126,7 +131,7 @@ def _are_mappings(*values: Any) -> bool:
     return all(isinstance(each, Mapping) for each in values)
 
 
-def _receipts(lineage: Lineage) -> list[dict[str, Any]]:
+def receipts(lineage: Lineage) -> list[dict[str, Any]]:
     """`run` and `packages` as the models' own receipts say, as far as the models are still there."""
     found: list[dict[str, Any]] = []
     models = [each for each in (*lineage.subject, *lineage.artifacts.values()) if each.digest]
@@ -156,28 +161,28 @@ def _pushed(run: Run) -> str:
     return f"({run.pushed})" if run.unchanged else run.pushed
 
 
-def _clock(when: datetime.datetime) -> str:
+def clock(when: datetime.datetime) -> str:
     return f"{when.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def _took(seconds: float) -> str:
+def took(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON can hold: times in ISO form, tuples as lists."""
     if isinstance(value, datetime.datetime):
         return value.isoformat(timespec="milliseconds")
     if isinstance(value, Mapping):
-        return {str(name): _plain(held) for name, held in value.items()}
+        return {str(name): plain(held) for name, held in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(held) for held in value]
+        return [plain(held) for held in value]
     return value
