@@ -75,6 +75,7 @@ def RankingEvaluator(
     pq.write_table(evaluation_report.in_order(table), written := io.BytesIO())
     _write(f"{evaluation.uri}/per_list.parquet", written.getvalue())
     evaluation.set_string_custom_property("summary", report["bless"]["summary"])
+    evaluation.set_string_custom_property("metric", report["bless"]["metric"])
     for judged in (evaluation, blessing):
         judged.set_string_custom_property("contract", compared.verdict)
         judged.set_string_custom_property("contract_differences", json.dumps(compared.differences))

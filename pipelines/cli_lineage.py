@@ -1,4 +1,4 @@
-"""The commands that ask ML Metadata: `runs`, `lineage`.
+"""The commands that ask ML Metadata: `runs`, `lineage`, `served`, `impact`, `models`.
 
 Holds no logic; nothing heavy is imported before a command needs it.
 """
@@ -25,6 +25,39 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     lineage.add_argument("--down", action="store_true", help="what came of it instead")
     store_options(lineage)
+    served = command(
+        "served",
+        _served,
+        "Show which version served at a time, and from what data it was made.",
+        "tfx-ranking served --at yesterday serving/shop",
+    )
+    served.add_argument("base", help="the destination: the folder of versions, as push.base names it")
+    served.add_argument(
+        "--at",
+        default="now",
+        metavar="TIME",
+        help="a date (all of that day), a date-time (local unless it names its zone), yesterday, tuesday; default: now",
+    )
+    store_options(served)
+    impact = command(
+        "impact",
+        _impact,
+        "Show every model trained, evaluated or pushed from some data or a run, and which of them is live.",
+        "tfx-ranking impact --span 17",
+    )
+    source = impact.add_mutually_exclusive_group(required=True)
+    source.add_argument("--span", type=int, help="the number of the data's span")
+    source.add_argument("--file", help="a file that examples were read from: its path, the end of it, or its digest")
+    source.add_argument("--run", metavar="ID", help="what this run made itself")
+    store_options(impact)
+    models = command(
+        "models",
+        _models,
+        "List the pushed versions with their run, data and metric, newest first.",
+        "tfx-ranking models serving/shop",
+    )
+    models.add_argument("base", nargs="?", help="one destination (default: all)")
+    store_options(models)
 
 
 def store_options(parser: argparse.ArgumentParser) -> None:
@@ -51,4 +84,42 @@ def _lineage(arguments: argparse.Namespace) -> int:
     found = question(lineage_store.connect(arguments.metadata), arguments.asked)
     text = lineage_views.lineage_text
     print(json.dumps(lineage_views.lineage_json(found), indent=2) if arguments.json else text(found))
+    return 0
+
+
+def _served(arguments: argparse.Namespace) -> int:
+    from tfx_ranking.pipelines import lineage_serving, lineage_serving_views, lineage_store
+
+    since, until = lineage_serving.moment(arguments.at)
+    found = lineage_serving.served(lineage_store.connect(arguments.metadata), arguments.base, since, until)
+    views = lineage_serving_views
+    print(
+        json.dumps(views.served_json(found), indent=2) if arguments.json else views.served_text(found, arguments.base)
+    )
+    return 0
+
+
+def _impact(arguments: argparse.Namespace) -> int:
+    from tfx_ranking.pipelines import lineage_impact, lineage_serving_views, lineage_store
+
+    store = lineage_store.connect(arguments.metadata)
+    if arguments.span is not None:
+        found = lineage_impact.of_span(store, arguments.span)
+    elif arguments.file is not None:
+        found = lineage_impact.of_file(store, arguments.file)
+    else:
+        found = lineage_impact.of_run(store, arguments.run)
+    views = lineage_serving_views
+    print(json.dumps(views.impact_json(found), indent=2) if arguments.json else views.impact_text(found))
+    return 0
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from tfx_ranking.pipelines import lineage_serving, lineage_serving_views, lineage_store
+
+    store = lineage_store.connect(arguments.metadata)
+    found = lineage_serving.models(store, arguments.base)
+    live = lineage_serving.live(store, {change.base for change, _ in found})
+    views = lineage_serving_views
+    print(json.dumps(views.models_json(found, live), indent=2) if arguments.json else views.models_text(found, live))
     return 0

@@ -17,7 +17,7 @@ from tfx_ranking.components.serving_versions import (
     model_directory,
 )
 from tfx_ranking.pipelines.lineage_store import Store
-from tfx_ranking.pipelines.lineage_values import Artifact, Execution, Lineage, Run
+from tfx_ranking.pipelines.lineage_values import Artifact, Execution, Lineage, Run, judged_by
 
 COMPARED = ("baseline_model",)  # inputs that a step compares with: what it gives is not made of them
 
@@ -66,8 +66,13 @@ def upstream(store: Store, asked: str) -> Lineage:
 def downstream(store: Store, asked: str) -> Lineage:
     """What came of `asked`: every step that used it or what was made of it.  Asks as `upstream` does."""
     subject = find(store, asked)
+    return _lineage(asked, True, subject, *walk_down(store, subject))
+
+
+def walk_down(store: Store, start: Iterable[Artifact]) -> tuple[dict[int, Execution], dict[int, Artifact]]:
+    """Every step that used some artifacts or what was made of them, and all that these steps took and gave."""
     executions: dict[int, Execution] = {}
-    artifacts = {each.id: each for each in subject}
+    artifacts = {each.id: each for each in start}
     ahead = set(artifacts)
     seen: set[int] = set()
     while ahead:
@@ -82,7 +87,7 @@ def downstream(store: Store, asked: str) -> Lineage:
         executions |= new
         artifacts |= store.artifacts(_linked(new.values()) - artifacts.keys())
         ahead = {link.artifact for each in new.values() for link in each.outputs} - seen
-    return _lineage(asked, True, subject, executions, artifacts)
+    return executions, artifacts
 
 
 def find(store: Store, asked: str) -> tuple[Artifact, ...]:
@@ -182,8 +187,8 @@ def _run(context: Any, pipeline: str, steps: Sequence[Execution], given: Sequenc
     started = datetime.datetime.fromtimestamp(context.create_time_since_epoch / 1000, datetime.timezone.utc)
     ended = max((step.ended for step in steps), default=started)
     ended = datetime.datetime.now(datetime.timezone.utc) if state == "running" else ended
-    evaluation, pushed = last("ModelEvaluation"), last("PushedModel")
-    metric = str(evaluation.get("summary", "")).partition(" ")[0]  # the summary begins with what it was judged by
+    metric, value = judged_by(last("ModelEvaluation"))
+    pushed = last("PushedModel")
     judged = last("ModelBlessing").get("blessed")
     return Run(
         context.name,
@@ -195,8 +200,8 @@ def _run(context: Any, pipeline: str, steps: Sequence[Execution], given: Sequenc
         len(steps),
         sum(step.state == "cached" for step in steps),
         last("Examples", "span").get("span"),
-        metric if metric in evaluation else "",
-        evaluation.get(metric),
+        metric,
+        value,
         None if judged is None else bool(judged),
         str(pushed.get("pushed_version", "")) if pushed.get("pushed") else "",
         bool(pushed.get("unchanged")),

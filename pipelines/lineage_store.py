@@ -152,6 +152,25 @@ class Store:
         protos = (each for some in _batches(ids) for each in self._store.get_artifacts_by_id(some))
         return {each.id: values.artifact(each) for each in protos}
 
+    def of_type(self, kind: str) -> tuple[Artifact, ...]:
+        """The artifacts of a type, oldest first."""
+        return tuple(values.artifact(each) for each in self._of_type(kind))
+
+    def read_from(self, file: str) -> tuple[Execution, ...]:
+        """The steps that read a file: by its path, the end of it, or its digest."""
+        name = file.rpartition("/")[2]
+        readers = [t.name for t in self._store.get_execution_types() if t.name.endswith(".RankingExampleGen")]
+        protos = [each for kind in readers for each in self._store.get_executions_by_type(kind)]
+        # What is not ASCII stands escaped in JSON in JSON: then every reader is looked at.
+        named = [each.id for each in protos if not name.isascii() or name in _text(each, "source")]
+        absolute = os.path.abspath(file)
+        return tuple(
+            each
+            for each in self.made(named).values()
+            for read in each.files
+            if file == read.digest or absolute == read.path or f"/{read.path}".endswith(f"/{file}")
+        )
+
     def at_uri(self, uri: str) -> tuple[Artifact, ...]:
         """The artifacts that lie at a uri."""
         return tuple(values.artifact(each) for each in self._store.get_artifacts_by_uri(uri))
@@ -188,9 +207,13 @@ class Store:
         return began is not None and began <= run.create_time_since_epoch
 
     @functools.cache  # noqa: B019
+    def _of_type(self, kind: str) -> list[Any]:
+        return sorted(self._store.get_artifacts_by_type(kind), key=lambda each: each.id)
+
+    @functools.cache  # noqa: B019
     def _models(self) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {}
-        for each in sorted((a for kind in MODELS for a in self._store.get_artifacts_by_type(kind)), key=lambda a: a.id):
+        for each in sorted((a for kind in MODELS for a in self._of_type(kind)), key=lambda each: each.id):
             if _text(each, "digest"):
                 found.setdefault(_text(each, "digest"), []).append(each)
         return found

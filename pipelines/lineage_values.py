@@ -1,4 +1,4 @@
-"""What lineage speaks of: artifacts, the steps that took and gave them, runs.
+"""What lineage speaks of: artifacts, the steps that took and gave them, runs, models, what served.
 
 Enters: ML Metadata's protos.  Leaves: immutable values with plain properties.
 """
@@ -33,6 +33,12 @@ class Artifact:
     def summary(self) -> str:
         """The one line that its component wrote of it; "" where it wrote none."""
         return str(self.properties.get("summary", ""))
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """Of examples: the spans that they hold; () where none is named, as on the transformed ones."""
+        held = self.properties.get("spans") or [self.properties[name] for name in ("span",) if name in self.properties]
+        return tuple(int(each) for each in held) if self.type == "Examples" else ()
 
     @property
     def copied(self) -> bool:
@@ -113,6 +119,80 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
+class Model:
+    """One model, and what its run said of it."""
+
+    id: int  # the artifact that the exporter gave, or the trainer where nothing was exported; 0: only a push is known
+    digest: str  # "" of one that was not exported
+    uri: str
+    pipeline: str
+    run: str
+    made: datetime.datetime
+    examples: int | None  # the artifact that it was made of
+    spans: tuple[int, ...]  # of these; ()
+    metric: str  # that it was judged by; ""
+    value: float | None
+    blessed: bool | None  # None: not judged
+
+
+@dataclasses.dataclass(frozen=True)
+class Push:
+    """Something changed below a destination: a push, a rollback, or a label that moved."""
+
+    id: int  # the PushedModel's
+    at: datetime.datetime
+    base: str
+    version: str
+    directory: str
+    digest: str
+    label: str  # that moved to this version; "": a directory was written
+    rollback_of: str  # the version that served before; ""
+    restores: str  # the version whose bytes these are; ""
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """What served below a destination from one change to the next."""
+
+    since: datetime.datetime
+    until: datetime.datetime | None  # None: it still does
+    push: Push
+    model: Model | None  # None: the store does not know where these bytes come from
+    files: tuple[File, ...]  # that it was made of
+
+
+@dataclasses.dataclass(frozen=True)
+class Live:
+    """What serves below a destination now."""
+
+    base: str
+    version: str  # "" for nothing
+    digest: str
+    seen: bool  # on the disk; False: as it was recorded last
+
+
+@dataclasses.dataclass(frozen=True)
+class Touched:
+    """One model that some data or a run had a part in."""
+
+    model: Model
+    how: str  # trained, began (from a model that was), evaluated
+    pushes: tuple[Push, ...]
+    live: tuple[str, ...]  # the destinations below which it serves now
+
+
+@dataclasses.dataclass(frozen=True)
+class Impact:
+    """The models that came of something, the newest first."""
+
+    asked: str
+    sources: tuple[Artifact, ...]
+    models: tuple[Touched, ...]
+    live: tuple[Live, ...]  # of the destinations that they were pushed to
+
+
+@dataclasses.dataclass(frozen=True)
 class Lineage:
     """What was asked for, and the steps that led to it or that it led to, the latest first."""
 
@@ -121,6 +201,12 @@ class Lineage:
     subject: tuple[Artifact, ...]
     executions: tuple[Execution, ...]
     artifacts: Mapping[int, Artifact]  # all that these steps took or gave
+
+
+def judged_by(evaluation: Mapping[str, Any]) -> tuple[str, float | None]:
+    """The metric that a ModelEvaluation's verdict stands on, and its value; "" and None where it has none."""
+    metric = str(evaluation.get("metric") or str(evaluation.get("summary", "")).partition(" ")[0])
+    return (metric, evaluation[metric]) if metric in evaluation else ("", None)
 
 
 def artifact(proto: Any) -> Artifact:

@@ -9,7 +9,23 @@ import pytest
 from tfx_ranking.pipelines import cli
 
 
-@pytest.mark.parametrize("command", ["run", "demo", "inspect", "rank", "request", "runs", "lineage", "config-schema"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run",
+        "demo",
+        "inspect",
+        "rank",
+        "request",
+        "runs",
+        "lineage",
+        "served",
+        "impact",
+        "models",
+        "schedule",
+        "config-schema",
+    ],
+)
 def test_every_command_explains_itself_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as left:
         cli.main([command, "--help"])

@@ -425,8 +425,11 @@ from tfx_ranking.pipelines import cli
 with contextlib.redirect_stdout(io.StringIO()):
     assert cli.main(["runs", "--metadata", sys.argv[1]]) == 0
     assert cli.main(["lineage", "100", "--metadata", sys.argv[1]]) == 0
+    assert cli.main(["served", sys.argv[2], "--metadata", sys.argv[1]]) == 0
+    assert cli.main(["impact", "--span", "3", "--metadata", sys.argv[1]]) == 0
+    assert cli.main(["models", "--metadata", sys.argv[1]]) == 0
 print(sorted({name.split(".")[0] for name in sys.modules} & {"tensorflow", "tfx", "apache_beam", "keras", "tfx_bsl"}))
 """
-    command = [sys.executable, "-c", script, str(shop.maker.file)]
+    command = [sys.executable, "-c", script, str(shop.maker.file), str(shop.served.parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

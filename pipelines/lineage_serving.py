@@ -1,0 +1,212 @@
+"""What served when, and from what data: the questions to the record of pushes.
+
+Enters: a store, a destination, a time.  Leaves: immutable values.  The one idea: a push, a rollback and a move of the
+label `stable` are one kind of event, and what served is what the last of them before a moment said.
+"""
+
+import datetime
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from tfx_ranking.components import serving_versions
+from tfx_ranking.components.errors import RankingError
+from tfx_ranking.pipelines import lineage
+from tfx_ranking.pipelines.lineage_store import Store
+from tfx_ranking.pipelines.lineage_values import Artifact, Execution, File, Live, Model, Push, Served, judged_by
+
+STABLE = "stable"  # whoever keeps labels serves the version that this one stands at
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+def pushes(store: Store, base: str | None = None) -> tuple[Push, ...]:
+    """What changed below a destination, or below all of them, oldest first; () for a base that was never pushed to.
+
+    A push that found its bytes serving changed nothing and is none.
+    """
+    wanted = None if base is None else place(base)
+    found = (push(each) for each in store.of_type("PushedModel") if _changed(each))
+    return tuple(each for each in found if wanted in (None, each.base))
+
+
+def served(store: Store, base: str, since: datetime.datetime, until: datetime.datetime) -> tuple[Served, ...]:
+    """What served below `base` at some moment from `since` to `until`, oldest first; one value where both are the same.
+
+    Raises RankingError when nothing was ever pushed there, or nothing until then.
+    """
+    known = pushes(store, base)
+    if not known:
+        bases = ", ".join(sorted({each.base for each in pushes(store)})) or "none at all"
+        raise RankingError(f"{base}: {store.name} knows no push to it; it knows pushes to {bases}.")
+    if known[0].at > until:
+        raise RankingError(f"{base}: nothing served by then; the first push was at {clock(known[0].at)}.")
+    periods = [each for each in _periods(known) if each[0] <= until and (each[1] is None or each[1] > since)]
+    models = described(store, {each[2].digest for each in periods})
+    return tuple(
+        Served(began, ended, change, model, _files(store, model))
+        for began, ended, change in periods
+        for model in [models.get(change.digest)]
+    )
+
+
+def moment(said: str, now: datetime.datetime | None = None) -> tuple[datetime.datetime, datetime.datetime]:
+    """A time as people write it, as its first and its last moment: a day is all of it.
+
+    said: an ISO date or date-time (of the local zone where it names none), `now`, `today`, `yesterday`, or a day of the
+    week, which is the last such day before today.  Raises RankingError for anything else and for the future.
+    """
+    now = (now or datetime.datetime.now()).astimezone()
+    word = said.strip().lower()
+    if word == "now":
+        return now, now
+    ago = {"today": 0, "yesterday": 1}
+    ago |= {day: (now.weekday() - i - 1) % 7 + 1 for i, day in enumerate(DAYS)}
+    try:
+        if word in ago:
+            found, whole_day = (
+                datetime.datetime.combine(now.date() - datetime.timedelta(ago[word]), datetime.time()),
+                True,
+            )
+        else:
+            found = datetime.datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", said.strip()))
+            whole_day = len(said.strip()) == 10
+    except ValueError:
+        raise RankingError(
+            f"{said!r}: no time; expected a date or date-time (2026-11-17, 2026-11-17T14:00, "
+            "2026-11-17T14:00:00+01:00), now, today, yesterday or a day of the week."
+        ) from None
+    since = found.astimezone()
+    if since > now:
+        raise RankingError(f"{said!r}: {clock(since)} is still to come; it is {clock(now)} now.")
+    end = (found + datetime.timedelta(days=1, microseconds=-1)).astimezone()
+    return since, min(end, now) if whole_day else since
+
+
+def live(store: Store, bases: Iterable[str]) -> tuple[Live, ...]:
+    """What serves below some destinations now: as they stand on the disk; one that is not there as it was recorded."""
+    return tuple(_live(store, base) for base in sorted(set(bases)))
+
+
+def models(store: Store, base: str | None = None) -> tuple[tuple[Push, Model | None], ...]:
+    """Every push with the model that was pushed, oldest first: the metric over versions."""
+    known = pushes(store, base)
+    of = described(store, {each.digest for each in known})
+    return tuple((each, of.get(each.digest)) for each in known)
+
+
+def described(store: Store, digests: Iterable[str]) -> dict[str, Model]:
+    """Where the models of some digests come from, by digest; one that no step exported is left out."""
+    exported = {}
+    for same in (store.model(digest) for digest in digests):
+        made = [each for each in same if each.type == "Model" and not each.copied]
+        exported.update({each.digest: each for each in made[:1]})
+    return {each.digest: each for each in describe(store, exported.values())}
+
+
+def describe(store: Store, artifacts: Iterable[Artifact]) -> tuple[Model, ...]:
+    """What their runs said of some Model artifacts, in a few calls for all of them."""
+    wanted = {each.id: each for each in artifacts}
+    makers = store.made(store.makers(wanted))
+    users = store.made(store.users(wanted, but_as=lineage.COMPARED))
+    linked = {link.artifact for each in makers.values() for link in each.inputs}
+    linked |= {link.artifact for each in users.values() for link in each.outputs}
+    known = store.artifacts(linked)
+    given_by = {link.artifact: each for each in makers.values() for link in each.outputs}
+    taken_by: dict[int, list[Execution]] = {each: [] for each in wanted}
+    for each in users.values():
+        for link in each.inputs:
+            if link.artifact in taken_by and link.name not in lineage.COMPARED:
+                taken_by[link.artifact].append(each)
+    return tuple(_model(each, given_by.get(each.id), taken_by[each.id], known) for each in wanted.values())
+
+
+def push(artifact: Artifact) -> Push:
+    """A PushedModel as a push."""
+    said = {name: str(value) for name, value in artifact.properties.items()}
+    directory = said.get("pushed_destination", "")
+    base, _, name = directory.rpartition("/")
+    return Push(
+        artifact.id,
+        artifact.made,
+        place(base) if base else "",
+        said.get("pushed_version") or name,
+        directory,
+        artifact.digest,
+        said.get("label", ""),
+        said.get("rollback_of", ""),
+        said.get("restores", ""),
+        said.get("reason", ""),
+    )
+
+
+def place(base: str) -> str:
+    """A destination as pushes name it: absolute, and as it is where it is no local folder."""
+    return base.rstrip("/") if "://" in base else os.path.abspath(base)
+
+
+def clock(when: datetime.datetime) -> str:
+    """Local time, with its zone."""
+    return f"{when.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
+def _changed(artifact: Artifact) -> bool:
+    return bool(artifact.properties.get("pushed")) and not artifact.properties.get("unchanged")
+
+
+def _periods(changes: Sequence[Push]) -> list[tuple[datetime.datetime, datetime.datetime | None, Push]]:
+    """From when until when the version of which change served."""
+    serving: list[tuple[datetime.datetime, Push]] = []
+    labelled = False
+    for each in changes:
+        if each.label == STABLE or (not each.label and not labelled):
+            serving.append((each.at, each))
+        labelled |= each.label == STABLE
+    ends = [at for at, _ in serving[1:]]
+    return [(at, end, each) for (at, each), end in zip(serving, [*ends, None])]
+
+
+def _live(store: Store, base: str) -> Live:
+    known = pushes(store, base)
+    if "://" not in base and pathlib.Path(base).is_dir():
+        version = serving_versions.live_version(base)
+        if version is None:
+            return Live(base, "", "", seen=True)
+        recorded = [each.digest for each in known if each.version == str(version)]
+        digest = (
+            recorded[-1] if recorded else serving_versions.digest(serving_versions.version_directories(base)[version])
+        )
+        return Live(base, str(version), digest, seen=True)
+    last = _periods(known)[-1:]
+    return Live(base, last[0][2].version if last else "", last[0][2].digest if last else "", seen=False)
+
+
+def _files(store: Store, model: Model | None) -> tuple[File, ...]:
+    if model is None or model.examples is None:
+        return ()
+    return tuple(file for each in store.made(store.makers([model.examples])).values() for file in each.files)
+
+
+def _model(
+    artifact: Artifact, maker: Execution | None, users: Sequence[Execution], known: Mapping[int, Artifact]
+) -> Model:
+    taken = [known[link.artifact] for link in maker.inputs if link.artifact in known] if maker else []
+    examples = [each for each in taken if each.type == "Examples"]
+    raw = next((each for each in examples if each.spans), examples[0] if examples else None)
+    given = [known[link.artifact] for each in users for link in each.outputs if link.artifact in known]
+    evaluations = [each.properties for each in given if each.type == "ModelEvaluation"]
+    blessings = [each.properties.get("blessed") for each in given if each.type == "ModelBlessing"]
+    metric, value = judged_by(evaluations[-1] if evaluations else {})
+    return Model(
+        artifact.id,
+        artifact.digest,
+        artifact.uri,
+        maker.pipeline if maker else "",
+        maker.run if maker else "",
+        artifact.made,
+        raw.id if raw else None,
+        raw.spans if raw else (),
+        metric,
+        value,
+        bool(blessings[-1]) if blessings else None,
+    )
