@@ -77,6 +77,22 @@ class Splits:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Window:
+    """Which spans of the input are taken together: the last so many, or all that came since the live model's."""
+
+    __pydantic_config__ = _strict
+    spans: int | None = None  # the last so many numbers, whether every one was delivered or not
+    since: Literal["live"] | None = None  # after the newest that the live model was trained on; all without one
+
+    @_unless_cut
+    def __post_init__(self) -> None:
+        if (self.spans is None) == (self.since is None):
+            raise Refused("spans", "expected spans or since, and not both")
+        if self.spans is not None and self.spans < 1:
+            raise Refused("spans", f"expected at least 1; got {self.spans}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
     """Where the logs are and what their columns mean."""
 
@@ -99,7 +115,8 @@ class Data:
     no_relevant: Literal["keep", "drop"] = "keep"  # lists without a relevant item
     on_anomaly: Literal["fail", "warn"] = "fail"
     schema: str | None = None  # a curated schema (pbtxt) in place of the inferred one
-    span: int | None = None  # with {SPAN} in the pattern; the newest when left out
+    span: int | None = None  # with {SPAN} in the pattern, a window's last; the newest when left out
+    window: Window | None = None  # several spans; that one alone when left out
     splits: Splits = Splits()
 
     @_unless_cut
@@ -110,6 +127,12 @@ class Data:
                 raise Refused(f"input.{unknown[0]}", f"expected a split, one of {', '.join(SPLIT_NAMES)}")
             if "train" not in self.input:
                 raise Refused("input", "expected a pattern for train; the other splits may be hashed out of it")
+        if self.window is not None:
+            several = self.input.values() if isinstance(self.input, dict) else (self.input,)
+            patterns = [each for some in several for each in ((some,) if isinstance(some, str) else some)]
+            bare = [each for each in patterns if "{SPAN" not in each and "{DD}" not in each]
+            if bare:
+                raise Refused("window", f"spans need {{SPAN}}, or {{YYYY}}, {{MM}} and {{DD}}, in {bare[0]!r}")
         if not 0 <= self.max_bad_fraction <= 1:
             raise Refused("max_bad_fraction", f"expected a fraction in [0, 1]; got {self.max_bad_fraction}")
         if self.max_items is not None and self.max_items < 1:
@@ -400,8 +423,18 @@ class Push:
     """Where TensorFlow Serving looks for versions."""
 
     __pydantic_config__ = _strict
-    base: str
+    base: str  # a folder, or one in an object store, such as gs://bucket/shop
     version: Literal["unix_time", "next"] = "unix_time"
+    keep: int | None = None  # versions, the newest; what is live or has a label stays besides.  All when left out
+    models_config: str | None = None  # TensorFlow Serving's models.config, where version labels are to be kept in it
+    label: Literal["stable", "canary"] = "stable"  # that a pushed version gets there; the one labelled stable is live
+
+    @_unless_cut
+    def __post_init__(self) -> None:
+        if self.keep is not None and self.keep < 1:
+            raise Refused("keep", f"expected at least 1 version; got {self.keep}")
+        if self.label != "stable" and self.models_config is None:
+            raise Refused("label", "labels are kept in a models.config: say in models_config where")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -453,6 +486,8 @@ class RankingConfig:
         for name, feature in self.context.items():
             if "query_normalise" in feature.transform:
                 raise Refused(f"context.{name}.transform", "query_normalise compares the items of a list; use z_score")
+        if self.data.window and self.data.window.since and self.push is None:
+            raise Refused("data.window.since", "the live model is what push.base serves: say where that is")
         if self.training.propensity is not None and self.data.position is None:
             raise Refused("training.propensity", "propensities are by position: name the column in data.position")
         for name in self.serving.rename:
@@ -578,6 +613,7 @@ def _expand(features: dict[str, Feature], section: str) -> dict[str, Feature]:
 
 _PATHS = (
     *(("data", "input"), ("data", "schema"), ("push", "base"), ("metadata", "sqlite")),
+    ("push", "models_config"),
     ("training", "initialize_from", "model"),
 )
 

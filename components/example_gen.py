@@ -18,7 +18,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples
 
-from tfx_ranking.components import formats, ingestion, shuffle
+from tfx_ranking.components import formats, ingestion, shuffle, spans
 from tfx_ranking.components.config import SPLIT_NAMES, Data, RankingConfig, from_selection
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.grouping import group_order_error
@@ -34,6 +34,7 @@ READS = (
     "evaluation.relevant_from",
 )
 QUARANTINE = "quarantine.jsonl"
+SPANS_OF_SHARDS = "spans.json"  # beside the splits of an input with spans: {split: {shard: span}}
 
 
 @component(use_beam=True)
@@ -88,8 +89,10 @@ def finish(task: ingestion.Plan, source: Dict[str, str]) -> Dict[str, Any]:
     _write_quarantine(task, report)
     _check_bad(task, report)
     _check_splits(task, report)
-    for split in task.split_names:
-        _place_shards(task, split)
+    of_shards = {split: _place_shards(task, split) for split in task.split_names}
+    if "spans" in source:
+        with fileio.open(os.path.join(task.folder, SPANS_OF_SHARDS), "w") as opened:
+            opened.write(json.dumps(of_shards))
     fileio.rmtree(os.path.join(task.folder, "parts"))
     return _properties(task, report, source)
 
@@ -120,13 +123,14 @@ def _check_groups(task: ingestion.Plan, report: ingestion.Report) -> None:
     shared: collections.Counter = collections.Counter()
     by_row = not formats.FORMATS[task.config.data.format].lists
     for origin, groups in sorted(report.groups.items()):
-        first: Dict[bytes, tuple] = {}
+        first: Dict[tuple, tuple] = {}
         for group, file, row in sorted(groups, key=lambda each: each[1:]) if by_row else groups:
-            if group in first and by_row and task.streamed:
-                earlier = first[group]
+            list_id = group, task.units[file].span
+            if list_id in first and by_row and task.streamed:
+                earlier = first[list_id]
                 raise group_order_error(group, (paths[earlier[0]], earlier[1]), (paths[file], row))
-            first[group] = (file, row)
-        for group in first:
+            first[list_id] = (file, row)
+        for group, _ in first:
             if owners.setdefault(group, origin) != origin:
                 shared[" and ".join(sorted((owners[group], origin), key=order.index))] += 1
     for pair, count in sorted(shared.items()):
@@ -177,13 +181,17 @@ def _check_splits(task: ingestion.Plan, report: ingestion.Report) -> None:
         )
 
 
-def _place_shards(task: ingestion.Plan, split: str) -> None:
-    """Renames a split's shards to the stock names, now that their number is known."""
+def _place_shards(task: ingestion.Plan, split: str) -> Dict[str, Any]:
+    """Renames a split's shards to the stock names, now that their number is known; their spans by these names."""
     shards = sorted(fileio.glob(os.path.join(ingestion.parts(task, split), "*.gz")))
     folder = os.path.join(task.folder, f"Split-{split}")
     fileio.makedirs(folder)
+    of_shards = {}
     for i, shard in enumerate(shards):
-        fileio.rename(shard, os.path.join(folder, f"data_tfrecord-{i:05d}-of-{len(shards):05d}.gz"), overwrite=True)
+        name = f"data_tfrecord-{i:05d}-of-{len(shards):05d}.gz"
+        fileio.rename(shard, os.path.join(folder, name), overwrite=True)
+        of_shards[name] = ingestion.span_of(os.path.basename(shard))
+    return of_shards
 
 
 def _properties(task: ingestion.Plan, report: ingestion.Report, source: Dict[str, str]) -> Dict[str, Any]:
@@ -198,6 +206,14 @@ def _properties(task: ingestion.Plan, report: ingestion.Report, source: Dict[str
     summary = f"{lists:,} lists, {items:,} items, {counts['quarantined']:,} quarantined"
     for key, said in (("capped", "capped"), ("dropped_lists", "lists dropped"), ("duplicates", "duplicate ids")):
         summary += f", {counts[key]:,} {said}" if counts[key] else ""
+    if len(taken := json.loads(source.get("spans", "[]"))) > 1:
+        summary += f", spans {spans.said(taken)}"
+    if absent := json.loads(source.get("missing_spans", "[]")):
+        logging.warning("Of the window's spans %s are missing.", spans.said(absent))
+        summary += f", without {spans.said(absent)}"
+    if repeated := json.loads(source.get("repeated", "[]")):
+        logging.warning("Left out, since their bytes came before: %s", ", ".join(repeated))
+        summary += f", {len(repeated)} repeated file{'s' * (len(repeated) != 1)} left out"
     plain = {
         key: counts[key]
         for key in ("records_in", "quarantined", "capped", "capped_lists", "dropped", "dropped_lists", "duplicates")
@@ -216,6 +232,7 @@ def _properties(task: ingestion.Plan, report: ingestion.Report, source: Dict[str
         **{f"{kind}_{split}": counts[f"{kind}/{split}"] for split in task.split_names for kind in ("lists", "items")},
         "missing": json.dumps(missing),
         "fingerprint": _fingerprint(source),
+        **{key: source[key] for key in ("spans", "missing_spans", "repeated") if key in source},
     }
 
 

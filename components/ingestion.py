@@ -40,6 +40,7 @@ class Unit:
     origin: str  # the split whose files it is one of, or "all"
     size: int = 0
     side: str | None = None
+    span: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,8 @@ def plan(config: RankingConfig, source: dict[str, str], folder: str) -> Plan:
     units: list[Unit] = []
     for origin, entries in json.loads(source["files"]).items():
         for entry in entries:
-            units.append(Unit(len(units), entry["path"], entry["name"], origin, int(entry["size"]), entry.get("side")))
+            place = len(units), entry["path"], entry["name"], origin, int(entry["size"])
+            units.append(Unit(*place, entry.get("side"), entry.get("span")))
     return Plan(config, tuple(units), folder)
 
 
@@ -143,7 +145,7 @@ def ingest_file(task: Plan, unit: Unit) -> None:
     with reporting(task, f"file-{unit.number:05d}") as report, Shards(task, unit.number) as shards:
         for chunk, lists in _lists_of(task, unit, request):
             report.add_chunk(chunk, unit.number)
-            formed = form(task, unit.origin, lists, report, np.full(len(lists.positions), unit.number))
+            formed = form(task, unit, lists, report, np.full(len(lists.positions), unit.number))
             write(task, formed, None, shards, report)
 
 
@@ -168,25 +170,26 @@ class Formed(NamedTuple):
     """Encoded lists on their way to a split that may not be known yet."""
 
     origin: str
+    span: int | None
     records: list[bytes]
     groups: list[bytes]
     lengths: np.ndarray
     times: np.ndarray | None
 
 
-def form(task: Plan, origin: str, lists: grouping.Lists, report: Report, files: np.ndarray) -> Formed:
-    """Lists capped, filled, counted and encoded."""
+def form(task: Plan, unit: Unit, lists: grouping.Lists, report: Report, files: np.ndarray) -> Formed:
+    """Lists capped, filled, counted and encoded; unit: one of their files, which all have its origin and span."""
     config = task.config
     table = columns(config)
     groups = lists.context[config.data.group_id].to_pylist()
-    report.groups.setdefault(origin, []).extend(
+    report.groups.setdefault(unit.origin, []).extend(
         (group, int(file), int(row)) for group, file, row in zip(groups, files, lists.positions)
     )
     lists, batch, counts = grouping.arrange(lists, config.data, table, config.evaluation.relevant_from)
     report.counts.update(counts)
     groups = lists.context[config.data.group_id].to_pylist()
     times = lists.context[grouping.TIME].to_numpy() if grouping.TIME in lists.context else None
-    return Formed(origin, encode(batch, table), groups, np.diff(lists.row_splits), times)
+    return Formed(unit.origin, unit.span, encode(batch, table), groups, np.diff(lists.row_splits), times)
 
 
 def write(task: Plan, formed: Formed, bounds: dict[str, float] | None, shards: "Shards", report: Report) -> None:
@@ -202,11 +205,11 @@ def write(task: Plan, formed: Formed, bounds: dict[str, float] | None, shards: "
         chosen = np.flatnonzero(where == split)
         report.counts[f"lists/{split}"] += len(chosen)
         report.counts[f"items/{split}"] += int(formed.lengths[chosen].sum())
-        shards.write(split, [formed.records[i] for i in chosen])
+        shards.write(split, formed.span, [formed.records[i] for i in chosen])
 
 
 class Shards:
-    """The TFRecord shards of one file or bucket, one or two a split; a split without a record gets none.
+    """The TFRecord shards of one file or bucket, one or two a split and span; a split without a record gets none.
 
     Two threads compress and write: that is the dearest step, and it holds no lock of Python's.  Which of a split's two
     shards a record goes to depends on the bytes before it alone.
@@ -214,7 +217,7 @@ class Shards:
 
     def __init__(self, task: Plan, number: int):
         self._task, self._number = task, number
-        self._bytes: collections.Counter[str] = collections.Counter()
+        self._bytes: collections.Counter[tuple[str, int | None]] = collections.Counter()
         self._waiting: list[queue.Queue[Any]] = [queue.Queue(maxsize=8) for _ in range(WRITERS)]
         self._error: BaseException | None = None
         run = [threading.Thread(target=self._run, args=(half,), daemon=True) for half in range(WRITERS)]
@@ -225,17 +228,18 @@ class Shards:
             thread.start()
         return self
 
-    def write(self, split: str, records: list[bytes]) -> None:
+    def write(self, split: str, span: int | None, records: list[bytes]) -> None:
         """Queues records; an error in writing earlier ones is raised here or at the end."""
         if self._error:
             raise self._error
+        place = split, span
         halves: list[list[bytes]] = [[] for _ in range(WRITERS)]
         for record in records:
-            halves[self._bytes[split] // BYTES_IN_TURN % WRITERS].append(record)
-            self._bytes[split] += len(record)
+            halves[self._bytes[place] // BYTES_IN_TURN % WRITERS].append(record)
+            self._bytes[place] += len(record)
         for half, chosen in enumerate(halves):
             if chosen:
-                self._waiting[half].put((split, chosen))
+                self._waiting[half].put((place, chosen))
 
     def __exit__(self, *_: object) -> None:
         for waiting in self._waiting:
@@ -246,27 +250,43 @@ class Shards:
             raise self._error
 
     def _run(self, half: int) -> None:
-        writers: dict[str, Any] = {}
+        writers: dict[tuple[str, int | None], Any] = {}
         while (work := self._waiting[half].get()) is not None:
             if self._error is None:
                 try:
-                    split, records = work
-                    if split not in writers:
-                        writers[split] = self._writer(split, half)
+                    place, records = work
+                    if place not in writers:
+                        writers[place] = self._writer(place, half)
                     for record in records:
-                        writers[split].write(record)
+                        writers[place].write(record)
                 except BaseException as error:  # a full disk: said to the thread that works
                     self._error = error
         for writer in writers.values():
             writer.close()
 
-    def _writer(self, split: str, half: int) -> Any:
+    def _writer(self, place: tuple[str, int | None], half: int) -> Any:
         import tensorflow as tf
 
+        split, span = place
         tf.io.gfile.makedirs(parts(self._task, split))
-        path = os.path.join(parts(self._task, split), f"{self._number:05d}-{half}.gz")
+        path = os.path.join(parts(self._task, split), shard_name(self._number, span, half))
         # Level 1: on real sets a tenth larger than the default, written in half the time.
         return tf.io.TFRecordWriter(path, tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1))
+
+
+def shard_name(number: int, span: int | None, half: int) -> str:
+    """What an unfinished shard is called; `span_of` reads it back.
+
+    >>> shard_name(3, 17, 0), span_of(shard_name(3, 17, 0)), span_of(shard_name(3, None, 1))
+    ('00003-0000000017-0.gz', 17, None)
+    """
+    return f"{number:05d}{'' if span is None else f'-{span:010d}'}-{half}.gz"
+
+
+def span_of(name: str) -> int | None:
+    """The span whose lists an unfinished shard holds; None where the input has no spans."""
+    between = name.split("-")[1:-1]
+    return int(between[0]) if between else None
 
 
 def parts(task: Plan, kind: str) -> str:

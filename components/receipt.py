@@ -15,7 +15,7 @@ PACKAGES = (
     *("tfx-ranking", "tfx", "tensorflow", "keras", "tensorflow-transform", "tensorflow-data-validation", "tfx-bsl"),
     *("ml-metadata", "apache-beam", "numpy", "pyarrow", "protobuf"),
 )
-DATA = ("span", "version", "fingerprint", "lists_out", "items_out", "records_in", "quarantined")
+DATA = ("span", "spans", "version", "fingerprint", "lists_out", "items_out", "records_in", "quarantined")
 
 
 class Run(NamedTuple):

@@ -83,14 +83,20 @@ def gather(task: Plan, bucket: int, parts: Iterable[Part]) -> Gathered:
 
 
 def _formed(task: Plan, parts: Iterable[Part], report: Report) -> Iterator[Formed]:
-    """A bucket's lists in the order of their ids, each with its rows in the order of the files."""
+    """A bucket's lists in the order of their ids, each with its rows in the order of the files.
+
+    A list belongs to a span: what comes under its id in another one is another list, of the same split.
+    """
     ordered = sorted(parts, key=lambda part: (part.unit, part.chunk))
-    for origin in sorted({task.units[part.unit].origin for part in ordered}):
-        own = [part for part in ordered if task.units[part.unit].origin == origin]
+    together: dict[tuple[str, int], list[Part]] = {}
+    for part in ordered:
+        unit = task.units[part.unit]
+        together.setdefault((unit.origin, -1 if unit.span is None else unit.span), []).append(part)
+    for _, own in sorted(together.items()):
         for lists, files in _grouped(task, own, report):
             for start in range(0, len(files), LISTS_AT_A_TIME):
                 end = min(start + LISTS_AT_A_TIME, len(files))
-                yield form(task, origin, lists.between(start, end), report, files[start:end])
+                yield form(task, task.units[own[0].unit], lists.between(start, end), report, files[start:end])
 
 
 def _grouped(task: Plan, own: list[Part], report: Report) -> Iterator[tuple[grouping.Lists, np.ndarray]]:

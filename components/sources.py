@@ -8,37 +8,105 @@ import glob
 import hashlib
 import json
 import os
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
+from tfx_ranking.components import serving_versions, spans
 from tfx_ranking.components.config import SPLIT_NAMES, Data
 from tfx_ranking.components.errors import DataError
 
 ALL = "all"  # the key of files that belong to no split yet
-_SPAN = re.compile(r"\{(SPAN|VERSION|YYYY|MM|DD)(:\d+)?\}")
 
 
-def resolve(data: Data) -> dict[str, str]:
+def resolve(data: Data, base: str | None = None) -> dict[str, str]:
     """The input's files as texts, so that TFX takes them for a parameter: `files` is the JSON of
-    `{split or "all": [{path, name, size, digest, side, side_digest}]}`, `span` a number, `version` one or "".
+    `{split or "all": [{path, name, size, digest, side, side_digest, span}]}`, `span` the newest's number, `version` its
+    version or "".
 
-    Files are sorted by path; `name` is the path below the folder they all share.  Raises DataError when a pattern
-    matches nothing or every file is empty.
+    base: the push destination, for a window since the live model.  Of an input with spans the JSON lists `spans`,
+    `missing_spans` (of the window, that nobody delivered) and `repeated` (paths whose bytes came before, left out).
+    Files are sorted by path, those of several spans by span; `name` is the path below the folder they all share.
+    Raises DataError when a pattern matches nothing or every file is empty.
     """
     patterns = data.input if isinstance(data.input, dict) else {ALL: data.input}
     by_split = {split: [each] if isinstance(each, str) else list(each) for split, each in patterns.items()}
-    span, version = 0, None
-    if any(_SPAN.search(each) for split in by_split.values() for each in split):
-        by_split, span, version = _resolve_span(by_split, data.span)
+    if any(spans.has_marks(each) for split in by_split.values() for each in split):
+        return _of_spans(by_split, data, base)
     files = {split: _matching(by_split[split], split, data) for split in (ALL, *SPLIT_NAMES) if split in by_split}
     entries = [entry for split in files.values() for entry in split]
-    if not any(entry["size"] for entry in entries):
-        names = ", ".join(entry["path"] for entry in entries[:3])
-        raise DataError(f"data.input: every file that matches is empty ({names}); there is nothing to learn from.")
+    _refuse_empty(entries)
     for entry, name in zip(entries, names_below([entry["path"] for entry in entries])):
         entry["name"] = name
-    return {"files": json.dumps(files), "span": str(span), "version": "" if version is None else str(version)}
+    return {"files": json.dumps(files), "span": "0", "version": ""}
+
+
+def only(source: dict[str, str], keep: Callable[[dict[str, Any]], bool]) -> dict[str, str]:
+    """A source with the files that `keep` says, and the spans that still have one; version and the rest stay."""
+    files = {split: [each for each in entries if keep(each)] for split, entries in json.loads(source["files"]).items()}
+    left = {**source, "files": json.dumps({split: entries for split, entries in files.items() if entries})}
+    if "spans" in source:
+        kept = sorted({entry["span"] for entries in files.values() for entry in entries})
+        left.update(spans=json.dumps(kept), span=str(max(kept, default=int(source["span"]))))
+    return left
+
+
+def live_spans(base: str) -> list[int]:
+    """The spans that the model which serves under `base` was trained on, as its receipt says; [] for no such model.
+
+    Raises DataError for a model that does not say it.
+    """
+    model = serving_versions.model_directory(base)
+    if model is None:
+        return []
+    receipt = model / serving_versions.LINEAGE_IN_MODEL
+    told = json.loads(receipt.read_text()).get("data", {}) if receipt.is_file() else {}
+    if not told.get("spans"):
+        raise DataError(
+            f"data.window.since: {model} does not say on which spans it was trained ({receipt.name}). Use "
+            "data.window.spans until a model of this pipeline serves."
+        )
+    return [int(each) for each in json.loads(told["spans"])]
+
+
+def _of_spans(by_split: spans.Patterns, data: Data, base: str | None) -> dict[str, str]:
+    patterns = [each for several in by_split.values() for each in several]
+    there = spans.available(by_split, lambda pattern: _filesystem(pattern)[0](pattern))
+    newest = max(there, default=None) if data.span is None else data.span
+    if newest is None or newest not in there:
+        wanted = "no span" if data.span is None else f"no span {data.span}"
+        whole = " and ".join(repr(each) for each in patterns)
+        but = f"There are {spans.said(list(there))}." if there else _folder_content(patterns[0].split("{")[0])
+        raise DataError(f"data.input: {wanted} for {whole}. {but}")
+    since = None
+    if data.window and data.window.since:
+        if base is None:
+            raise DataError("data.window.since: live needs the push destination; give RankingExampleGen its source.")
+        since = live_spans(base)
+    chosen = spans.window(list(there), newest, data.window.spans if data.window else None, since)
+    files: dict[str, list[dict[str, Any]]] = {split: [] for split in (ALL, *SPLIT_NAMES) if split in by_split}
+    repeated, folder = [], spans.above(patterns)
+    for split, entries in files.items():
+        seen: set[str] = set()
+        for number in chosen.spans:
+            for entry in _matching(there[number].patterns[split], split, data):
+                if entry["digest"] in seen:  # delivered twice: under another name, or as another span
+                    repeated.append(entry["path"])
+                    continue
+                seen.add(entry["digest"])
+                # Below a folder that does not depend on which spans are taken: names may be part of group ids.
+                entries.append({**entry, "name": entry["path"][len(folder) :].lstrip("/"), "span": number})
+    _refuse_empty([entry for entries in files.values() for entry in entries])
+    version = there[newest].version
+    found = {"files": json.dumps(files), "span": str(newest), "version": "" if version is None else str(version)}
+    taken = sorted({entry["span"] for entries in files.values() for entry in entries})
+    found |= {"spans": json.dumps(taken), "missing_spans": json.dumps(chosen.missing)}
+    return {**found, "repeated": json.dumps(repeated)} if repeated else found
+
+
+def _refuse_empty(entries: Collection[dict[str, Any]]) -> None:
+    if not any(entry["size"] for entry in entries):
+        names = ", ".join(entry["path"] for entry in list(entries)[:3])
+        raise DataError(f"data.input: every file that matches is empty ({names}); there is nothing to learn from.")
 
 
 def names_below(paths: list[str]) -> list[str]:
@@ -123,34 +191,3 @@ def _filesystem(path: str) -> tuple[Callable[[str], list[str]], Callable[[str], 
     from tfx.dsl.io import fileio
 
     return fileio.glob, (lambda each: fileio.open(each, "rb")), (lambda each: int(tf.io.gfile.stat(each).length))
-
-
-def _resolve_span(by_split: dict[str, list[str]], span: int | None) -> tuple[dict[str, list[str]], int, int | None]:
-    """The patterns with {SPAN}, {VERSION} and the date marks filled in, as TFX's own ExampleGen does it."""
-    from tfx.components.example_gen import utils
-    from tfx.proto import example_gen_pb2, range_config_pb2
-
-    splits = []
-    for split, patterns in by_split.items():
-        for i, pattern in enumerate(patterns):
-            if not _SPAN.search(pattern):
-                raise DataError(
-                    f"data.input: {pattern!r} has no {{SPAN}}, but other patterns have; all take part or none."
-                )
-            splits.append(example_gen_pb2.Input.Split(name=f"{split}/{i}", pattern=pattern))
-    chosen = None
-    if span is not None:
-        chosen = range_config_pb2.RangeConfig(
-            static_range=range_config_pb2.StaticRange(start_span_number=span, end_span_number=span)
-        )
-    try:
-        _, found, version = utils.calculate_splits_fingerprint_span_and_version("", splits, chosen)
-    except ValueError as error:
-        pattern = splits[0].pattern
-        raise DataError(
-            f"data.input: no span for {pattern!r}: {error}. {_folder_content(pattern.split('{')[0])}"
-        ) from None
-    filled: dict[str, list[str]] = {split: [] for split in by_split}
-    for each in splits:
-        filled[each.name.split("/")[0]].append(each.pattern)
-    return filled, int(found), None if version is None else int(version)

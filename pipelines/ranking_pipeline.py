@@ -37,7 +37,8 @@ from tfx_ranking.pipelines.runs import artifacts_root, metadata_connection
 def ranking_pipeline(config: RankingConfig, root: pathlib.Path, beam_args: Sequence[str] = ()) -> pipeline.Pipeline:
     """Logs to a pushed ranker: the components that `config` asks for, artifacts under `root`."""
     examples = example_gen.RankingExampleGen(
-        config=config.select(*example_gen.READS), source=example_gen.resolve(config.data)
+        config=config.select(*example_gen.READS),
+        source=example_gen.resolve(config.data, config.push.base if config.push else None),
     )
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     schema: Any

@@ -78,7 +78,7 @@ def test_spans_and_versions(tmp_path):
     second = sources.resolve(config(pattern, span=2).data)
     assert (second["span"], second["version"]) == ("2", "3")
     assert [entry["path"] for entry in json.loads(second["files"])["all"]] == [str(tmp_path / "span2" / "v3" / "a.csv")]
-    with pytest.raises(DataError, match=r"data\.input: no span for"):
+    with pytest.raises(DataError, match=r"data\.input: no span 5 for .* There are 1-2, 10\."):
         sources.resolve(config(pattern, span=5).data)
 
 

@@ -57,6 +57,8 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("data.on_anomaly", "warn", TRAIN),
     ("data.schema", "schema.pbtxt", "ImportSchemaGen"),
     ("data.span", 3, INGEST),
+    ("data.window.spans", 3, INGEST),
+    ("data.window.since", "live", INGEST),
     ("data.splits.by", "time", INGEST),
     ("data.splits.train", 0.8, INGEST),
     ("data.splits.validation", 0.2, INGEST),
