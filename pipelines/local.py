@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import dataclasses
 import datetime
-import fcntl
 import importlib
 import json
 import os
@@ -29,11 +28,13 @@ from ml_metadata import metadata_store
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import RankingError
+from tfx_ranking.pipelines import process_lock
 from tfx_ranking.pipelines.runs import LOCK, artifacts_root, end_dead_executions, metadata_connection
 
 ORCHESTRATORS = ("beam", "local")
+INTERRUPTED = 130  # exit code of a run that was stopped: the same command goes on from what was done
+SAME_SIGNAL = 1.0  # seconds within which two SIGTERMs are one: a service manager's to all, and the one passed on
 _GRACE = 20.0  # seconds that an interrupted run has to end cleanly
-_DYING = 2.0  # seconds that a killed process may still hold the lock while the kernel takes its memory back
 
 
 @dataclasses.dataclass
@@ -66,6 +67,11 @@ class Run:
             self.nodes = tuple(said.get("nodes", self.nodes))
             self.failure = said.get("failure", self.failure)
 
+    def stop_after_component(self) -> None:
+        """Asks the run to end when the component that is running has; asked once more, it ends at once."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self) -> None:
         """Interrupts the run and waits until it has ended; one that does not within 20 s is killed."""
         if self.process.poll() is None:
@@ -77,6 +83,20 @@ class Run:
                 self.process.wait()
                 with _lock(self.config, self.root):
                     end_dead_executions(_store(self.config, self.root), self.config.name)
+
+
+@dataclasses.dataclass
+class Stop:
+    """A wish to end the run in order: no component begins any more."""
+
+    asked: float | None = None  # when, by time.monotonic
+    before: str = ""  # the component that did not begin
+
+    def on_signal(self, *_: Any) -> None:
+        """SIGTERM's handler; a second one ends the run at once."""
+        if self.asked is not None and time.monotonic() - self.asked > SAME_SIGNAL:
+            raise KeyboardInterrupt
+        self.asked = self.asked or time.monotonic()
 
 
 def start(
@@ -108,11 +128,11 @@ def run_here(
     """Runs the pipeline in this process; gives the run's id.  Raises RankingError when another run holds the lock."""
     config = ranking_config.load(config_file)
     with _lock(config, root):
-        return _run(config, config_file, root, orchestrator, beam_args, lambda said: None)
+        return _run(config, config_file, root, orchestrator, beam_args, lambda said: None, Stop())
 
 
 def _run(
-    config: Any, config_file: pathlib.Path, root: pathlib.Path, orchestrator: str, beam_args: Any, say: Any
+    config: Any, config_file: pathlib.Path, root: pathlib.Path, orchestrator: str, beam_args: Any, say: Any, stop: Any
 ) -> str:
     store = _store(config, root)
     end_dead_executions(store, config.name)
@@ -129,7 +149,8 @@ def _run(
         runtime_parameter_utils.substitute_runtime_parameter(pipeline, parameters)
         say({"run_id": run_id, "nodes": [node.pipeline_node.node_info.id for node in pipeline.nodes]})
         try:
-            _runner(orchestrator).run_with_ir(pipeline)
+            with _stopped_between_components(stop):
+                _runner(orchestrator).run_with_ir(pipeline)
         finally:
             end_dead_executions(store, config.name)
     return run_id
@@ -165,34 +186,29 @@ def _runner(orchestrator: str) -> Any:
     return LocalDagRunner()
 
 
+def _lock(config: Any, root: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    another = "another run is under way (process {holder}); wait for it or stop it, then try again."
+    return process_lock.hold(artifacts_root(config, root) / LOCK, f"{config.name}: {another}")
+
+
 @contextlib.contextmanager
-def _lock(config: Any, root: pathlib.Path) -> Iterator[None]:
-    folder = artifacts_root(config, root)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as lock:
-        if not _locked(lock):
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            raise RankingError(
-                f"{config.name}: another run is under way (process {holder}); wait for it or stop it, then try again."
-            )
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+def _stopped_between_components(stop: Stop) -> Iterator[None]:
+    """No component begins once `stop` is asked for.  Here, since every runner of TFX goes through its launcher."""
+    from tfx.orchestration.portable import launcher
+
+    launch = launcher.Launcher.launch
+
+    def launch_unless_stopped(self: Any) -> Any:
+        if stop.asked is not None:
+            stop.before = stop.before or self._pipeline_node.node_info.id
+            raise RankingError(f"stopped before {stop.before}")
+        return launch(self)
+
+    launcher.Launcher.launch = launch_unless_stopped
+    try:
         yield
-
-
-def _locked(lock: Any) -> bool:
-    end = time.monotonic() + _DYING
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.1)
-        else:
-            return True
+    finally:
+        launcher.Launcher.launch = launch
 
 
 def _reason(error: BaseException) -> str:
@@ -217,6 +233,9 @@ def _main() -> None:
     with contextlib.suppress(OSError):  # die with the starter: a killed command leaves nobody running
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
+    stop = Stop()
+    signal.signal(signal.SIGTERM, stop.on_signal)
+
     def say(said: dict[str, Any]) -> None:
         pipe.write(json.dumps(said) + "\n")
         pipe.flush()
@@ -227,11 +246,14 @@ def _main() -> None:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
         config = ranking_config.load(arguments.config)
         with _lock(config, arguments.root):
-            _run(config, arguments.config, arguments.root, arguments.orchestrator, arguments.beam_arg, say)
+            _run(config, arguments.config, arguments.root, arguments.orchestrator, arguments.beam_arg, say, stop)
     except KeyboardInterrupt:
         say({"failure": "interrupted"})
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
     except BaseException as error:
+        if stop.before:
+            say({"failure": f"stopped before {stop.before}"})
+            raise SystemExit(INTERRUPTED) from None
         traceback.print_exc()
         say({"failure": _reason(error)})
         raise SystemExit(1) from None

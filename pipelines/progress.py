@@ -18,7 +18,7 @@ from ml_metadata import metadata_store
 
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.serving_versions import live_version
-from tfx_ranking.pipelines.local import Run
+from tfx_ranking.pipelines.local import INTERRUPTED, Run
 from tfx_ranking.pipelines.runs import Step, steps
 
 _STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "cached": "blue", "failed": "bold red"}
@@ -26,7 +26,11 @@ _EVERY = 0.3  # seconds
 
 
 def follow(run: Run, connection: object, console: rich.console.Console) -> list[Step]:
-    """Shows the run until it ends; gives its last state.  Ctrl-C ends the run cleanly and raises KeyboardInterrupt."""
+    """Shows the run until it ends; gives its last state.
+
+    Ctrl-C ends the run cleanly and at once, SIGTERM when the component that is running has ended (a second one at
+    once); both raise KeyboardInterrupt.
+    """
     began = time.time()
     store: metadata_store.MetadataStore | None = None
     seen: dict[str, str] = {}
@@ -43,7 +47,7 @@ def follow(run: Run, connection: object, console: rich.console.Console) -> list[
         else:
             _print_changes(latest, seen, console)
 
-    with live or contextlib.nullcontext(), _interrupts() as interrupted:
+    with live or contextlib.nullcontext(), _interrupts(run) as interrupted:
         under_way = True
         while under_way and not interrupted.is_set():
             under_way = run.under_way
@@ -55,21 +59,26 @@ def follow(run: Run, connection: object, console: rich.console.Console) -> list[
             run.stop()
             look("interrupted")
             raise KeyboardInterrupt
+    if run.process.returncode in (INTERRUPTED, -signal.SIGTERM):  # the second: before it could hold a signal back
+        console.print(run.failure or "stopped before it began", soft_wrap=True, highlight=False)
+        raise KeyboardInterrupt
     return latest
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C as an event: an exception may be raised inside a library's callback, which loses it."""
+def _interrupts(run: Run) -> Iterator[threading.Event]:
+    """Ctrl-C as an event: an exception may be raised inside a library's callback, which loses it.  SIGTERM goes on."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
         yield asked
         return
-    before = signal.signal(signal.SIGINT, lambda *_: asked.set())
+    handlers = {signal.SIGINT: lambda *_: asked.set(), signal.SIGTERM: lambda *_: run.stop_after_component()}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def table(latest: Sequence[Step], seconds: float, note: str = "") -> rich.console.RenderableType:

@@ -1,0 +1,87 @@
+"""The command that retrains on a schedule: `schedule`.
+
+Holds no logic; nothing heavy is imported before the command needs it.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+
+_USAGE = """tfx-ranking schedule CONFIG (--cron "0 3 * * *" | --every 6h) [--timezone ZONE] [--retries N]
+                            [--retry-after SPAN] [--notify HOOK] [--root ROOT]
+       tfx-ranking schedule status [CONFIG] [--json] [--root ROOT]"""
+
+
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Adds the commands; `command(name, function, help, example)` gives a command's parser."""
+    schedule = command(
+        "schedule",
+        _schedule,
+        "Retrain on a schedule, as a service in the foreground; `schedule status` tells of it.",
+        'tfx-ranking schedule ranking.yaml --cron "0 3 * * *"',
+    )
+    schedule.usage = _USAGE
+    schedule.add_argument("config", metavar="CONFIG", help="ranking.yaml; or `status`")
+    schedule.add_argument(
+        "of", metavar="CONFIG", nargs="?", type=pathlib.Path, help="after `status` (default: ranking.yaml)"
+    )
+    schedule.add_argument(
+        "--cron", default="", metavar="EXPRESSION", help="minute, hour, day of the month, month, weekday"
+    )
+    schedule.add_argument(
+        "--every", default="", metavar="SPAN", help="a number and s, m, h, d or w; the first run begins at once"
+    )
+    schedule.add_argument("--timezone", default="", metavar="ZONE", help="as in Europe/Berlin (default: the machine's)")
+    schedule.add_argument("--retries", type=int, default=2, help="after a run that failed (default: 2)")
+    schedule.add_argument(
+        "--retry-after",
+        default="5m",
+        metavar="SPAN",
+        help="before the first of them; before each further one twice as long (default: 5m)",
+    )
+    schedule.add_argument(
+        "--notify",
+        action="append",
+        default=[],
+        metavar="HOOK",
+        help="an http(s) address that gets JSON by POST, or a command that gets it on standard input, when a run "
+        "pushed a model, failed, or made none that may be pushed; may be given again",
+    )
+    schedule.add_argument("--root", type=pathlib.Path, help="folder of the artifacts (default: the config's)")
+    schedule.add_argument("--json", action="store_true", help="with status: print JSON")
+
+
+def _schedule(arguments: argparse.Namespace) -> int:
+    from tfx_ranking.components import config as ranking_config
+    from tfx_ranking.components.errors import RankingError
+    from tfx_ranking.pipelines import runs, schedule_history
+
+    asked = arguments.config == "status"
+    if arguments.of and not asked:
+        raise RankingError(f"expected one config, or status and a config; got {arguments.config} {arguments.of}.")
+    file = (arguments.of or pathlib.Path("ranking.yaml")) if asked else pathlib.Path(arguments.config)
+    config = ranking_config.load(file)
+    root = (arguments.root or file.absolute().parent).absolute()
+    artifacts = runs.artifacts_root(config, root)
+    if asked:
+        found = schedule_history.status(config.name, artifacts / "schedule", artifacts / runs.LOCK)
+        print(json.dumps(schedule_history.as_json(found), indent=2) if arguments.json else schedule_history.text(found))
+        return 0
+
+    from tfx_ranking.pipelines import schedule
+
+    plan = schedule.Plan(
+        name=config.name,
+        folder=artifacts / "schedule",
+        run_lock=artifacts / runs.LOCK,
+        command=schedule.retrain(file.absolute(), root),
+        cron=arguments.cron,
+        every=arguments.every,
+        timezone=arguments.timezone,
+        retries=arguments.retries,
+        retry_after=arguments.retry_after,
+        notify=tuple(arguments.notify),
+    )
+    return schedule.serve(plan, functools.partial(print, flush=True))
