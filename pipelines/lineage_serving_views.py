@@ -33,7 +33,7 @@ def served_json(found: Sequence[Served]) -> list[dict[str, Any]]:
 
 def impact_text(found: Impact) -> str:
     """One line a model; first which of them serve now."""
-    told = [f"{found.asked}: {_counted(found)}"]
+    told = [f"{found.asked}: {impact_line(found)}"]
     for at in found.live:
         which = next((each for each in found.models if at.base in each.live), None)
         seen = "" if at.seen else ", as it was recorded last (the destination cannot be seen from here)"
@@ -62,7 +62,7 @@ def models_text(found: Sequence[tuple[Push, Model | None]], live: Sequence[Live]
     rows = [heading]
     for change, model in reversed(found):
         row = [change.version, *([change.base] if several else []), short_clock(change.at), model.run if model else "?"]
-        row += [spans.said(model.spans) if model else "", _metric(model), _kind(change)]
+        row += [spans.said(model.spans) if model else "", metric_of(model), kind_of(change)]
         rows.append([*row, "live" if (change.base, change.version) in serving and not change.label else ""])
     return "\n".join(columns(rows))
 
@@ -83,7 +83,7 @@ def models_json(found: Sequence[tuple[Push, Model | None]], live: Sequence[Live]
 def _serving(each: Served) -> list[str]:
     until = f"until {clock(each.until)}" if each.until else "and still"
     model = each.model
-    told = [f"version {each.push.version}, from {clock(each.push.at)} {until}", f"  {_kind(each.push) or 'pushed'}"]
+    told = [f"version {each.push.version}, from {clock(each.push.at)} {until}", f"  {kind_of(each.push) or 'pushed'}"]
     told[-1] += f": {each.push.reason}" * bool(each.push.reason)
     if model is None:
         return [*told, f"  model {each.push.digest or '?'}, of no step that the store knows"]
@@ -91,13 +91,14 @@ def _serving(each: Served) -> list[str]:
         f"  model {model.digest}",
         f"  run   {model.run or 'none'}{f' of {model.pipeline}' * bool(model.pipeline)}",
     ]
-    told += [f"  {_metric(model)}" + {True: ", blessed", False: ", not blessed", None: ""}[model.blessed]]
+    told += [f"  {metric_of(model)}" + {True: ", blessed", False: ", not blessed", None: ""}[model.blessed]]
     span = f"span{'s' * (len(model.spans) > 1)} {spans.said(model.spans)}, " if model.spans else ""
     told += [f"  data  {span}{len(each.files)} file{'s' * (len(each.files) != 1)}" + (":" if each.files else "")]
     return told + columns([[f"    {f.digest}", f"{f.size:,} B", f.split, f.path] for f in each.files])
 
 
-def _counted(found: Impact) -> str:
+def impact_line(found: Impact) -> str:
+    """How many models, by the part it had in them, and how many of them were pushed."""
     if not found.models:
         return "no model was trained or evaluated on it"
     counts = {how: sum(each.how == how for each in found.models) for how in HOW}
@@ -113,14 +114,14 @@ def _touched(each: Touched) -> list[str]:
     versions = ", ".join(dict.fromkeys(change.version for change in each.pushes))
     live = "yes" if each.live else ""
     named = model.digest[:12] or f"#{model.id}"
-    return [named, model.run, HOW[each.how], spans.said(model.spans), _metric(model), blessed, versions, live]
+    return [named, model.run, HOW[each.how], spans.said(model.spans), metric_of(model), blessed, versions, live]
 
 
-def _metric(model: Model | None) -> str:
+def metric_of(model: Model | None) -> str:
     return f"{model.metric} {model.value:.4f}" if model and model.value is not None else ""
 
 
-def _kind(change: Push) -> str:
+def kind_of(change: Push) -> str:
     if change.label:
         return f"label {change.label}"
     return f"rollback of {change.rollback_of} to {change.restores}" if change.rollback_of else ""
