@@ -36,10 +36,11 @@ def runs(store: Store, limit: int | None = None) -> tuple[Run, ...]:
     return tuple(found)
 
 
-def upstream(store: Store, asked: str) -> Lineage:
+def upstream(store: Store, asked: str, alone: bool = False) -> Lineage:
     """What led to `asked`, back to the files; through copies of a model to the run that made it.
 
     asked: a directory, version, digest, artifact id, uri or run id; of a run also the steps that gave nothing.
+    alone: not through the models that it began from.
     Raises RankingError when the store has no such.
     """
     subject = find(store, asked)
@@ -57,7 +58,8 @@ def upstream(store: Store, asked: str) -> Lineage:
         taken = {link.artifact for each in new.values() for link in each.inputs if link.name not in COMPARED}
         copied = {artifacts[i].digest for i in taken if artifacts[i].copied}
         named = {str(each.properties.get("initial_model", "")) for each in new.values()}
-        originals = [each for same in (copied | named) - {""} for each in _originals(store.model(same))]
+        before = set() if alone else (copied | named) - {""}
+        originals = [each for same in before for each in _originals(store.model(same))]
         artifacts |= {each.id: each for each in originals}
         ahead = (taken | {each.id for each in originals}) - seen
     return _lineage(asked, False, subject, executions, artifacts)
@@ -88,6 +90,31 @@ def walk_down(store: Store, start: Iterable[Artifact]) -> tuple[dict[int, Execut
         artifacts |= store.artifacts(_linked(new.values()) - artifacts.keys())
         ahead = {link.artifact for each in new.values() for link in each.outputs} - seen
     return executions, artifacts
+
+
+def config_of(steps: Sequence[Execution]) -> dict[str, Any]:
+    """What the steps of a run, latest first, were called with, put together again; {} where none read a config."""
+    whole: dict[str, Any] = {}
+    for each in reversed(steps):
+        whole = _merged(whole, each.config)
+    return {name: value for name, value in whole.items() if value not in ({}, "", None)}
+
+
+def receipts(lineage: Lineage) -> list[dict[str, Any]]:
+    """`run` and `packages` as the models' own receipts say, as far as the models are still there."""
+    found: list[dict[str, Any]] = []
+    models = [each for each in (*lineage.subject, *lineage.artifacts.values()) if each.digest]
+    places = [pathlib.Path(lineage.asked)]
+    places += [
+        pathlib.Path(each.properties.get("pushed_destination") or f"{each.uri}/Format-Serving") for each in models
+    ]
+    for place in places:
+        file = place / LINEAGE_IN_MODEL
+        told = json.loads(file.read_text()) if file.is_file() else {}
+        receipt = {"run": told.get("run") or "?", "packages": told.get("packages")}
+        if receipt["packages"] and receipt not in found:
+            found.append(receipt)
+    return found
 
 
 def find(store: Store, asked: str) -> tuple[Artifact, ...]:
@@ -151,6 +178,15 @@ def _said_by(model: pathlib.Path) -> str:
     file = model / LINEAGE_IN_MODEL
     told = json.loads(file.read_text()) if file.is_file() else {}
     return f" It says that it is of pipeline {told['pipeline']}, run {told['run']}." if told.get("run") else ""
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    both = {name: _merged(one[name], other[name]) for name in one if _are_mappings(one[name], other.get(name))}
+    return {**one, **other, **both}
+
+
+def _are_mappings(*values: Any) -> bool:
+    return all(isinstance(each, Mapping) for each in values)
 
 
 def _originals(same: Sequence[Artifact]) -> Sequence[Artifact]:

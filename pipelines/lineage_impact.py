@@ -95,17 +95,23 @@ def _parts(
     digests = {each.digest for each in sources} - {""}
     evaluated: set[int] = set()
     for each in sorted(executions.values(), key=lambda each: each.id):  # what an execution took was made before it
-        taken = [link for link in each.inputs if link.name not in lineage.COMPARED]
-        parts = {reached[link.artifact] for link in taken if link.artifact in reached}
-        copies = [link.artifact for link in taken if artifacts[link.artifact].copied]
-        begun = any(artifacts[i].digest in digests for i in copies) or each.properties.get("initial_model") in digests
+        outputs = [artifacts[link.artifact] for link in each.outputs]
+        makes_model = any(given.type == "Model" for given in outputs)
+        begun = each.properties.get("initial_model") in digests
+        parts: set[str] = set()
+        for link in each.inputs:
+            taken = artifacts[link.artifact]
+            if link.name in lineage.COMPARED or not (taken.id in reached or taken.digest in digests):
+                continue
+            # An exported model, or its copy, that goes into a new model is what that one began from.
+            begins = bool(taken.digest) and makes_model
+            parts.add(BEGAN if begins else reached.get(taken.id, BEGAN))
         if not parts and not begun:
             continue
-        outputs = [artifacts[link.artifact] for link in each.outputs]
         if any(given.type == "ModelEvaluation" for given in outputs):
-            evaluated |= {link.artifact for link in taken if artifacts[link.artifact].type == "Model"}
+            evaluated |= {link.artifact for link in each.inputs if link.name not in lineage.COMPARED}
         for given in outputs:
             if given.type not in JUDGEMENTS:
                 reached[given.id] = TRAINED if TRAINED in parts else BEGAN
                 digests |= {given.digest} - {""}
-    return reached, {i for i in evaluated if not artifacts[i].copied}
+    return reached, {i for i in evaluated if artifacts[i].type == "Model" and not artifacts[i].copied}

@@ -8,7 +8,7 @@ import datetime
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tfx_ranking.components import serving_versions
 from tfx_ranking.components.errors import RankingError
@@ -26,8 +26,14 @@ def pushes(store: Store, base: str | None = None) -> tuple[Push, ...]:
     A push that found its bytes serving changed nothing and is none.
     """
     wanted = None if base is None else place(base)
-    found = (push(each) for each in store.of_type("PushedModel") if _changed(each))
-    return tuple(each for each in found if wanted in (None, each.base))
+    found: list[Push] = []
+    there: set[tuple[str, str]] = set()
+    for artifact in store.of_type("PushedModel"):
+        if artifact.properties.get("pushed") and not artifact.properties.get("unchanged"):
+            change = _push(artifact, there)
+            there.add((change.base, change.version))
+            found += [change] if wanted in (None, change.base) else []
+    return tuple(found)
 
 
 def served(store: Store, base: str, since: datetime.datetime, until: datetime.datetime) -> tuple[Served, ...]:
@@ -112,6 +118,7 @@ def describe(store: Store, artifacts: Iterable[Artifact]) -> tuple[Model, ...]:
     linked = {link.artifact for each in makers.values() for link in each.inputs}
     linked |= {link.artifact for each in users.values() for link in each.outputs}
     known = store.artifacts(linked)
+    known |= _raw_of(store, makers.values(), known)
     given_by = {link.artifact: each for each in makers.values() for link in each.outputs}
     taken_by: dict[int, list[Execution]] = {each: [] for each in wanted}
     for each in users.values():
@@ -119,25 +126,6 @@ def describe(store: Store, artifacts: Iterable[Artifact]) -> tuple[Model, ...]:
             if link.artifact in taken_by and link.name not in lineage.COMPARED:
                 taken_by[link.artifact].append(each)
     return tuple(_model(each, given_by.get(each.id), taken_by[each.id], known) for each in wanted.values())
-
-
-def push(artifact: Artifact) -> Push:
-    """A PushedModel as a push."""
-    said = {name: str(value) for name, value in artifact.properties.items()}
-    directory = said.get("pushed_destination", "")
-    base, _, name = directory.rpartition("/")
-    return Push(
-        artifact.id,
-        artifact.made,
-        place(base) if base else "",
-        said.get("pushed_version") or name,
-        directory,
-        artifact.digest,
-        said.get("label", ""),
-        said.get("rollback_of", ""),
-        said.get("restores", ""),
-        said.get("reason", ""),
-    )
 
 
 def place(base: str) -> str:
@@ -150,8 +138,15 @@ def clock(when: datetime.datetime) -> str:
     return f"{when.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
-def _changed(artifact: Artifact) -> bool:
-    return bool(artifact.properties.get("pushed")) and not artifact.properties.get("unchanged")
+def _push(artifact: Artifact, there: Collection[tuple[str, str]]) -> Push:
+    """there: base and version of the directories that had been written before."""
+    said = {name: str(value) for name, value in artifact.properties.items()}
+    directory = said.get("pushed_destination", "")
+    base, _, name = directory.rpartition("/")
+    base, version = place(base) if base else "", said.get("pushed_version") or name
+    kind = "rollback" if said.get("rollback_of") else "label" if (base, version) in there else "push"
+    about = (said.get(each, "") for each in ("label", "rollback_of", "restores", "reason"))
+    return Push(artifact.id, kind, artifact.made, base, version, directory, artifact.digest, *about)
 
 
 def _periods(changes: Sequence[Push]) -> list[tuple[datetime.datetime, datetime.datetime | None, Push]]:
@@ -159,7 +154,7 @@ def _periods(changes: Sequence[Push]) -> list[tuple[datetime.datetime, datetime.
     serving: list[tuple[datetime.datetime, Push]] = []
     labelled = False
     for each in changes:
-        if each.label == STABLE or (not each.label and not labelled):
+        if each.label == STABLE or (each.kind != "label" and not labelled):
             serving.append((each.at, each))
         labelled |= each.label == STABLE
     ends = [at for at, _ in serving[1:]]
@@ -185,6 +180,22 @@ def _files(store: Store, model: Model | None) -> tuple[File, ...]:
     if model is None or model.examples is None:
         return ()
     return tuple(file for each in store.made(store.makers([model.examples])).values() for file in each.files)
+
+
+def _raw_of(store: Store, makers: Iterable[Execution], known: Mapping[int, Artifact]) -> dict[int, Artifact]:
+    """Under the ids of transformed examples what they were made of, for steps that took no others."""
+    of_steps = [[known[link.artifact] for link in each.inputs if link.artifact in known] for each in makers]
+    examples = [[each for each in taken if each.type == "Examples"] for taken in of_steps]
+    transformed = [each.id for taken in examples if not any(one.spans for one in taken) for each in taken]
+    earlier = store.made(store.makers(transformed)).values()
+    raw = store.artifacts({link.artifact for each in earlier for link in each.inputs})
+    return {
+        given.artifact: raw[taken.artifact]
+        for each in earlier
+        for given in each.outputs
+        for taken in each.inputs
+        if raw[taken.artifact].spans
+    }
 
 
 def _model(

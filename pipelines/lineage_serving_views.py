@@ -41,7 +41,7 @@ def impact_text(found: Impact) -> str:
         of_it = f", {HOW[which.how]}" if which else ", which has nothing to do with it" if at.version else ""
         told += [f"live at {at.base}: {serving}{of_it}{seen}"]
     if found.models:
-        rows = [["model", "run", "part", "span", "metric", "blessed", "pushed as", "live"]]
+        rows = [["model", "run", "part", "spans", "metric", "blessed", "pushed as", "live"]]
         told += ["", *columns(rows + [_touched(each) for each in found.models])]
     return "\n".join(told)
 
@@ -58,7 +58,7 @@ def models_text(found: Sequence[tuple[Push, Model | None]], live: Sequence[Live]
         return "no model was pushed yet"
     several = len({change.base for change, _ in found}) > 1
     serving = {(each.base, each.version) for each in live}
-    heading = ["version", *(["destination"] if several else []), "pushed", "run", "span", "metric", "", "now"]
+    heading = ["version", *(["destination"] if several else []), "pushed", "run", "spans", "metric", "", "now"]
     rows = [heading]
     for change, model in reversed(found):
         row = [change.version, *([change.base] if several else []), short_clock(change.at), model.run if model else "?"]
@@ -83,7 +83,7 @@ def models_json(found: Sequence[tuple[Push, Model | None]], live: Sequence[Live]
 def _serving(each: Served) -> list[str]:
     until = f"until {clock(each.until)}" if each.until else "and still"
     model = each.model
-    told = [f"version {each.push.version}, from {clock(each.push.at)} {until}", f"  {kind_of(each.push) or 'pushed'}"]
+    told = [f"version {each.push.version}, from {clock(each.since)} {until}", f"  {kind_of(each.push) or 'pushed'}"]
     told[-1] += f": {each.push.reason}" * bool(each.push.reason)
     if model is None:
         return [*told, f"  model {each.push.digest or '?'}, of no step that the store knows"]
@@ -122,6 +122,7 @@ def metric_of(model: Model | None) -> str:
 
 
 def kind_of(change: Push) -> str:
-    if change.label:
-        return f"label {change.label}"
-    return f"rollback of {change.rollback_of} to {change.restores}" if change.rollback_of else ""
+    """What a change was other than a plain push; "" for one."""
+    if change.kind == "rollback":
+        return f"rollback of {change.rollback_of} to {change.restores}"
+    return f"label {change.label}" if change.kind == "label" else f"as {change.label}" if change.label else ""

@@ -140,12 +140,13 @@ class Push:
     """Something changed below a destination: a push, a rollback, or a label that moved."""
 
     id: int  # the PushedModel's
+    kind: str  # push, rollback, label
     at: datetime.datetime
     base: str
     version: str
     directory: str
     digest: str
-    label: str  # that moved to this version; "": a directory was written
+    label: str  # that moved to this version; ""
     rollback_of: str  # the version that served before; ""
     restores: str  # the version whose bytes these are; ""
     reason: str

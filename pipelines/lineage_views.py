@@ -6,12 +6,11 @@ Enters: the values of `lineage`.  Leaves: text to print, or what `json.dumps` ta
 import dataclasses
 import datetime
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfx_ranking.components.serving_versions import LINEAGE_IN_MODEL
 from tfx_ranking.pipelines.inspection import wrapped
+from tfx_ranking.pipelines.lineage import config_of, receipts
 from tfx_ranking.pipelines.lineage_values import Execution, Lineage, Run
 
 WIDTH = 110  # columns of the text
@@ -110,42 +109,8 @@ def _config(run: str, steps: Sequence[Execution]) -> list[str]:
     return ["", f"config of {run_name(run)}, as far as these steps read it", *cut] if told else []
 
 
-def config_of(steps: Sequence[Execution]) -> dict[str, Any]:
-    """What the steps of a run, latest first, were called with, put together again; {} where none read a config."""
-    whole: dict[str, Any] = {}
-    for each in reversed(steps):
-        whole = _merged(whole, each.config)
-    return {name: value for name, value in whole.items() if value not in ({}, "", None)}
-
-
 def run_name(run: str) -> str:
     return f"run {run}" if run else "no run"  # a component alone, as a notebook runs it
-
-
-def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    both = {name: _merged(one[name], other[name]) for name in one if _are_mappings(one[name], other.get(name))}
-    return {**one, **other, **both}
-
-
-def _are_mappings(*values: Any) -> bool:
-    return all(isinstance(each, Mapping) for each in values)
-
-
-def receipts(lineage: Lineage) -> list[dict[str, Any]]:
-    """`run` and `packages` as the models' own receipts say, as far as the models are still there."""
-    found: list[dict[str, Any]] = []
-    models = [each for each in (*lineage.subject, *lineage.artifacts.values()) if each.digest]
-    places = [pathlib.Path(lineage.asked)]
-    places += [
-        pathlib.Path(each.properties.get("pushed_destination") or f"{each.uri}/Format-Serving") for each in models
-    ]
-    for place in places:
-        file = place / LINEAGE_IN_MODEL
-        told = json.loads(file.read_text()) if file.is_file() else {}
-        receipt = {"run": told.get("run") or "?", "packages": told.get("packages")}
-        if receipt["packages"] and receipt not in found:
-            found.append(receipt)
-    return found
 
 
 def _with_links(execution: Execution) -> dict[str, Any]:
