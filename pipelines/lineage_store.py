@@ -29,22 +29,27 @@ _BATCH = 5000  # ids a call; MySQL and gRPC limit what one statement or message 
 
 
 def connect(metadata: str | None = None, folder: pathlib.Path = pathlib.Path()) -> "Store":
-    """Opens the store that `metadata` names (a sqlite file, or a ConnectionConfig in JSON); without it the one of
-    ranking.yaml in `folder`, else metadata.sqlite there.  Raises RankingError when there is none."""
+    """Opens the store that `connection` finds, for reading."""
+    return Store(connection(metadata, folder))
+
+
+def connection(metadata: str | None = None, folder: pathlib.Path = pathlib.Path()) -> Any:
+    """How the store is reached that `metadata` names (a sqlite file, or a ConnectionConfig in JSON); without it the one
+    of ranking.yaml in `folder`, else metadata.sqlite there.  Raises RankingError when there is none."""
     if metadata is not None and metadata.lstrip().startswith("{"):
-        return Store(_parsed(metadata, "--metadata"))
+        return _parsed(metadata, "--metadata")
     if metadata is not None:
-        return Store(_sqlite(pathlib.Path(metadata)))
+        return _sqlite(pathlib.Path(metadata))
     file = folder / "ranking.yaml"
     if file.is_file():
         from tfx_ranking.components import config as ranking_config
 
         said = ranking_config.load(file).metadata
         if said.connection is not None:
-            return Store(_parsed(json.dumps(said.connection), f"{file}: metadata.connection"))
-        return Store(_sqlite(pathlib.Path(said.sqlite or folder / "metadata.sqlite")))
+            return _parsed(json.dumps(said.connection), f"{file}: metadata.connection")
+        return _sqlite(pathlib.Path(said.sqlite or folder / "metadata.sqlite"))
     if (folder / "metadata.sqlite").is_file():
-        return Store(_sqlite(folder / "metadata.sqlite"))
+        return _sqlite(folder / "metadata.sqlite")
     raise RankingError(
         "no ML Metadata store: expected --metadata FILE (or a ConnectionConfig in JSON), ranking.yaml in the current "
         f"folder, or ./metadata.sqlite; {folder.absolute()} has neither file."
