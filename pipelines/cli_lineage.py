@@ -1,11 +1,14 @@
-"""The commands that ask ML Metadata: `runs`, `lineage`, `served`, `impact`, `models`.
+"""The commands that ask ML Metadata: `runs`, `lineage`, `served`, `impact`, `models`, `diff`.
 
 Holds no logic; nothing heavy is imported before a command needs it.
 """
 
 import argparse
+import importlib
 import json
+import pathlib
 from collections.abc import Callable
+from typing import Any
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -58,6 +61,15 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     models.add_argument("base", nargs="?", help="one destination (default: all)")
     store_options(models)
+    diff = command(
+        "diff",
+        _diff,
+        "Show what differs between two runs or two models, and what could explain the metric's change.",
+        "tfx-ranking diff serving/shop/1795275762 serving/shop/1795362162",
+    )
+    diff.add_argument("before", help="a run's id, or a model: its directory, version, digest or artifact's id")
+    diff.add_argument("after", help="the same")
+    store_options(diff)
 
 
 def store_options(parser: argparse.ArgumentParser) -> None:
@@ -67,14 +79,37 @@ def store_options(parser: argparse.ArgumentParser) -> None:
         help="ML Metadata's sqlite file or ConnectionConfig in JSON (default: ranking.yaml's, or ./metadata.sqlite)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--html", metavar="FILE", type=pathlib.Path, help="write a page that needs nothing else")
+
+
+def _pages(module: str) -> Any:
+    """The template's library costs a moment: only who asks for a page waits for it."""
+    return importlib.import_module(f"tfx_ranking.pipelines.{module}")
+
+
+def _answer(
+    arguments: argparse.Namespace, text: Callable[[], str], facts: Callable[[], Any], page: Callable[[], str]
+) -> int:
+    if arguments.html:
+        arguments.html.write_text(page(), encoding="utf-8")
+    if arguments.json:
+        print(json.dumps(facts(), indent=2))
+    else:
+        print(f"wrote {arguments.html}" if arguments.html else text())
+    return 0
 
 
 def _runs(arguments: argparse.Namespace) -> int:
     from tfx_ranking.pipelines import lineage, lineage_store, lineage_views
 
     found = lineage.runs(lineage_store.connect(arguments.metadata), arguments.limit or None)
-    print(json.dumps(lineage_views.runs_json(found), indent=2) if arguments.json else lineage_views.runs_text(found))
-    return 0
+    views = lineage_views
+    return _answer(
+        arguments,
+        lambda: views.runs_text(found),
+        lambda: views.runs_json(found),
+        lambda: _pages("lineage_pages").runs_page(found),
+    )
 
 
 def _lineage(arguments: argparse.Namespace) -> int:
@@ -82,9 +117,13 @@ def _lineage(arguments: argparse.Namespace) -> int:
 
     question = lineage.downstream if arguments.down else lineage.upstream
     found = question(lineage_store.connect(arguments.metadata), arguments.asked)
-    text = lineage_views.lineage_text
-    print(json.dumps(lineage_views.lineage_json(found), indent=2) if arguments.json else text(found))
-    return 0
+    views = lineage_views
+    return _answer(
+        arguments,
+        lambda: views.lineage_text(found),
+        lambda: views.lineage_json(found),
+        lambda: _pages("lineage_pages").lineage_page(found),
+    )
 
 
 def _served(arguments: argparse.Namespace) -> int:
@@ -93,10 +132,12 @@ def _served(arguments: argparse.Namespace) -> int:
     since, until = lineage_serving.moment(arguments.at)
     found = lineage_serving.served(lineage_store.connect(arguments.metadata), arguments.base, since, until)
     views = lineage_serving_views
-    print(
-        json.dumps(views.served_json(found), indent=2) if arguments.json else views.served_text(found, arguments.base)
+    return _answer(
+        arguments,
+        lambda: views.served_text(found, arguments.base),
+        lambda: views.served_json(found),
+        lambda: _pages("lineage_serving_pages").served_page(found, arguments.base),
     )
-    return 0
 
 
 def _impact(arguments: argparse.Namespace) -> int:
@@ -110,8 +151,12 @@ def _impact(arguments: argparse.Namespace) -> int:
     else:
         found = lineage_impact.of_run(store, arguments.run)
     views = lineage_serving_views
-    print(json.dumps(views.impact_json(found), indent=2) if arguments.json else views.impact_text(found))
-    return 0
+    return _answer(
+        arguments,
+        lambda: views.impact_text(found),
+        lambda: views.impact_json(found),
+        lambda: _pages("lineage_serving_pages").impact_page(found),
+    )
 
 
 def _models(arguments: argparse.Namespace) -> int:
@@ -121,5 +166,22 @@ def _models(arguments: argparse.Namespace) -> int:
     found = lineage_serving.models(store, arguments.base)
     live = lineage_serving.live(store, {change.base for change, _ in found})
     views = lineage_serving_views
-    print(json.dumps(views.models_json(found, live), indent=2) if arguments.json else views.models_text(found, live))
-    return 0
+    return _answer(
+        arguments,
+        lambda: views.models_text(found, live),
+        lambda: views.models_json(found, live),
+        lambda: _pages("lineage_serving_pages").models_page(found, live),
+    )
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from tfx_ranking.pipelines import lineage_diff, lineage_diff_views, lineage_store
+
+    found = lineage_diff.diff(lineage_store.connect(arguments.metadata), arguments.before, arguments.after)
+    views = lineage_diff_views
+    return _answer(
+        arguments,
+        lambda: views.diff_text(found),
+        lambda: views.diff_json(found),
+        lambda: _pages("lineage_diff_page").diff_page(found),
+    )

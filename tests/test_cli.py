@@ -22,6 +22,7 @@ from tfx_ranking.pipelines import cli
         "served",
         "impact",
         "models",
+        "diff",
         "schedule",
         "config-schema",
     ],

@@ -13,7 +13,17 @@ from lineage_stores import CACHED, FAILED, RUNNING, StoreMaker, grpc_server, sav
 
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.serving_versions import digest
-from tfx_ranking.pipelines import cli, lineage, lineage_store, lineage_values, lineage_views, runs
+from tfx_ranking.pipelines import (
+    cli,
+    lineage,
+    lineage_diff,
+    lineage_impact,
+    lineage_serving,
+    lineage_store,
+    lineage_values,
+    lineage_views,
+    runs,
+)
 
 SOURCE = json.dumps(  # a dict in a dict is JSON in JSON, as TFX writes it
     {"files": json.dumps({"all": [{"path": "/logs/1.csv", "size": 7, "digest": "abc", "name": "1.csv"}]}), "span": "3"}
@@ -346,6 +356,12 @@ def test_a_store_behind_grpc_answers_the_same(shop, capsys):
         assert lineage.runs(behind) == lineage.runs(shop.store)
         assert lineage.upstream(behind, "100") == lineage.upstream(shop.store, "100")
         assert lineage.downstream(behind, "two") == lineage.downstream(shop.store, "two")
+        assert lineage_serving.models(behind) == lineage_serving.models(shop.store)
+        assert lineage_impact.of_span(behind, 3) == lineage_impact.of_span(shop.store, 3)
+        assert lineage_impact.of_file(behind, "1.csv") == lineage_impact.of_file(shop.store, "1.csv")
+        assert lineage_diff.diff(behind, "one", "two") == lineage_diff.diff(shop.store, "one", "two")
+        asked = str(shop.served.parent), *lineage_serving.moment("today")
+        assert lineage_serving.served(behind, *asked) == lineage_serving.served(shop.store, *asked)
         assert cli.main(["runs", "--metadata", at]) == 0
         capsys.readouterr()
     assert cli.main(["runs", "--metadata", at]) == 1  # the server is gone
@@ -428,6 +444,7 @@ with contextlib.redirect_stdout(io.StringIO()):
     assert cli.main(["served", sys.argv[2], "--metadata", sys.argv[1]]) == 0
     assert cli.main(["impact", "--span", "3", "--metadata", sys.argv[1]]) == 0
     assert cli.main(["models", "--metadata", sys.argv[1]]) == 0
+    assert cli.main(["diff", "one", "two", "--metadata", sys.argv[1]]) == 0
 print(sorted({name.split(".")[0] for name in sys.modules} & {"tensorflow", "tfx", "apache_beam", "keras", "tfx_bsl"}))
 """
     command = [sys.executable, "-c", script, str(shop.maker.file), str(shop.served.parent)]
