@@ -34,13 +34,13 @@ def served_page(found: Sequence[Served], base: str) -> str:
     for each in found:
         model = each.model
         facts: list[tuple[str, Held]] = [
-            ("from", clock(each.push.at)),
+            ("from", clock(each.since)),
             ("until", clock(each.until) if each.until else Cell("it still serves", "live")),
             ("pushed", ": ".join(part for part in (kind_of(each.push), each.push.reason) if part)),
             ("model", Cell(each.push.digest or "?", "code")),
         ]
         if model:
-            facts += [("run", model.run or "none"), ("pipeline", model.pipeline), ("span", spans.said(model.spans))]
+            facts += [("run", model.run or "none"), ("pipeline", model.pipeline), ("spans", spans.said(model.spans))]
             facts += [("metric", metric_of(model)), ("blessed", yes_or_no(model.blessed))]
         else:
             facts.append(("run", "the store knows no step that made this model"))
@@ -74,7 +74,7 @@ def impact_page(found: Impact) -> str:
         )
         for each in found.models
     ]
-    headings = ("model", "run", "part", "span", "metric", "blessed", "pushed as", "now")
+    headings = ("model", "run", "part", "spans", "metric", "blessed", "pushed as", "now")
     sources = Table(
         "Where it begins",
         ("artifact", "type", "recorded", "said", "where"),
@@ -102,7 +102,9 @@ def _marks(found: _Found, serving: set[str]) -> dict[str, str]:
 
 def _plot(base: str, found: _Found, marks: dict[str, str]) -> list[Section]:
     """Of the metric that the newest model was judged by; none where no model was judged."""
-    judged = [(change, model) for change, model in found if model and model.value is not None and not change.label]
+    judged = [
+        (change, model) for change, model in found if model and model.value is not None and change.kind != "label"
+    ]
     if not judged:
         return []
     metric = judged[-1][1].metric
@@ -127,7 +129,7 @@ def _versions(base: str, found: _Found, marks: dict[str, str]) -> Table:
         Row(
             [
                 change.version,
-                Cell("" if change.label else marks[change.version], marks[change.version].replace(" ", "-")),
+                Cell("" if change.kind == "label" else marks[change.version], marks[change.version].replace(" ", "-")),
                 short_clock(change.at),
                 model.run if model else "?",
                 spans.said(model.spans) if model else "",
@@ -139,5 +141,5 @@ def _versions(base: str, found: _Found, marks: dict[str, str]) -> Table:
         )
         for change, model in reversed(found)
     ]
-    headings = ("version", "now", "pushed", "run", "span", "metric", "blessed", "why")
+    headings = ("version", "now", "pushed", "run", "spans", "metric", "blessed", "why")
     return Table(f"Versions below {base}", headings, rows, (), ("why",))
