@@ -351,6 +351,7 @@ class Training:
     early_stopping: EarlyStopping | None = EarlyStopping()
     propensity: PowerPropensity | tuple[float, ...] | None = None  # by position; needs data.position
     initialize_from: InitializeFrom | None = None
+    warm_start: bool = False  # begin from the model that push.base serves
     seed: int = 1
 
     @_unless_cut
@@ -364,6 +365,8 @@ class Training:
             raise Refused(
                 "propensity", f"expected probabilities in (0, 1], first position first; got {self.propensity}"
             )
+        if self.warm_start and self.initialize_from:
+            raise Refused("warm_start", "a ranker begins from one model: the live one, or initialize_from's")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -488,6 +491,8 @@ class RankingConfig:
                 raise Refused(f"context.{name}.transform", "query_normalise compares the items of a list; use z_score")
         if self.data.window and self.data.window.since and self.push is None:
             raise Refused("data.window.since", "the live model is what push.base serves: say where that is")
+        if self.training.warm_start and self.push is None:
+            raise Refused("training.warm_start", "the live model is what push.base serves: say where that is")
         if self.training.propensity is not None and self.data.position is None:
             raise Refused("training.propensity", "propensities are by position: name the column in data.position")
         for name in self.serving.rename:

@@ -93,6 +93,15 @@ def numeric_columns(config: RankingConfig, level: Level) -> list[str]:
     return names + [f"{name}/missing" for name, feature in features.items() if feature.indicator]
 
 
+def vocabulary_file(level: str, name: str) -> str:
+    """The file among the transform graph's assets that holds a feature's vocabulary, a value a line.
+
+    >>> vocabulary_file("items", "brand name")
+    'items_brand_name'
+    """
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{level}_{name}")
+
+
 def function_digest(dotted: str) -> str:
     """Digest of the source of the module behind a dotted path, so that an edited line is another execution property.
 
@@ -243,7 +252,7 @@ def _category(values: tf.Tensor, level: Level, name: str, feature: Feature) -> t
         top_k=learned.top_k,
         frequency_threshold=learned.frequency_threshold,
         num_oov_buckets=learned.num_oov_buckets,
-        vocab_filename=re.sub(r"[^A-Za-z0-9_.-]", "_", f"{level}_{name}"),
+        vocab_filename=vocabulary_file(level, name),
     )
 
 

@@ -8,6 +8,7 @@ bit-equal weights.
 
 import json
 import os
+import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any, Dict
@@ -20,7 +21,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, Model, ModelRun, TransformGraph
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import losses, metrics, scorers, serving_versions, training_data, weights
+from tfx_ranking.components import losses, metrics, scorers, serving_versions, training_data, warm_start, weights
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
 from tfx_ranking.components.list_examples import ListBatch
@@ -43,6 +44,7 @@ def RankingTrainer(
     model: OutputArtifact[Model],
     model_run: OutputArtifact[ModelRun],
     anomalies: InputArtifact[ExampleAnomalies] = None,
+    base_model: InputArtifact[Model] = None,
     train_split: Parameter[str] = "train",
     validation_split: Parameter[str] = "validation",
     code_digest: Parameter[str] = "",
@@ -51,6 +53,7 @@ def RankingTrainer(
     """Trains a ranker on one split, stops it on another, and opens no third.
 
     config: a selection of READS.  anomalies: of ExampleValidator; refused or warned about by `data.on_anomaly`.
+    base_model: of LiveModel, which the ranker begins from; one that holds nothing is none.
     code_digest: of the module behind a dotted `model.scorer`.  initial_model: the digest of the model that
     `training.initialize_from` names.  Nothing reads the two, but a changed one trains again.
     """
@@ -61,7 +64,8 @@ def RankingTrainer(
     layout = training_data.read_layout(transform_graph.uri)
     train_data, train_files = training_data.read_split(transformed_examples.uri, train_split, layout)
     validation_data, validation_files = training_data.read_split(transformed_examples.uri, validation_split, layout)
-    ranker, history = train(train_data, validation_data, settings, sizes=layout.sizes, logs=model_run.uri)
+    base = None if base_model is None else _base(base_model, transform_graph)
+    ranker, history = train(train_data, validation_data, settings, sizes=layout.sizes, logs=model_run.uri, base=base)
 
     with tf.io.gfile.GFile(os.path.join(model_run.uri, "history.json"), "w") as file:
         file.write(json.dumps(history, indent=1))
@@ -75,6 +79,10 @@ def RankingTrainer(
         artifact.set_int_custom_property("best_epoch", history["best_epoch"])
         if "initialized" in history:
             artifact.set_string_custom_property("initialized_from", history["initialized"]["model"]["digest"])
+        if "warm_start" in history:
+            begun = history["warm_start"]
+            artifact.set_string_custom_property("warm_start", json.dumps(begun["layers"]))
+            artifact.set_string_custom_property("warm_started_from", (begun["model"] or {}).get("digest", ""))
 
 
 def train(
@@ -83,13 +91,16 @@ def train(
     config: RankingConfig,
     sizes: Mapping[str, int] | None = None,
     logs: str | None = None,
+    base: warm_start.Base | None = None,
 ) -> tuple[keras.Model, dict[str, Any]]:
     """A trained ranker and the history of its training.
 
     train_data, validation_data: NumPy columns as `training_data.read_split` gives them.  sizes: ids per category, by
-    input name; what is not there is counted in `train_data`.  logs: folder for TensorBoard.
-    The history is JSON-able: the metric with its convention, one entry an epoch, the best one, a summary, and with
-    `training.initialize_from` the model, the layers that started from it and those that were frozen.
+    input name; what is not there is counted in `train_data`.  logs: folder for TensorBoard.  base: the live model to
+    begin from.
+    The history is JSON-able: the metric with its convention, one entry an epoch, the best one, a summary; with
+    `training.initialize_from` the model, the layers that started from it and those that were frozen; with a base what
+    each layer began from.
     Raises DataError for data that cannot be trained on, RankingError when the loss stops being a number, ConfigError
     for a scorer or a start that does not fit.
     """
@@ -105,10 +116,13 @@ def train(
     if item_weights is not None:
         train_data = train_data._replace(items={**train_data.items, "weight": item_weights})
 
-    ranker = scorers.build(training_data.inputs(train_data, config, sizes or {}), config.model)
+    inputs = training_data.inputs(train_data, config, sizes or {})
+    ranker = scorers.build(inputs, config.model)
     _try(ranker, train_data)
     weights.variables(ranker)  # layers that share a name are refused now, and not by the exporter after the training
     start = _start(ranker, settings.initialize_from)
+    if base is not None:
+        start["warm_start"] = warm_start.begin(ranker, inputs, config, base)
     fit = Fit(ranker, losses.LOSSES[config.model.loss])
     fit.compile(optimizer=_optimizer(config), jit_compile=False)  # XLA would compile every batch's shape anew
     fit.optimizer.build(fit.trainable_variables)  # a step that creates variables would be traced twice
@@ -120,7 +134,10 @@ def train(
     indices = tf.data.Dataset.range(lists).shuffle(lists, settings.seed, reshuffle_each_iteration=True)
     batches = training_data.batches(train_data, indices, settings.batch_lists)
     fit.fit(batches, epochs=settings.epochs, callbacks=callbacks, verbose=0)
-    return ranker, {**watch.finish(), **start}
+    history = {**watch.finish(), **start}
+    if base is not None:
+        history["summary"] += f", {warm_start.summary(history['warm_start'])}"
+    return ranker, history
 
 
 def save(ranker: keras.Model, path: str) -> None:
@@ -135,6 +152,16 @@ def save(ranker: keras.Model, path: str) -> None:
             f"model.scorer: the trained {type(ranker).__name__} cannot be loaded again ({reason}). Register its class "
             "with keras.saving.register_keras_serializable and create all weights in __init__ or build."
         ) from error
+
+
+def _base(live: Model, transform_graph: TransformGraph) -> warm_start.Base:
+    """What LiveModel says of its copy."""
+    return warm_start.Base(
+        directory=pathlib.Path(live.uri) / "Format-Serving",
+        version=live.get_string_custom_property("version") if live.get_int_custom_property("live") else "",
+        digest=live.get_string_custom_property("digest"),
+        vocabularies=pathlib.Path(transform_graph.uri) / "transform_fn" / "assets",
+    )
 
 
 def _start(ranker: keras.Model, initialize_from: ranking_config.InitializeFrom | None) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def initialize(network: Any, initialize_from: InitializeFrom) -> list[str]:
     of both, for other variables or shapes, and when nothing is in common: then nothing was set.
     """
     directory = model_directory(initialize_from)
-    stored = _by_layer(read(directory / serving_versions.WEIGHTS_IN_MODEL))
+    stored = by_layer(read(directory / serving_versions.WEIGHTS_IN_MODEL))
     ours = variables(network)
     wanted = initialize_from.layers
     both = [name for name in ours if name in stored]
@@ -95,7 +95,7 @@ def initialize(network: Any, initialize_from: InitializeFrom) -> list[str]:
             f"{KEY}.model: {directory} and the new ranker have no layer in common. The model has {_rest(stored)}; "
             f"the new ranker has {_rest(ours)}."
         )
-    wrong = {name: why for name in chosen if (why := _differs(ours[name], stored[name]))}
+    wrong = {name: why for name in chosen if (why := differs(ours[name], stored[name]))}
     if wrong:
         name, why = next(iter(wrong.items()))
         fitting = [name for name in chosen if name not in wrong]
@@ -178,7 +178,8 @@ def variables(network: Any) -> dict[str, dict[str, Any]]:
     return own
 
 
-def _by_layer(stored: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+def by_layer(stored: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """What `read` gives, each layer's variables together."""
     by_layer: dict[str, dict[str, np.ndarray]] = {}
     for key, values in stored.items():
         layer, _, variable = key.rpartition("/")
@@ -196,7 +197,7 @@ def _chosen(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in whole)]
 
 
-def _differs(ours: Mapping[str, Any], stored: Mapping[str, np.ndarray]) -> str:
+def differs(ours: Mapping[str, Any], stored: Mapping[str, np.ndarray]) -> str:
     """What keeps a layer from being set; "" when nothing does."""
     if set(ours) != set(stored):
         return f"has the variables {', '.join(ours)} here and {', '.join(stored)} in the model"

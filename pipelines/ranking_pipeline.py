@@ -57,11 +57,13 @@ def ranking_pipeline(config: RankingConfig, root: pathlib.Path, beam_args: Seque
         custom_config={"config": config.select(*preprocessing.READS), "code": _code(config.transform.preprocessing_fn)},
         disable_statistics=True,
     )
+    live = LiveModel(destination=state(config.push.base)) if config.push else None
     start = config.training.initialize_from
     ranker = trainer.RankingTrainer(
         transformed_examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
         anomalies=anomalies.outputs["anomalies"],
+        base_model=live.outputs["model"] if live and config.training.warm_start else None,
         config=config.select(*trainer.READS),
         code_digest=_code(config.model.scorer if "." in config.model.scorer else None),
         initial_model=digest(weights.model_directory(start)) if start else "",
@@ -76,9 +78,7 @@ def ranking_pipeline(config: RankingConfig, root: pathlib.Path, beam_args: Seque
         code_digest=_code(config.serving.postprocessing),
     )
     steps = [examples, statistics, schema, anomalies, transform, ranker, exported]
-    live = None
-    if config.push:
-        live = LiveModel(destination=state(config.push.base))
+    if live:
         steps.append(live)
     evaluation = evaluator.RankingEvaluator(
         examples=examples.outputs["examples"],

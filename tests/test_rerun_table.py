@@ -105,6 +105,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("training.initialize_from.model", "other_start", TRAIN),
     ("training.initialize_from.layers", ["score"], TRAIN),
     ("training.initialize_from.freeze", ["score"], TRAIN),
+    ("training.warm_start", True, TRAIN),
     ("training.seed", 2, TRAIN),
     ("serving.signatures", ["predict"], EXPORT),
     ("serving.default", "list_example", EXPORT),
