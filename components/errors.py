@@ -17,5 +17,14 @@ class PushError(RankingError):
     """A push that did not happen; nothing became visible at the destination, which the message names."""
 
 
+class PushRefused(PushError):
+    """A push that did not happen because of the model itself, whatever the destination is like."""
+
+    def __init__(self, message: str, kind: str = "samples"):
+        """kind: "no model", "rolled back", "contract" (it breaks clients), "samples" (not loaded, or wrong answers)."""
+        super().__init__(message)
+        self.kind = kind
+
+
 class GroupOrderError(DataError):
     """Input said to be grouped in which a group comes back; it can be sorted, or grouped by shuffle."""

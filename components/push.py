@@ -1,25 +1,33 @@
-"""Push: a SavedModel becomes a version of a base directory, whole or not at all.
+"""Push: a SavedModel becomes a version of a base directory, whole or not at all; and rollback, which is the way back.
 
-Enters: a SavedModel's directory and the base.  Leaves: `<base>/<version>/`.  The one idea: everything happens in a
-staging directory whose name TensorFlow Serving ignores; one rename makes the version appear.  No TensorFlow, no TFX.
+Enters: a SavedModel's directory and the base.  Leaves: `<base>/<version>/`, or a label that has moved.  The one idea:
+everything is tried where TensorFlow Serving does not look, and one step makes the version appear.  What tries a model
+is an argument, so nothing here imports TensorFlow or TFX.
 """
 
 import contextlib
 import dataclasses
-import fcntl
-import os
 import pathlib
-import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from tfx_ranking.components import serving_versions
-from tfx_ranking.components.errors import PushError
+from tfx_ranking.components import places, push_ledger, push_lock, serving_versions, staging, version_labels
+from tfx_ranking.components.errors import PushError, PushRefused, RankingError
+from tfx_ranking.components.push_ledger import Entry, Ledger
+from tfx_ranking.components.staging import STAGING
+from tfx_ranking.components.version_labels import STABLE, Labels
 
-STEPS = ("locked", "cleared", "staged", "copying", "copied", "verified", "renamed")
-LOCK = ".push.lock"
-STAGING = ".pushing"
+STEPS = (
+    *("locked", "cleared", "staged", "copying", "copied", "verified", "checked", "recorded", "publishing", "published"),
+    *("labelled", "pruned"),
+)
+LOCK = push_lock.LOCK
+
+Path = places.Path
+Check = Callable[[pathlib.Path], str]  # tries a SavedModel: what was found, in a few words; raises PushRefused
+OnStep = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,151 +37,296 @@ class Pushed:
     version: int
     directory: pathlib.Path
     digest: str
-    unchanged: bool  # they did already, nothing was written
+    unchanged: bool = False  # they did already, nothing was written
+    label: str = ""  # that was given to the version; "" where no labels are kept
+    checked: str = ""  # what trying the model came to
+    pruned: tuple[int, ...] = ()  # versions that were deleted
+    problem: str = ""  # what went wrong afterwards
+    rollback_of: int | None = None  # the version that serves no longer
+    restores: int | None = None  # the version whose bytes these are
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """How a destination is kept."""
+
+    version: Literal["unix_time", "next"] = "unix_time"
+    keep: int | None = None  # versions; None: all
+    labels: Labels | None = None  # None: as the base's ledger says
+    label: str = STABLE  # that a push moves, where labels are kept
+    above: int = 0  # a version that is known to have been given out, whatever the ledger says
+    allow_breaking: bool = False  # a contract that breaks the live model's clients
+    force: bool = False  # a model that was rolled back, or breaks clients
 
 
 def push(
-    source: serving_versions.Path,
-    base: serving_versions.Path,
-    version_policy: Literal["unix_time", "next"] = "unix_time",
-    on_step: Callable[[str], None] = lambda step: None,
+    source: Path,
+    base: Path,
+    terms: Terms = Terms(),
+    *,
+    check: Check,
+    about: Entry | None = None,
+    on_step: OnStep = lambda step: None,
 ) -> Pushed:
-    """Makes the SavedModel in `source` the highest version under `base`.
+    """Makes the SavedModel in `source` the highest version under `base`, where labels are kept the labelled one.
 
-    The version is the time in seconds or the next integer, always above every integer-named child, whole or broken.
-    A model whose digest is live already is not pushed again.  on_step is called with each of STEPS once it is done
-    (copying: once a file).  What a killed push left behind is cleared by the next one.
-    Raises PushError: the model is none, another push is going on, no permission, no space, a copy that differs.
+    The version is the time in seconds or the next integer, always above every one that was ever given out.  A model
+    whose digest serves already is not pushed again; one that was rolled back, or breaks the contract with the clients
+    of what serves, only with `force`.  about: what the ledger is to remember.  on_step is called with each of STEPS
+    once it is done (copying: once a file).  What a killed push left behind is cleared by the next one.
+    Raises PushError: another push is going on, no permission, no space, a copy that differs; PushRefused: the model
+    is none, was rolled back, breaks clients, is not loaded, or answers otherwise than it did when it was exported.
     Whatever happens, `base` shows the old versions or these and the new one, whole.
     """
-    source, base = pathlib.Path(source), pathlib.Path(base)
-    with _readable_errors(source, base):
-        if not serving_versions.is_loadable(source):
-            raise PushError(f"{source}: expected a SavedModel (saved_model.pb and variables/); export the model first.")
-        files = serving_versions.file_digests(source)
+    model, at = places.place(source), places.place(base)
+    with _readable_errors(model, at):
+        if not serving_versions.is_loadable(model):
+            raise PushRefused(
+                f"{model}: expected a SavedModel (saved_model.pb and variables/); export the model first.", "no model"
+            )
+        files = serving_versions.file_digests(model)
         digest = serving_versions.combine(files)
-        if not (base / STAGING).exists() and (already := _live_as(base, digest)):
+        if not (at / STAGING).exists() and (already := _serves(at, digest, terms)):
             return already  # asked before the lock, which a read-only base could not hold
-        _make(base)
-        with _only_push(base):
-            on_step("locked")
-            _clear_debris(base)
-            on_step("cleared")
-            if already := _live_as(base, digest):
+        with _locked(at, on_step) as (ledger, alive, step):
+            if already := _serves(at, digest, terms):
                 return already
-            return _publish(source, files, base, version_policy, on_step)
+            _refuse_rolled_back(at, ledger, digest, terms)
+            _refuse_breaking(at, model, terms)
+            entry = push_ledger.made_by(dataclasses.replace(about or Entry(0), digest=digest), model)
+            kept = _labels(at, terms)
+            same = [version for version, of in _digests(at, ledger).items() if of == digest] if kept else []
+            if kept and same:  # it needs a label and no second copy
+                done = _put_back(at, ledger, kept, max(same), digest)
+            else:
+                done = _publish(model, files, at, ledger, entry, terms, check, alive, step)
+            return _finish(at, done, terms, kept, step)
+
+
+def roll_back(
+    base: Path,
+    to: int | None = None,
+    terms: Terms = Terms(),
+    *,
+    check: Check,
+    on_step: OnStep = lambda step: None,
+) -> Pushed:
+    """What served before serves again: its bytes under a new, higher version, or the label `stable` moved to it.
+
+    to: the version to go back to; when left out, the newest below the live one that has other bytes and was not rolled
+    back itself.  What served until now is remembered as rolled back.
+    Raises PushError where there is nothing to go back to, and whatever `push` does.
+    """
+    at = places.place(base)
+    with _readable_errors(at, at):
+        if serving_versions.live_version(at) is None and to is None:
+            raise PushError(f"{at}: nothing serves there, so nothing can be rolled back; push a model.")
+        with _locked(at, on_step) as (ledger, alive, step):
+            live, target, kept = serving_versions.live_version(at), to, _labels(at, terms)
+            digests = _digests(at, ledger)
+            if target is None:
+                target = _before(at, live, ledger, digests)
+            elif target not in digests:
+                raise PushError(
+                    f"{at}/{target}: no version that can be loaded; there are {_numbers(list(digests))}. "
+                    "`tfx-ranking versions` lists them."
+                )
+            source, digest = at / _named(at, target), digests[target]
+            if live is not None and digests[live] == digest and (target == live or not kept):
+                return Pushed(live, at / _named(at, live), digest, unchanged=True)
+            files = serving_versions.file_digests(source)
+            if serving_versions.combine(files) != digest:
+                raise PushError(f"{source}: its files have changed since it was pushed; name another with --to.")
+            if live is not None:
+                gone = dataclasses.replace(ledger.entry(live), digest=digests[live], rolled_back_at=push_ledger.now())
+                ledger = ledger.having(gone)
+            if kept:
+                done = _put_back(at, ledger, kept, target, digest)
+            else:
+                old = ledger.entry(target)
+                entry = Entry(0, digest, blessing=old.blessing, metric=old.metric, rollback_of=live, restores=target)
+                entry = push_ledger.made_by(entry, source)
+                done = _publish(source, files, at, ledger, entry, terms, check, alive, step)
+            done = dataclasses.replace(done, rollback_of=live, restores=target)
+            return _finish(at, done, dataclasses.replace(terms, label=STABLE), kept, step)
 
 
 def _publish(
     source: pathlib.Path,
     files: dict[str, serving_versions.FileDigest],
     base: pathlib.Path,
-    version_policy: str,
-    on_step: Callable[[str], None],
+    ledger: Ledger,
+    entry: Entry,
+    terms: Terms,
+    check: Check,
+    alive: Callable[[], None],
+    step: OnStep,
 ) -> Pushed:
-    staging = base / STAGING
+    version = _next_version(base, ledger, terms)
     try:
-        staging.mkdir()
-        on_step("staged")
-        for path in sorted(files):
-            _copy(source / path, staging / path)
-            on_step("copying")
-        for folder, _, _ in os.walk(staging, topdown=False):
-            _sync(pathlib.Path(folder))
-        on_step("copied")
-        _verify(staging, files)
-        on_step("verified")
-        version = _next_version(base, version_policy)
-        # Renamed, not copied: TF Serving loads a version directory the moment it sees one, and missing variables
-        # fail only at request time.
-        staging.rename(base / str(version))
+        staged = staging.stage(source, files, base, alive, step)
+        step("verified")
+        checked = _checked(staged, check)
+        step("checked")
+        entry = dataclasses.replace(entry, version=version, pushed_at=push_ledger.now())
+        # Before the version appears: a number that was seen once is not given again, whoever dies when.
+        kept = _labels(base, terms)
+        ledger = (
+            dataclasses.replace(ledger.having(entry), models_config=kept.file, model=kept.model)
+            if kept
+            else (ledger.having(entry))
+        )
+        push_ledger.write(base, ledger)
+        step("recorded")
+        staging.publish(staged, files, base / str(version), step)
     except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            staging.clear_debris(base, ledger)
         raise
-    _sync(base)
-    on_step("renamed")
-    return Pushed(version, base / str(version), serving_versions.combine(files), unchanged=False)
+    step("published")
+    return Pushed(version, base / str(version), entry.digest, checked=checked)
 
 
-def _next_version(base: pathlib.Path, policy: str) -> int:
-    highest = max(serving_versions.version_directories(base), default=0)
-    version = highest + 1 if policy == "next" else max(int(time.time()), highest + 1)
+def _finish(base: pathlib.Path, done: Pushed, terms: Terms, kept: Labels | None, step: OnStep) -> Pushed:
+    """Label and prune: the version is whole by now, and is not taken back when these fail."""
+    if kept:
+        try:
+            version_labels.move(kept, terms.label, done.version, base)
+        except OSError as error:
+            raise PushError(
+                f"{kept.file}: {error.strerror or error}; version {done.version} stands under {base} without the "
+                f"label {terms.label}, and what served before still serves. Push again."
+            ) from error
+        done = dataclasses.replace(done, label=terms.label)
+        step("labelled")
+    if terms.keep is not None:
+        try:
+            done = dataclasses.replace(done, pruned=staging.prune(base, push_ledger.read(base), terms.keep))
+        except OSError as error:
+            why = f"old versions could not be deleted: {error.filename or base}: {error.strerror or error}"
+            done = dataclasses.replace(done, problem=why)
+        step("pruned")
+    return done
+
+
+def _put_back(base: pathlib.Path, ledger: Ledger, kept: Labels, version: int, digest: str) -> Pushed:
+    """A version that stands there already, which is to serve by its label."""
+    ledger = ledger.having(dataclasses.replace(ledger.entry(version), digest=digest, rolled_back_at=""))
+    push_ledger.write(base, dataclasses.replace(ledger, models_config=kept.file, model=kept.model))
+    return Pushed(version, base / _named(base, version), digest, checked="its bytes stand there already")
+
+
+def _checked(staged: pathlib.Path, check: Check) -> str:
+    """Tries what was staged; of an object store what comes back from there, since a loader wants a folder."""
+    if places.is_local(staged):
+        return check(staged)
+    with tempfile.TemporaryDirectory() as folder:
+        back = pathlib.Path(folder, "model")
+        for path, file in places.files(staged).items():
+            places.copy(file, back / path)
+        return check(back)
+
+
+def _next_version(base: pathlib.Path, ledger: Ledger, terms: Terms) -> int:
+    highest = max(ledger.highest, terms.above, *serving_versions.version_directories(base), 0)
+    version = highest + 1 if terms.version == "next" else max(int(time.time()), highest + 1)
     if serving_versions.parse_version(str(version)) is None:
         raise PushError(f"{base}/{highest}: no version number is left above it; move that directory away.")
     return version
 
 
-def _live_as(base: pathlib.Path, digest: str) -> Pushed | None:
-    version = serving_versions.live_version(base)
-    if version is None:
+def _serves(base: pathlib.Path, digest: str, terms: Terms) -> Pushed | None:
+    """The version of these bytes that serves already, or has the label that is asked for."""
+    kept = _labels(base, terms)
+    version = version_labels.read(kept).get(terms.label) if kept else serving_versions.live_version(base)
+    directory = serving_versions.version_directories(base).get(version) if version is not None else None
+    if version is None or directory is None or serving_versions.digest(directory) != digest:
         return None
-    directory = serving_versions.version_directories(base)[version]
-    return Pushed(version, directory, digest, unchanged=True) if serving_versions.digest(directory) == digest else None
+    return Pushed(version, directory, digest, unchanged=True)
 
 
-def _verify(staging: pathlib.Path, files: dict[str, serving_versions.FileDigest]) -> None:
-    copied = serving_versions.file_digests(staging)
-    for path in sorted({*files, *copied}):
-        if copied.get(path) != files.get(path):
-            raise PushError(
-                f"{path}: the copy at {staging.parent} differs from the model (expected {_describe(files.get(path))}, "
-                f"came {_describe(copied.get(path))}). Nothing was pushed; check the disk and push again."
-            )
+def _labels(base: pathlib.Path, terms: Terms) -> Labels | None:
+    return terms.labels or serving_versions.kept_labels(base)
 
 
-def _describe(file: serving_versions.FileDigest | None) -> str:
-    return f"{file.size} bytes with digest {file.digest[:12]}" if file else "no such file"
+def _named(base: pathlib.Path, version: int) -> str:
+    return serving_versions.version_directories(base)[version].name
+
+
+def _digests(base: pathlib.Path, ledger: Ledger) -> dict[int, str]:
+    """Of each version that can be loaded what it holds, or held when it was pushed."""
+    versions = serving_versions.version_directories(base)
+    return {
+        number: ledger.entry(number).digest or serving_versions.digest(directory)
+        for number, directory in versions.items()
+        if serving_versions.is_loadable(directory)
+    }
+
+
+def _before(base: pathlib.Path, live: int | None, ledger: Ledger, digests: dict[int, str]) -> int:
+    """The version that a rollback without a target goes to."""
+    for version in sorted(digests, reverse=True):
+        below = live is not None and version < live and digests[version] != digests[live]
+        if below and not ledger.rolled_back(digests[version]):
+            return version
+    raise PushError(
+        f"{base}: no version to go back to: below {live}, which serves, there is none with other bytes that was not "
+        f"rolled back itself (there are {_numbers(list(digests))}). Name one with --to, or push a model."
+    )
+
+
+def _refuse_rolled_back(base: pathlib.Path, ledger: Ledger, digest: str, terms: Terms) -> None:
+    back = ledger.rolled_back(digest)
+    if back and not terms.force:
+        raise PushRefused(
+            f"these bytes were rolled back (version {back.version}, {_clock(back.rolled_back_at)}); "
+            f"`tfx-ranking push MODEL {base} --force` pushes them all the same",
+            "rolled back",
+        )
+
+
+def _refuse_breaking(base: pathlib.Path, model: pathlib.Path, terms: Terms) -> None:
+    live = serving_versions.live_version(base)
+    if live is None or terms.force or terms.allow_breaking:
+        return
+    from tfx_ranking.components import contract  # half a second, where nothing serves yet it is not needed
+
+    compared = contract.compare_models(serving_versions.version_directories(base)[live], model)
+    if compared.verdict == "breaking":
+        what = f"{compared.summary} with the clients of version {live}: {'; '.join(compared.differences)}"
+        raise PushRefused(what, "contract")
 
 
 @contextlib.contextmanager
-def _only_push(base: pathlib.Path) -> Iterator[None]:
-    # The kernel lets go of the lock when its owner dies, however it dies; the file itself stays.
-    with open(base / LOCK, "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip() or "another process"
-            raise PushError(f"{base}: {owner} is pushing there now. Nothing was pushed; try again later.") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {os.uname().nodename}")
-        lock.flush()
-        yield
+def _locked(base: pathlib.Path, on_step: OnStep) -> Iterator[tuple[Ledger, Callable[[], None], OnStep]]:
+    places.make(base)
+    with push_lock.hold(base) as alive:
+
+        def step(name: str) -> None:
+            alive()
+            on_step(name)
+
+        step("locked")
+        ledger = push_ledger.read(base)
+        staging.clear_debris(base, ledger)
+        step("cleared")
+        yield ledger, alive, step
 
 
-def _clear_debris(base: pathlib.Path) -> None:
-    """With the lock held, a staging directory has no living owner."""
-    staging = base / STAGING
-    if staging.exists():
-        shutil.rmtree(staging)
+def _numbers(versions: list[int]) -> str:
+    return ", ".join(map(str, versions)) or "none"
 
 
-def _make(base: pathlib.Path) -> None:
-    if not base.is_dir():
-        base.mkdir(parents=True)
-        _sync(base.parent)
-
-
-def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open(source, "rb") as read, open(target, "xb") as written:
-        shutil.copyfileobj(read, written, 1 << 20)
-        written.flush()
-        os.fsync(written.fileno())
-
-
-def _sync(directory: pathlib.Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _clock(moment: str) -> str:
+    return moment[:16].replace("T", " ") + " UTC"
 
 
 @contextlib.contextmanager
 def _readable_errors(source: pathlib.Path, base: pathlib.Path) -> Iterator[None]:
     try:
         yield
+    except RankingError:
+        raise
     except OSError as error:
         raise PushError(
             f"{error.filename or base}: {error.strerror or error}, while pushing {source} to {base}. "

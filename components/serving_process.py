@@ -46,24 +46,32 @@ def ask(model: str, calls: Mapping[str, Sequence[Arrays]]) -> dict[str, list[dic
 
 def main(model: str, asked: str, answered: str) -> None:
     """Makes the calls and writes the answers."""
-    import tensorflow as tf
+    import tensorflow  # noqa: F401
 
     ours = sorted(name for name in sys.modules if name.partition(".")[0] in ("tfx", "tfx_bsl", "tensorflow_transform"))
     if ours:
         raise RuntimeError(f"this process is to hold TensorFlow alone; it has {ours[:3]}")
+    answers = answer(model, pickle.loads(pathlib.Path(asked).read_bytes()))
+    pathlib.Path(answered).write_bytes(pickle.dumps(answers))
+    print(json.dumps({signature: len(calls) for signature, calls in answers.items()}))
+
+
+def answer(model: str, calls: Mapping[str, Sequence[Arrays]]) -> dict[str, list[dict[str, Any]]]:
+    """What `ask` gives, asked in this process."""
+    import tensorflow as tf
+
     answers: dict[str, list[dict[str, Any]]] = {}
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         loaded = tf.compat.v1.saved_model.loader.load(session, ["serve"], model)
-        for signature, calls in pickle.loads(pathlib.Path(asked).read_bytes()).items():
+        for signature, made in calls.items():
             definition = loaded.signature_def[signature]
             inputs = {name: tensor.name for name, tensor in definition.inputs.items()}
             outputs = {name: tensor.name for name, tensor in definition.outputs.items()}
             answers[signature] = []
-            for call in calls:
+            for call in made:
                 fed = {inputs[name]: value for name, value in call.items() if name in inputs}
                 answers[signature].append(session.run(outputs, fed))
-    pathlib.Path(answered).write_bytes(pickle.dumps(answers))
-    print(json.dumps({signature: len(calls) for signature, calls in answers.items()}))
+    return answers
 
 
 if __name__ == "__main__":

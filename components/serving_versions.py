@@ -8,19 +8,19 @@ paths and bytes of its directory is its identity, wherever it is copied to.  Not
 """
 
 import hashlib
-import os
 import pathlib
 import re
 from typing import Any, NamedTuple
 
-from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components import places, push_ledger, version_labels
+from tfx_ranking.components.places import Path
 
-Path = str | os.PathLike[str]
 CONFIG_IN_MODEL = "assets.extra/tfx_ranking/config.json"  # the config that a model was exported with, below its folder
 WEIGHTS_IN_MODEL = "assets.extra/tfx_ranking/weights.npz"  # its layers' weights, for a ranker that starts from them
 CONTRACT_IN_MODEL = "assets.extra/tfx_ranking/contract.json"
 LINEAGE_IN_MODEL = "assets.extra/tfx_ranking/lineage.json"
 SAMPLES_IN_MODEL = "assets.extra/tfx_ranking/samples"
+GRAPHS = ("saved_model.pb", "saved_model.cpb")  # one of these makes a directory a SavedModel
 
 
 class FileDigest(NamedTuple):
@@ -49,22 +49,14 @@ def combine(files: dict[str, FileDigest]) -> str:
 
 def file_digests(directory: Path) -> dict[str, FileDigest]:
     """Every file under a directory: its relative path to what it holds."""
-    root = pathlib.Path(directory)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such directory.")
-    found = {}
-    for folder, _, names in os.walk(root, onerror=_raise, followlinks=True):
-        for name in names:
-            path = pathlib.Path(folder, name)
-            found[path.relative_to(root).as_posix()] = file_digest(path)
-    return found
+    return {path: file_digest(file) for path, file in places.files(places.place(directory)).items()}
 
 
 def file_digest(path: Path) -> FileDigest:
     """Size and BLAKE2b of one file."""
     content = hashlib.blake2b(digest_size=32)
     size = 0
-    with open(path, "rb") as file:
+    with places.place(path).open("rb") as file:
         while block := file.read(1 << 20):
             content.update(block)
             size += len(block)
@@ -81,11 +73,7 @@ def parse_version(name: str) -> int | None:
 
 def version_directories(base: Path) -> dict[int, pathlib.Path]:
     """Every integer-named child of `base`, whole or broken, lowest version first; none where `base` is not there."""
-    try:
-        children = sorted(pathlib.Path(base).iterdir())
-    except FileNotFoundError:
-        return {}
-    numbered = [(parse_version(child.name), child) for child in children]
+    numbered = [(parse_version(child.name), child) for child in places.children(places.place(base))]
     return dict(sorted((number, child) for number, child in numbered if number is not None))
 
 
@@ -94,21 +82,46 @@ def is_loadable(directory: Path) -> bool:
 
     TensorFlow Serving loads a version without `variables/` and fails at request time; such a version is not live.
     """
-    root = pathlib.Path(directory)
-    graph = (root / "saved_model.pb").is_file() or (root / "saved_model.cpb").is_file()
-    return graph and (root / "variables" / "variables.index").is_file()
+    root = places.place(directory)
+    return any((root / name).is_file() for name in GRAPHS) and (root / "variables" / "variables.index").is_file()
+
+
+def labels(base: Path) -> dict[str, int]:
+    """Label → version, as the models.config says in which the labels of `base` are kept; {} where none are."""
+    kept = kept_labels(base)
+    return version_labels.read(kept) if kept else {}
+
+
+def listed(base: Path) -> set[int]:
+    """The versions that the models.config names in which the labels of `base` are kept; none where none are."""
+    kept = kept_labels(base)
+    return version_labels.listed(kept) if kept else set()
+
+
+def kept_labels(base: Path) -> version_labels.Labels | None:
+    """Where the labels of `base` are kept; None where they are not."""
+    ledger = push_ledger.read(base)
+    if not ledger.models_config or not places.place(ledger.models_config).is_file():
+        return None
+    return version_labels.Labels(ledger.models_config, ledger.model)
 
 
 def live_version(base: Path) -> int | None:
-    """The highest version that is loadable, which is what TensorFlow Serving serves; None when nothing is."""
-    loadable = [number for number, directory in version_directories(base).items() if is_loadable(directory)]
-    return max(loadable, default=None)
+    """The version that serves: the one labelled stable, else the highest that is loadable; None when nothing does.
+
+    TensorFlow Serving serves the highest to whoever names no version.  A labelled version that is gone or broken is
+    none: whoever asks for the label gets an error.
+    """
+    versions, stable = version_directories(base), labels(base).get(version_labels.STABLE)
+    if stable is not None:
+        return stable if stable in versions and is_loadable(versions[stable]) else None
+    return next((number for number in reversed(versions) if is_loadable(versions[number])), None)
 
 
 def model_directory(path: Path) -> pathlib.Path | None:
     """The SavedModel that `path` means: itself, the one in an exporter's artifact, or the one that serves from a base;
     None where there is none."""
-    root = pathlib.Path(path)
+    root = places.place(path)
     for directory in (root, root / "Format-Serving"):
         if is_loadable(directory):
             return directory
@@ -121,16 +134,8 @@ def state(base: Path) -> dict[str, Any]:
 
     Taken when the pipeline is put together, it makes the cache of whatever depends on the destination tell the truth.
     """
-    if "://" in os.fspath(base):
-        raise RankingError(
-            f"{os.fspath(base)}: expected a local folder as push.base; object stores cannot be used yet."
-        )
     version = live_version(base)
-    absolute = os.path.abspath(base)
+    absolute = places.absolute(base)
     if version is None:
         return {"base": absolute, "version": "", "digest": ""}
     return {"base": absolute, "version": str(version), "digest": digest(version_directories(base)[version])}
-
-
-def _raise(error: OSError) -> None:
-    raise error

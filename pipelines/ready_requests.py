@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfx_ranking.components import client_requests, grouping, signatures, warmup
+from tfx_ranking.components import client_requests, grouping, samples, signatures, warmup
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.list_examples import encode
@@ -188,20 +188,7 @@ def _sample(model: pathlib.Path, signature: str, dtypes: dict[str, str]) -> dict
     if not file.is_file():
         raise RankingError(f"{model}: no sample request for {signature!r} travels with it; take a list --from a file.")
     inputs = json.loads(file.read_text())["request"]["inputs"]
-    return {name: _array(values, dtypes[name]) for name, values in inputs.items()}
-
-
-def _array(values: Any, dtype: str) -> npt.NDArray[Any]:
-    """A columnar input as TensorFlow Serving's REST has it, as an array again."""
-    if dtype != "string":
-        return np.array(values, {"float": np.float32, "double": np.float64}.get(dtype, dtype))
-
-    def decoded(part: Any) -> Any:
-        if isinstance(part, list):
-            return [decoded(each) for each in part]
-        return base64.b64decode(part["b64"]) if isinstance(part, dict) else part.encode()
-
-    return np.array(decoded(values), object)
+    return samples.arrays(inputs, dtypes)
 
 
 def _literal(values: npt.NDArray[Any]) -> str:

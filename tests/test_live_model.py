@@ -61,8 +61,9 @@ def test_state_of_an_empty_and_of_a_filled_destination(tmp_path):
     assert serving_versions.state(base) == {"base": str(base), "version": "", "digest": ""}
     model = make_model(base / "4")
     assert serving_versions.state(base) == {"base": str(base), "version": "4", "digest": serving_versions.digest(model)}
-    with pytest.raises(RankingError, match="gs://bucket/x: expected a local folder"):
-        serving_versions.state("gs://bucket/x")
+    assert serving_versions.state("memory://test_live_model/none")["version"] == ""
+    with pytest.raises(RankingError, match="nowhere://x: cannot be reached: Unsupported filesystem: 'nowhere'"):
+        serving_versions.state("nowhere://x")
 
 
 def test_asking_what_serves_loads_neither_tensorflow_nor_tfx():

@@ -1,246 +1,13 @@
-"""A push is a whole version or none, whatever happens; and what RankingPusher records of it."""
+"""What RankingPusher records of a push, and which models it does not push."""
 
-import errno
 import os
-import pathlib
-import resource
 import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
 
 import pytest
+import servable_models
 
-from tfx_ranking.components import push as pushing
-from tfx_ranking.components import serving_versions
-from tfx_ranking.components.errors import PushError
-from tfx_ranking.components.push import push
-
-
-def make_model(directory, content=b"graph"):
-    (directory / "variables").mkdir(parents=True)
-    (directory / "saved_model.pb").write_bytes(content)
-    (directory / "variables" / "variables.index").write_bytes(b"index")
-    (directory / "variables" / "variables.data-00000-of-00001").write_bytes(content * 1000)
-    (directory / "assets").mkdir()
-    (directory / "assets" / "brand").write_bytes(b"acme\n")
-    return directory
-
-
-@pytest.fixture
-def models(tmp_path):
-    return [make_model(tmp_path / f"model{i}", content=f"graph {i}".encode()) for i in range(3)]
-
-
-def seen(base):
-    """What TensorFlow Serving sees: version to digest."""
-    versions = serving_versions.version_directories(base)
-    return {version: serving_versions.digest(path) for version, path in versions.items()}
-
-
-def test_a_push_makes_one_version_with_the_same_bytes(models, tmp_path):
-    pushed = push(models[0], tmp_path / "not" / "yet" / "there", "next")
-    assert pushed.version == 1
-    assert pushed.directory == tmp_path / "not" / "yet" / "there" / "1"
-    assert not pushed.unchanged
-    assert seen(pushed.directory.parent) == {1: serving_versions.digest(models[0])} == {1: pushed.digest}
-    assert (pushed.directory / "saved_model.pb").stat().st_mode & 0o444
-
-
-@pytest.mark.parametrize("policy", ["next", "unix_time"])
-def test_a_version_is_above_every_integer_named_child(models, tmp_path, policy):
-    future = int(time.time()) + 10_000
-    (tmp_path / "serving" / str(future)).mkdir(parents=True)  # broken, and still a number that Serving has seen
-    assert push(models[0], tmp_path / "serving", policy).version == future + 1
-    assert push(models[1], tmp_path / "serving", policy).version == future + 2
-
-
-def test_unix_time_is_now(models, tmp_path):
-    before = int(time.time())
-    version = push(models[0], tmp_path / "serving").version
-    assert before <= version <= int(time.time())
-
-
-def test_no_number_left(models, tmp_path):
-    (tmp_path / "serving" / str(2**63 - 1)).mkdir(parents=True)
-    with pytest.raises(PushError, match="no version number is left above it"):
-        push(models[0], tmp_path / "serving")
-
-
-def test_what_is_live_is_not_pushed_again_but_what_was_is(models, tmp_path):
-    base = tmp_path / "serving"
-    push(models[0], base, "next")
-    again = push(models[0], base, "next")
-    assert (again.version, again.unchanged) == (1, True)
-    push(models[1], base, "next")
-    assert push(models[0], base, "next").version == 3
-    shutil.rmtree(base / "3")
-    shutil.rmtree(base / "2")
-    shutil.rmtree(base / "1")
-    assert push(models[0], base, "next").version == 1  # an emptied destination is filled again
-
-
-def test_a_broken_live_version_is_no_reason_to_skip(models, tmp_path):
-    base = tmp_path / "serving"
-    push(models[0], base, "next")
-    (base / "1" / "variables" / "variables.index").unlink()
-    assert push(models[0], base, "next").version == 2
-
-
-def test_the_source_must_be_a_saved_model(tmp_path):
-    (tmp_path / "model").mkdir()
-    with pytest.raises(PushError, match="expected a SavedModel"):
-        push(tmp_path / "model", tmp_path / "serving")
-    assert not (tmp_path / "serving").exists()
-
-
-def test_a_flipped_byte_in_the_copy_is_found(models, tmp_path):
-    base = tmp_path / "serving"
-
-    def flip(step):
-        if step == "copied":
-            (base / pushing.STAGING / "assets" / "brand").write_bytes(b"acmf\n")
-
-    with pytest.raises(PushError, match=r"assets/brand: the copy at .* differs from the model"):
-        push(models[0], base, on_step=flip)
-    assert seen(base) == {}
-    assert not (base / pushing.STAGING).exists()
-
-
-@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
-def test_a_disk_that_is_full_or_broken(models, tmp_path, monkeypatch, fault):
-    base = tmp_path / "serving"
-    push(models[0], base, "next")
-    before = seen(base)
-
-    def fail(descriptor):
-        raise OSError(fault, os.strerror(fault))
-
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "fsync", fail)
-        with pytest.raises(PushError, match=f"{os.strerror(fault)}.*{base}.*Nothing was pushed"):
-            push(models[1], base, "next")
-    assert seen(base) == before
-    assert push(models[1], base, "next").version == 2
-
-
-def test_a_file_larger_than_there_is_room_for(models, tmp_path):
-    base = tmp_path / "serving"
-    push(models[0], base, "next")
-    before, limits = seen(base), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(PushError, match=r"File too large.*Nothing was pushed; what served before still serves"):
-            push(models[1], base, "next")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert seen(base) == before
-    assert not (base / pushing.STAGING).exists()
-
-
-def test_a_target_that_cannot_be_written(models, tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(PushError, match=f"{tmp_path}/file.*Nothing was pushed"):
-        push(models[0], tmp_path / "file" / "serving")
-
-
-def test_no_permission(models, tmp_path, monkeypatch):
-    base = tmp_path / "serving"
-    push(models[0], base, "next")
-    base.chmod(0o555)
-    tmp_path.chmod(0o755)
-    monkeypatch.chdir(tmp_path)  # pytest's folders above it are for their owner alone
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)  # permissions do not stop root
-    try:
-        with pytest.raises(PushError, match=r"serving/\.push\.lock: Permission denied"):
-            push(pathlib.Path("model1"), pathlib.Path("serving"), "next")
-        assert push(pathlib.Path("model0"), pathlib.Path("serving"), "next").unchanged
-    finally:
-        os.seteuid(user)
-        base.chmod(0o755)
-    assert list(seen(base)) == [1]
-
-
-def test_two_pushes_at_once_one_wins_and_the_other_says_so(models, tmp_path):
-    base, inside, go = tmp_path / "serving", threading.Event(), threading.Event()
-
-    def wait(step):
-        if step == "copied":
-            inside.set()
-            go.wait(60)
-
-    first = threading.Thread(target=push, args=(models[0], base, "next", wait))
-    first.start()
-    assert inside.wait(60)
-    with pytest.raises(PushError, match=f"process {os.getpid()} on .* is pushing there now"):
-        push(models[1], base, "next")
-    go.set()
-    first.join()
-    assert seen(base) == {1: serving_versions.digest(models[0])}
-    assert push(models[1], base, "next").version == 2
-
-
-PUSH_AND_DIE = """
-import os, signal, sys
-from tfx_ranking.components.push import push
-
-source, base, step_to_die_at, nth = sys.argv[1:]
-steps = []
-
-def on_step(step):
-    steps.append(step)
-    if steps.count(step_to_die_at) == int(nth):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-print("ready", flush=True)
-push(source, base, "next", on_step)
-"""
-
-
-def pushing_process(source, base, step_to_die_at="", nth=1):
-    """A process that pushes; it has said that it is ready to."""
-    arguments = [sys.executable, "-c", PUSH_AND_DIE, str(source), str(base), step_to_die_at, str(nth)]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n"
-    return process
-
-
-@pytest.mark.parametrize(("step", "nth"), [*((step, 1) for step in pushing.STEPS), ("copying", 3)])
-def test_a_kill_at_any_step_leaves_the_old_versions_or_the_new_one_whole(models, tmp_path, step, nth):
-    base = tmp_path / "serving"
-    push(models[0], base, "next")
-    old, new = serving_versions.digest(models[0]), serving_versions.digest(models[1])
-    with pushing_process(models[1], base, step, nth) as killed:
-        assert killed.wait() == -signal.SIGKILL
-    assert seen(base) == ({1: old, 2: new} if step == "renamed" else {1: old})
-    again = push(models[1], base, "next")
-    assert (again.version, again.unchanged) == (2, step == "renamed")
-    assert seen(base) == {1: old, 2: new}
-    assert sorted(child.name for child in base.iterdir()) == [pushing.LOCK, "1", "2"]
-
-
-@pytest.mark.slow
-def test_a_hundred_kills_at_random_moments(tmp_path):
-    base = tmp_path / "serving"
-    large = [make_model(tmp_path / f"large{i}", content=bytes([i]) * 5000) for i in range(2)]
-    digests = {serving_versions.digest(model) for model in large}
-    codes = set()
-    for i in range(100):
-        with pushing_process(large[i % 2], base) as killed:
-            time.sleep((i % 25) * 0.004)
-            killed.kill()
-            codes.add(killed.wait())
-        assert set(seen(base).values()) <= digests
-    assert -signal.SIGKILL in codes
-    push(large[0], base, "next")
-    assert not (base / pushing.STAGING).exists()
-
-
-# --- RankingPusher
+from tfx_ranking.components import push_ledger, samples, serving_process, serving_versions
+from tfx_ranking.components.push import Terms, push, roll_back
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +15,28 @@ def pusher():
     from tfx_ranking.components import pusher
 
     return pusher
+
+
+def ask_here(model, calls):
+    """Asked in this process, which has loaded TensorFlow; otherwise as the component does."""
+    return serving_process.answer(model, calls)
+
+
+@pytest.fixture(autouse=True)
+def resident_loader(monkeypatch):
+    check = samples.check
+    monkeypatch.setattr(samples, "check", lambda model: check(model, ask_here))
+
+
+@pytest.fixture
+def models(tmp_path):
+    return [servable_models.save(tmp_path / f"model{i}", 0.5 + i, pipeline="shop", run=f"run{i}") for i in range(3)]
+
+
+def seen(base):
+    return {
+        version: serving_versions.digest(path) for version, path in serving_versions.version_directories(base).items()
+    }
 
 
 CONFIG = {
@@ -258,7 +47,7 @@ CONFIG = {
 }
 
 
-def run(pusher, source, base, blessed=None):
+def run(pusher, source, base, blessed=None, highest=""):
     from tfx.types.standard_artifacts import Model, ModelBlessing, PushedModel
 
     model, pushed_model, blessing = Model(), PushedModel(), ModelBlessing()
@@ -269,8 +58,9 @@ def run(pusher, source, base, blessed=None):
         blessing.uri = str(base.parent / "blessing")
         blessing.set_int_custom_property("blessed", blessed)
         blessing.set_string_custom_property("reason", "its ndcg@10 is lower")
+        blessing.set_string_custom_property("summary", "ndcg@10 0.6021 (first model): blessed")
     inputs = {"model": model} if blessed is None else {"model": model, "model_blessing": blessing}
-    destination = {**serving_versions.state(base), "asked": "2024-01-01"}
+    destination = {**serving_versions.state(base), "asked": "2024-01-01", "highest": highest}
     pusher.RankingPusher.test_call(**inputs, config=CONFIG, destination=destination, pushed_model=pushed_model)
     return pushed_model
 
@@ -304,9 +94,82 @@ def test_what_is_not_blessed_is_not_pushed_and_the_reason_is_said(models, tmp_pa
 def test_a_kill_between_the_rename_and_the_record(models, tmp_path, pusher):
     """The dead run's version is found by its digest and recorded, also where a second evaluation is less kind."""
     base = tmp_path / "serving"
-    push(models[0], base, "next")  # and no artifact tells of it
+    push(models[0], base, Terms("next"), check=samples.check)  # and no artifact tells of it
     for blessed in (1, 0):
         found = run(pusher, models[0], base, blessed=blessed)
         assert found.get_int_custom_property("pushed") == found.get_int_custom_property("unchanged") == 1
         assert found.get_string_custom_property("pushed_version") == "1"
     assert list(seen(base)) == [1]
+
+
+def test_the_ledger_remembers_run_blessing_and_metric(models, tmp_path, pusher):
+    base = tmp_path / "serving"
+    pushed = run(pusher, models[0], base, blessed=1)
+    entry = push_ledger.read(base).entry(1)
+    assert (entry.pipeline, entry.run, entry.blessing, entry.metric) == ("shop", "run0", "blessed", "ndcg@10 0.6021")
+    assert entry.digest == pushed.get_string_custom_property("digest")
+    checked = "loaded, and 1 sample request answered as when it was exported"
+    assert pushed.get_string_custom_property("checked") == checked
+
+
+def test_a_model_that_answers_its_samples_otherwise_is_not_pushed(tmp_path, pusher):
+    base = tmp_path / "serving"
+    wrong = servable_models.save(tmp_path / "wrong", 0.5, answer=1.5)
+    refused = run(pusher, wrong, base, blessed=1)
+    assert refused.get_int_custom_property("pushed") == 0
+    assert refused.get_string_custom_property("refused") == "samples"
+    assert refused.get_string_custom_property("summary") == (
+        "not pushed, nothing serves: signature predict answers its sample otherwise than when it was exported: "
+        "scores[0] is 1.0, it was 1.5"
+    )
+    assert seen(base) == {}
+
+
+def test_a_model_that_does_not_load_is_not_pushed(models, tmp_path, pusher, monkeypatch):
+    base = tmp_path / "serving"
+    run(pusher, models[0], base, blessed=1)
+    monkeypatch.undo()  # asked in a process of its own
+    broken = tmp_path / "broken"
+    shutil.copytree(models[1], broken)
+    graph = (broken / "saved_model.pb").read_bytes()
+    (broken / "saved_model.pb").write_bytes(graph.replace(b"Placeholder", b"Placemolder"))  # no such op
+    refused = run(pusher, broken, base, blessed=1)
+    assert refused.get_int_custom_property("pushed") == 0
+    assert "version 1 still serves: it cannot be loaded" in refused.get_string_custom_property("summary")
+    assert list(seen(base)) == [1]
+
+
+def test_what_was_rolled_back_is_not_pushed_again_by_itself(models, tmp_path, pusher):
+    base = tmp_path / "serving"
+    run(pusher, models[0], base, blessed=1)
+    run(pusher, models[1], base, blessed=1)
+    roll_back(base, terms=Terms("next"), check=samples.check)
+    again = run(pusher, models[1], base, blessed=1)
+    assert again.get_int_custom_property("pushed") == 0
+    assert again.get_string_custom_property("refused") == "rolled back"
+    summary = again.get_string_custom_property("summary")
+    assert summary.startswith("not pushed, version 3 still serves: these bytes were rolled back (version 2, 20")
+    assert f"`tfx-ranking push MODEL {base} --force` pushes them all the same" in summary
+    assert run(pusher, models[0], base, blessed=1).get_string_custom_property("summary") == (
+        "nothing changed, version 3 serves"
+    )
+    assert run(pusher, models[2], base, blessed=1).get_string_custom_property("pushed_version") == "4"
+
+
+def test_without_a_blessing_the_contract_is_compared_here(models, tmp_path, pusher):
+    base = tmp_path / "serving"
+    servable_models.promise(models[0], "price", "brand")
+    servable_models.promise(models[1], "price")
+    run(pusher, models[0], base)
+    refused = run(pusher, models[1], base)
+    assert refused.get_string_custom_property("refused") == "contract"
+    assert refused.get_string_custom_property("reason") == (
+        "contract breaking (-1 feature) with the clients of version 1: feature brand is not read any more"
+    )
+    assert run(pusher, models[1], base, blessed=1).get_int_custom_property("pushed") == 1  # judged by the config's rule
+
+
+def test_a_destination_that_lost_its_ledger_goes_on_above_what_ml_metadata_knows(models, tmp_path, pusher):
+    base = tmp_path / "serving"
+    pushed = run(pusher, models[0], base, blessed=1, highest="7")
+    assert pushed.get_string_custom_property("pushed_version") == "8"

@@ -1,0 +1,140 @@
+"""Where models lie: a folder of this machine, or one in an object store that fsspec knows (`gs://`, `s3://`, `memory://`).
+
+Enters: a path or a URL.  Leaves: something with pathlib's methods, and the few verbs that pathlib lacks.  The one idea:
+only one difference matters here, whether a whole folder can be renamed in one step; nothing of fsspec is imported for a
+local folder.
+
+>>> is_local(place("serving/shop")), place("serving/shop") / "7"
+(True, PosixPath('serving/shop/7'))
+"""
+
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import cast
+
+from tfx_ranking.components.errors import RankingError
+
+Path = str | os.PathLike[str]
+_BLOCK = 1 << 20
+
+
+def place(path: Path) -> pathlib.Path:
+    """A local path, or one in an object store, which has the same methods (it is a UPath, annotated as its like).
+
+    Raises RankingError when the package that knows the store is not installed.
+    """
+    text = str(path)
+    if text.startswith("file://"):
+        return pathlib.Path(text.removeprefix("file://"))
+    if "://" not in text:
+        return pathlib.Path(text)
+    import upath
+
+    try:
+        # Without the cache of listings: another process writes there too.
+        found = upath.UPath(text, use_listings_cache=False)
+        found.fs  # noqa: B018  the store's package is imported here
+        return cast(pathlib.Path, found)
+    except (ImportError, ValueError) as error:
+        raise RankingError(f"{text}: cannot be reached: {error}") from error
+
+
+def is_local(folder: pathlib.Path) -> bool:
+    """Whether it is a folder of this machine, which is renamed in one step."""
+    return isinstance(folder, pathlib.Path)
+
+
+def absolute(path: Path) -> str:
+    """The path as it is recorded."""
+    found = place(path)
+    return os.path.abspath(found) if is_local(found) else str(found).rstrip("/")
+
+
+def children(folder: pathlib.Path) -> list[pathlib.Path]:
+    """What lies directly in a folder, by name; [] where there is no such."""
+    if not is_local(folder) and not folder.is_dir():
+        return []
+    try:
+        return sorted(folder.iterdir(), key=lambda child: child.name)
+    except FileNotFoundError:
+        return []
+
+
+def files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Every file under a folder by its relative path with `/`; a linked one is a file as well.
+
+    Raises FileNotFoundError where there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such directory.")
+    if is_local(folder):
+        found = [
+            pathlib.Path(at, name)
+            for at, _, names in os.walk(folder, onerror=_raise, followlinks=True)
+            for name in names
+        ]
+    else:
+        found = [each for each in folder.rglob("*") if each.is_file()]
+    return {each.relative_to(folder).as_posix(): each for each in sorted(found)}
+
+
+def copy(source: pathlib.Path, target: pathlib.Path, alive: Callable[[], None] = lambda: None) -> None:
+    """Copies one file to where there is none; on this machine it is on the disk afterwards.
+
+    alive: called after each block of a long copy.
+    """
+    if is_local(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as read, target.open("xb" if is_local(target) else "wb") as written:
+        while block := read.read(_BLOCK):
+            written.write(block)
+            alive()
+        written.flush()
+        if is_local(target):
+            os.fsync(written.fileno())
+
+
+def write_whole(file: pathlib.Path, content: bytes) -> None:
+    """Replaces a small file: a reader finds the old content or the new one, never a part."""
+    if not is_local(file):
+        file.write_bytes(content)  # an object appears when all of it has arrived
+        return
+    beside = file.with_name(f"{file.name}.new")
+    with open(beside, "wb") as written:
+        written.write(content)
+        written.flush()
+        os.fsync(written.fileno())
+    os.replace(beside, file)
+    sync(file.parent)
+
+
+def remove(folder: pathlib.Path) -> None:
+    """Deletes a folder and all in it; one that is not there is no error."""
+    if is_local(folder):
+        if folder.exists():
+            shutil.rmtree(folder)
+    elif folder.exists():
+        folder.fs.rm(folder.path, recursive=True)  # type: ignore[attr-defined]
+
+
+def make(folder: pathlib.Path) -> None:
+    """Makes a folder and those above it; an object store has none to make."""
+    if is_local(folder) and not folder.is_dir():
+        folder.mkdir(parents=True)
+        sync(folder.parent)
+
+
+def sync(folder: pathlib.Path) -> None:
+    """Has the names in a local folder on the disk."""
+    if is_local(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,118 @@
+"""Version labels in TensorFlow Serving's `models.config`: which version is `stable`, which is `canary`.
+
+Enters: the file (a ModelServerConfig as text), a model's name.  Leaves: its labels, or the file anew.  The one idea:
+the file is replaced in one step and lists the versions to load: those with a label, and the one that a label came from,
+so that no request falls between two versions and the way back is loaded already.  Nothing here imports TensorFlow.
+"""
+
+import dataclasses
+import fcntl
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from tfx_ranking.components import places
+from tfx_ranking.components.errors import PushError
+
+STABLE, CANARY = "stable", "canary"
+LABELS = (STABLE, CANARY)
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """Where the labels of one model are kept."""
+
+    file: str
+    model: str  # its name there
+
+
+def read(labels: Labels) -> dict[str, int]:
+    """Label → version of a model; {} where the file is not there or does not name it."""
+    model = _model(_parsed(labels.file), labels.model)
+    return {} if model is None else {str(label): int(version) for label, version in model.version_labels.items()}
+
+
+def listed(labels: Labels) -> set[int]:
+    """The versions of a model that the file names: with a label, or only to be loaded."""
+    model = _model(_parsed(labels.file), labels.model)
+    if model is None:
+        return set()
+    return {*map(int, model.version_labels.values()), *map(int, model.model_version_policy.specific.versions)}
+
+
+def move(labels: Labels, label: str, version: int, base: places.Path) -> None:
+    """Gives `label` to a version, in one step; makes the file, or the model's part of it, where there is none.
+
+    base: what a new part names as the model's base path; one that is there keeps its own, which may be the path that
+    the server sees.  Other models, and the comment that the file begins with, stay.
+    """
+    file = places.place(labels.file)
+    places.make(file.parent)
+    with _only_writer(file):
+        config = _parsed(labels.file)
+        model = _model(config, labels.model)
+        if model is None:
+            model = config.model_config_list.config.add(name=labels.model, base_path=places.absolute(base))
+            model.model_platform = "tensorflow"
+        before = {model.version_labels[label]} if label in model.version_labels else set()
+        model.version_labels[label] = version
+        model.model_version_policy.specific.versions[:] = sorted({*before, *model.version_labels.values()})
+        places.write_whole(file, (_comment(file) + _text(config)).encode())
+
+
+def _parsed(file: str) -> Any:
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    config = model_server_config_pb2.ModelServerConfig()
+    try:
+        text = places.place(file).read_text()
+    except FileNotFoundError:
+        return config
+    try:
+        return text_format.Parse(text, config)
+    except text_format.ParseError as error:
+        raise PushError(f"{file}: not TensorFlow Serving's models.config (a ModelServerConfig): {error}.") from error
+
+
+def _model(config: Any, name: str) -> Any:
+    return next((each for each in config.model_config_list.config if each.name == name), None)
+
+
+def _text(config: Any) -> str:
+    from google.protobuf import text_format
+
+    return str(text_format.MessageToString(config))
+
+
+def _comment(file: pathlib.Path) -> str:
+    if not file.is_file():
+        return (
+            "# TensorFlow Serving: --model_config_file=<this file> --model_config_file_poll_wait_seconds=30\n"
+            "#   --allow_version_labels_for_unavailable_models=true (when it starts, no version is loaded yet)\n"
+        )
+    lines = file.read_text().splitlines(keepends=True)
+    count = next((at for at, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))
+    return "".join(lines[:count])
+
+
+class _only_writer:
+    """Two models of one file may be pushed at once; a store without flock takes the last writer's."""
+
+    def __init__(self, file: pathlib.Path) -> None:
+        self._lock = file.with_name(f".{file.name}.lock") if places.is_local(file) else None
+        self._held: Any = None
+
+    def __enter__(self) -> None:
+        if self._lock is not None:
+            self._held = open(self._lock, "a")
+            fcntl.flock(self._held, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        if self._held is not None:
+            self._held.close()
+
+
+def shown(labels: Mapping[str, int], version: int) -> str:
+    """The labels of one version, as a table shows them."""
+    return ", ".join(sorted(label for label, of in labels.items() if of == version))
