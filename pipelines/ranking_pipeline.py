@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from ml_metadata import metadata_store
 from tfx.components.example_validator.component import ExampleValidator
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.components.statistics_gen.component import StatisticsGen
@@ -31,6 +32,7 @@ from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.live_model import LiveModel
 from tfx_ranking.components.serving_versions import digest, state
+from tfx_ranking.pipelines import push_records
 from tfx_ranking.pipelines.runs import artifacts_root, metadata_connection
 
 
@@ -94,7 +96,7 @@ def ranking_pipeline(config: RankingConfig, root: pathlib.Path, beam_args: Seque
                 model=exported.outputs["model"],
                 model_blessing=evaluation.outputs["blessing"],
                 config=config.select(*pusher.READS),
-                destination={**state(config.push.base), "asked": asked},
+                destination={**state(config.push.base), "asked": asked, "highest": _highest(config, root)},
             )
         )
     return pipeline.Pipeline(
@@ -105,6 +107,15 @@ def ranking_pipeline(config: RankingConfig, root: pathlib.Path, beam_args: Seque
         metadata_connection_config=metadata_connection(config, root),
         beam_pipeline_args=list(beam_args),
     )
+
+
+def _highest(config: RankingConfig, root: pathlib.Path) -> str:
+    """The highest version that ML Metadata knows of; a destination that was emptied knows none itself."""
+    try:
+        store = metadata_store.MetadataStore(metadata_connection(config, root))
+    except RuntimeError:  # no store can be reached from where the pipeline is put together
+        return ""
+    return str(push_records.highest_version(store, config.push.base) or "") if config.push else ""
 
 
 def _digest(schema: str) -> str:
