@@ -21,12 +21,25 @@ from tfx_ranking.pipelines.pages import Cell, Facts, Graph, Held, Page, Row, Sec
 
 def runs_page(runs: Sequence[Run]) -> str:
     """A row a run, newest first."""
-    headings = ["run", "pipeline", "state", "started", "took", "steps", "span", "metric", "blessed", "pushed", "why"]
+    several = len({run.pipeline for run in runs}) > 1
+    headings = [
+        "run",
+        *(["pipeline"] if several else []),
+        "state",
+        "started",
+        "took",
+        "steps",
+        "span",
+        "metric",
+        "blessed",
+        "pushed",
+        "why",
+    ]
     rows = [
         Row(
             [
                 run.id,
-                run.pipeline,
+                *([run.pipeline] if several else []),
                 Cell(run.state, run.state),
                 views.clock(run.started),
                 views.took(run.seconds),
@@ -42,7 +55,7 @@ def runs_page(runs: Sequence[Run]) -> str:
     ]
     counted = {state: sum(run.state == state for run in runs) for state in ("running", "done", "failed", "dead")}
     said = ", ".join(f"{count} {state}" for state, count in counted.items() if count)
-    table = Table("Runs", headings, rows, ("took", "span"), ("why",), said or "no runs yet")
+    table = Table("Runs", headings, rows, ("took",), ("pipeline", "why"), said or "no runs yet")
     return render(Page("Pipeline runs", sections=[table]))
 
 
@@ -50,7 +63,7 @@ def lineage_page(lineage: Lineage) -> str:
     """The graph, then the steps, the files with digests, each run's config and the packages."""
     runs = list(dict.fromkeys((each.pipeline, each.run) for each in lineage.executions))
     of_run = {run: [each for each in lineage.executions if (each.pipeline, each.run) == run] for run in runs}
-    sections: list[Section] = [_subject(lineage)]
+    sections: list[Section] = [_subject(lineage)] if lineage.subject else []
     if lineage.executions or lineage.artifacts:
         sections.append(_graph(lineage))
     sections.append(_steps(lineage, [each for run in runs for each in of_run[run]]))
@@ -105,7 +118,7 @@ def _graph(lineage: Lineage) -> Graph:
         titles[artifact_key(held.id)] = _title([f"#{held.id} {held.type}", held.summary, held.uri])
     note = (
         "A card is a step, under it is what it gave; lines lead to the steps that took that. Dashed: the same bytes, "
-        "copied. Choose a card or an artifact to see its properties."
+        "copied. What stands without a card was given by a step that is not shown. Choose any to see its properties."
     )
     asked = {artifact_key(each.id) for each in lineage.subject}
     return Graph("Graph", wide(lineage), tall(lineage), asked, titles, note)

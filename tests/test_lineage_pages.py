@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import itertools
+import json
 import re
 import xml.etree.ElementTree as xml
 
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lineage_examples import HISTORY, LIVE, NOW, STEPS, model, pipeline_runs, step
+from lineage_stores import StoreMaker
 
-from tfx_ranking.pipelines import lineage_bands, lineage_graph, lineage_pages, lineage_plot, lineage_serving_pages
+from tfx_ranking.pipelines import cli, lineage_bands, lineage_graph, lineage_pages, lineage_plot, lineage_serving_pages
 from tfx_ranking.pipelines.lineage_values import (
     Artifact,
     Execution,
@@ -245,3 +247,62 @@ def test_what_served_and_what_was_touched():
     told = " ".join(" ".join(next(root.iter("dl")).itertext()).split())
     assert told == "found 1 model (1 trained on it), 1 pushed live at /serving/shop version 4, trained on it"
     assert rows(root, "Models")[1] == ["d2", "of d2", "trained on it", "3", "ndcg@10 0.6400", "yes", "2", "live"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Two runs, of which each pushed a version."""
+    maker = StoreMaker(tmp_path_factory.mktemp("store"))
+    for i in (1, 2):
+        examples = maker.artifact("Examples", f"examples/{i}", span=i)
+        exported = maker.artifact("Model", f"model/{i}", digest=f"d{i}" * 6)
+        evaluated = maker.artifact("ModelEvaluation", f"evaluation/{i}", summary="mrr 0.5", metric="mrr", mrr=i / 10)
+        pushed = maker.artifact(
+            "PushedModel", f"pushed/{i}", digest=f"d{i}" * 6, pushed=1, pushed_version=f"10{i}", unchanged=0,
+            pushed_destination=f"/serving/shop/10{i}", reason="blessed",
+        )  # fmt: skip
+        maker.step(f"run-{i}", "RankingExampleGen", {}, {"examples": examples})
+        maker.step(f"run-{i}", "RankingTrainer", {"examples": examples}, {"model": exported})
+        maker.step(f"run-{i}", "RankingEvaluator", {"model": exported}, {"evaluation": evaluated})
+        maker.step(f"run-{i}", "RankingPusher", {"model": exported}, {"pushed_model": pushed})
+    return maker.file
+
+
+@pytest.mark.parametrize(
+    ("command", "title"),
+    [
+        (["runs"], "Pipeline runs"),
+        (["lineage", "101"], "Where 101 came from"),
+        (["lineage", "run-1", "--down"], "What came of run-1"),
+        (["served", "/serving/shop"], "What served below /serving/shop"),
+        (["impact", "--span", "1"], "What came of span 1"),
+        (["models"], "Models over time"),
+        (["diff", "101", "102"], "From 101 to 102"),
+    ],
+    ids=lambda each: each[0] if isinstance(each, list) else "",
+)
+def test_every_question_writes_its_page(command, title, store, tmp_path, capsys):
+    file = tmp_path / "page.html"
+    asked = [*command, "--metadata", str(store), "--html", str(file)]
+    assert cli.main(asked) == 0
+    assert capsys.readouterr().out == f"wrote {file}\n"
+    root = read(file.read_text())
+    assert root.find("head/title").text == root.find("body/main/h1").text == title
+    assert cli.main([*asked, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_a_page_that_cannot_be_written(store, tmp_path, capsys):
+    assert cli.main(["runs", "--metadata", str(store), "--html", str(tmp_path / "nowhere" / "page.html")]) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_what_differs(store, tmp_path):
+    file = tmp_path / "page.html"
+    assert cli.main(["diff", "101", "102", "--metadata", str(store), "--html", str(file)]) == 0
+    root = read(file.read_text())
+    compared = {name: both for name, *both in rows(root, "What is compared")}
+    assert compared["run"] == ["run run-1", "run run-2"]
+    assert compared["model"] == ["d1" * 6, "d2" * 6]
+    assert rows(root, "Data") == [["what", "before", "after"], ["spans", "1", "2"]]
+    assert rows(root, "Not compared")[1:]
