@@ -48,7 +48,7 @@ def diff_page(diff: Diff) -> str:
 
 
 def _sides(before: Side, after: Side) -> list[Row]:
-    rows = {
+    rows: dict[str, list[Held]] = {
         "run": [run_name(side.run) for side in (before, after)],
         "pipeline": [side.pipeline for side in (before, after)],
         "model": [

@@ -6,7 +6,7 @@ page, and beside it the graph and all that the store holds of each step and arti
 
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -18,44 +18,29 @@ from tfx_ranking.pipelines.lineage_graph import artifact_key, run_title, step_ke
 from tfx_ranking.pipelines.lineage_values import Artifact, Execution, File, Lineage, Run
 from tfx_ranking.pipelines.pages import Cell, Facts, Graph, Held, Page, Row, Section, Sheet, Table, Texts, render
 
+_RUN: dict[str, Callable[[Run], Held]] = {
+    "run": lambda run: run.id,
+    "pipeline": lambda run: run.pipeline,
+    "state": lambda run: Cell(run.state, run.state),
+    "started": lambda run: views.clock(run.started),
+    "took": lambda run: views.took(run.seconds),
+    "steps": lambda run: f"{run.steps}" + (f" ({run.cached} cached)" if run.cached else ""),
+    "span": lambda run: "" if run.span is None else str(run.span),
+    "metric": lambda run: "" if run.value is None else f"{run.metric} {run.value:.4f}",
+    "blessed": lambda run: yes_or_no(run.blessed),
+    "pushed": lambda run: Cell(f"{run.pushed} (unchanged)", "quiet") if run.unchanged else run.pushed,
+    "why": lambda run: run.reason,
+}
+
 
 def runs_page(runs: Sequence[Run]) -> str:
     """A row a run, newest first."""
     several = len({run.pipeline for run in runs}) > 1
-    headings = [
-        "run",
-        *(["pipeline"] if several else []),
-        "state",
-        "started",
-        "took",
-        "steps",
-        "span",
-        "metric",
-        "blessed",
-        "pushed",
-        "why",
-    ]
-    rows = [
-        Row(
-            [
-                run.id,
-                *([run.pipeline] if several else []),
-                Cell(run.state, run.state),
-                views.clock(run.started),
-                views.took(run.seconds),
-                f"{run.steps}" + (f" ({run.cached} cached)" if run.cached else ""),
-                "" if run.span is None else str(run.span),
-                "" if run.value is None else f"{run.metric} {run.value:.4f}",
-                yes_or_no(run.blessed),
-                Cell(f"{run.pushed} (unchanged)", "quiet") if run.unchanged else run.pushed,
-                run.reason,
-            ]
-        )
-        for run in runs
-    ]
-    counted = {state: sum(run.state == state for run in runs) for state in ("running", "done", "failed", "dead")}
-    said = ", ".join(f"{count} {state}" for state, count in counted.items() if count)
-    table = Table("Runs", headings, rows, ("took",), ("pipeline", "why"), said or "no runs yet")
+    columns = {heading: of for heading, of in _RUN.items() if several or heading != "pipeline"}
+    rows = [Row([of(run) for of in columns.values()]) for run in runs]
+    counts = {state: sum(run.state == state for run in runs) for state in ("running", "done", "failed", "dead")}
+    said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    table = Table("Runs", list(columns), rows, ("took",), ("pipeline", "why"), said or "no runs yet")
     return render(Page("Pipeline runs", sections=[table]))
 
 
