@@ -1,7 +1,7 @@
 # `make demo` and `make test` do everything on a fresh machine, set-up included.
 PYTHON := .venv/bin/python
 
-.PHONY: demo test test-slow check bench bench-serve setup lock format
+.PHONY: demo test test-slow test-services check bench bench-serve setup lock format
 
 demo: setup
 	.venv/bin/tfx-ranking demo
@@ -11,6 +11,12 @@ test: setup
 
 test-slow: setup
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m slow
+
+# Real database servers, Debian's: installed where they are missing (as root), started by the tests.
+test-services: setup
+	@command -v mariadbd >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y mariadb-server postgresql; }
+	TFX_RANKING_SERVICES=1 $(PYTHON) -m pytest tests/test_services.py
 
 check: setup
 	$(PYTHON) -m ruff check .

@@ -15,10 +15,11 @@ tfx_ranking.components.errors.ConfigError: data.lable: unknown key; did you mean
 import contextvars
 import dataclasses
 import datetime
+import fnmatch
 import json
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import pydantic
@@ -406,6 +407,14 @@ class Bless:
     min_improvement: float = 0.0  # over the live model; an improvement of exactly this passes
     min_value: float | None = None
     allow_breaking: bool = False  # a contract that breaks the live model's clients
+    # It must hold on the test lists of the last so many spans that the live model was blessed on, too: labels that went
+    # bad are bad in the new test split as well.
+    previous_spans: int = 0
+
+    @_unless_cut
+    def __post_init__(self) -> None:
+        if self.previous_spans < 0:
+            raise Refused("previous_spans", f"expected 0 (not asked) or more; got {self.previous_spans}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -455,6 +464,49 @@ class Metadata:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Drift:
+    """How far new data may have moved from those of the live model: TFDV's L-infinity distance of a string's values,
+    its Jensen-Shannon divergence of numbers, both in [0, 1]."""
+
+    __pydantic_config__ = _strict
+    label: float | None = None  # not asked when left out
+    features: dict[str, float] = dataclasses.field(default_factory=dict)  # by name or pattern with *, the first counts
+
+    @_unless_cut
+    def __post_init__(self) -> None:
+        asked = {f"features.{name}": value for name, value in self.features.items()}
+        for key, value in {"label": self.label, **asked}.items():
+            if value is not None and not 0 <= value <= 1:
+                raise Refused(key, f"expected a distance in [0, 1]; got {value}")
+
+    def threshold(self, name: str) -> float | None:
+        """A feature's; None for one that nothing is asked of.
+
+        >>> Drift(features={"price": 0.1, "*": 0.3}).threshold("brand")
+        0.3
+        """
+        return next((value for key, value in self.features.items() if fnmatch.fnmatchcase(name, key)), None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Retrain:
+    """When `tfx-ranking retrain` trains: new data, and one of these reasons where any is given."""
+
+    __pydantic_config__ = _strict
+    min_lists: int | None = None  # new labelled lists
+    max_age: float | None = None  # days since the live model was made
+    drift: Drift | None = None  # what moved farther is a reason
+    refuse: Drift | None = None  # what moved farther is not trained on
+
+    @_unless_cut
+    def __post_init__(self) -> None:
+        if self.min_lists is not None and self.min_lists < 1:
+            raise Refused("min_lists", f"expected at least 1; got {self.min_lists}")
+        if self.max_age is not None and self.max_age <= 0:
+            raise Refused("max_age", f"expected days, above 0; got {self.max_age}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RankingConfig:
     """Everything in `ranking.yaml`."""
 
@@ -469,6 +521,7 @@ class RankingConfig:
     serving: Serving = Serving()
     evaluation: Evaluation = Evaluation()
     push: Push | None = None
+    retrain: Retrain = Retrain()
     metadata: Metadata = Metadata()
 
     @_unless_cut
@@ -491,6 +544,9 @@ class RankingConfig:
                 raise Refused(f"context.{name}.transform", "query_normalise compares the items of a list; use z_score")
         if self.data.window and self.data.window.since and self.push is None:
             raise Refused("data.window.since", "the live model is what push.base serves: say where that is")
+        if self.evaluation.bless.previous_spans and self.data.splits.by not in ("group_id", self.data.group_id):
+            why = "splits by time would train on lists that the live model was tested on; use data.splits.by: group_id"
+            raise Refused("evaluation.bless.previous_spans", why)
         if self.training.warm_start and self.push is None:
             raise Refused("training.warm_start", "the live model is what push.base serves: say where that is")
         if self.training.propensity is not None and self.data.position is None:
@@ -506,6 +562,12 @@ class RankingConfig:
         if self.list_wise:
             rows = signatures.chosen(self.serving)
             _checked(lambda: signatures.refuse_item_by_item(rows, self.list_wise))
+        for key in ("drift", "refuse"):
+            asked = getattr(self.retrain, key)
+            for name in asked.features if asked else ():
+                if not fnmatch.filter(self.features, name):
+                    hint = near(name, list(self.features))
+                    raise Refused(f"retrain.{key}.features.{name}", f"expected a feature, or a pattern of some{hint}")
         for i, name in enumerate(self.evaluation.slices):
             if name not in self.context:
                 hint = near(name, list(self.context))
@@ -522,16 +584,16 @@ class RankingConfig:
         names = [name for name, feature in self.items.items() if "query_normalise" in feature.transform]
         return f"items.{names[0]}.transform has query_normalise, which compares the items of a list" if names else ""
 
-    def select(self, *keys: str) -> dict[str, Any]:
-        """Only the named parts, for a component that depends on no others: section to its JSON.
+    def select(self, *keys: str) -> str:
+        """Only the named parts, for a component that depends on no others, as JSON.
 
         keys: paths with `*` for any name, e.g. "items.*.transform"; a section's name stands for all of it, and
         "items.*.tokens.present" for the fact that there is such a part.
         Keys without a default are always there.  `from_selection` gives the config back, unnamed keys at their default.
         """
-        # Text, since TFX (1.16, 1.21) takes a dict as a parameter only where all values have one type and none is None.
-        picked: dict[str, Any] = pick(self, keys)
-        return {name: part if isinstance(part, str) else json.dumps(part) for name, part in picked.items()}
+        # One text without a backslash: TFX (1.16, 1.21) takes no nested dict as a parameter, and ML Metadata (1.16)
+        # cannot write a text with a backslash to PostgreSQL, which JSON within JSON is full of.
+        return json.dumps(pick(self, keys), ensure_ascii=False)
 
 
 def load(path: str | pathlib.Path) -> RankingConfig:
@@ -564,12 +626,11 @@ def parse(raw: Any) -> RankingConfig:
         raise ConfigError(explain(error, RankingConfig)) from None
 
 
-def from_selection(selection: dict[str, Any]) -> RankingConfig:
-    """The config of what `RankingConfig.select` chose; keys that were left out have their defaults."""
+def from_selection(selection: str | Mapping[str, Any]) -> RankingConfig:
+    """The config of what `RankingConfig.select` chose, as text or unpacked; keys left out have their defaults."""
     token = _cut.set(True)
     try:
-        is_json = {name: name != "name" and isinstance(part, str) for name, part in selection.items()}
-        return parse({name: json.loads(part) if is_json[name] else part for name, part in selection.items()})
+        return parse(json.loads(selection) if isinstance(selection, str) else dict(selection))
     finally:
         _cut.reset(token)
 

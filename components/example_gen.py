@@ -18,11 +18,10 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples
 
-from tfx_ranking.components import formats, ingestion, shuffle, spans
+from tfx_ranking.components import formats, ingestion, shuffle, sources, spans
 from tfx_ranking.components.config import SPLIT_NAMES, Data, RankingConfig, from_selection
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.grouping import group_order_error
-from tfx_ranking.components.sources import resolve as resolve  # the pipeline fingerprints the input with it
 
 READS = (
     *(
@@ -40,18 +39,18 @@ SPANS_OF_SHARDS = "spans.json"  # beside the splits of an input with spans: {spl
 @component(use_beam=True)
 def RankingExampleGen(
     examples: OutputArtifact[Examples],
-    config: Parameter[Dict[str, Any]],
-    source: Parameter[Dict[str, str]] = None,  # type: ignore[assignment]
+    config: Parameter[str],
+    source: Parameter[str] = None,  # type: ignore[assignment]
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ):
     """List examples from the files in `source` (what `resolve(config.data)` found; looked up when left out)."""
     ranking = from_selection(config)
-    found = source or resolve(ranking.data)
+    found = json.loads(source) if source else sources.resolve(ranking.data)
     properties = ingest(ranking, found, examples.uri, beam_pipeline)
     examples.split_names = json.dumps(properties.pop("split_names"))
-    examples.span = int(found["span"])
-    if found["version"]:
-        examples.version = int(found["version"])
+    examples.span = found["span"]
+    if found["version"] is not None:
+        examples.version = found["version"]
     for name, value in properties.items():
         set_property = (
             examples.set_int_custom_property if isinstance(value, int) else examples.set_string_custom_property
@@ -59,8 +58,16 @@ def RankingExampleGen(
         set_property(name, value)
 
 
+def resolve(data: Data, base: str | None = None) -> str:
+    """What `sources.resolve` finds now, as the component's `source`: it decides whether the cached examples still hold.
+
+    base: the push destination, for a window since the live model.
+    """
+    return json.dumps(sources.resolve(data, base), ensure_ascii=False)
+
+
 def ingest(
-    config: RankingConfig, source: Dict[str, str], folder: str, beam_pipeline: beam.Pipeline | None = None
+    config: RankingConfig, source: Dict[str, Any], folder: str, beam_pipeline: beam.Pipeline | None = None
 ) -> Dict[str, Any]:
     """Reads the source, writes the splits below `folder`, returns the artifact's properties.
 
@@ -82,7 +89,7 @@ def ingest(
     return finish(task, source)
 
 
-def finish(task: ingestion.Plan, source: Dict[str, str]) -> Dict[str, Any]:
+def finish(task: ingestion.Plan, source: Dict[str, Any]) -> Dict[str, Any]:
     """Puts shards and quarantine in place and checks what the workers report."""
     report = _merged(task)
     _check_groups(task, report)
@@ -194,7 +201,7 @@ def _place_shards(task: ingestion.Plan, split: str) -> Dict[str, Any]:
     return of_shards
 
 
-def _properties(task: ingestion.Plan, report: ingestion.Report, source: Dict[str, str]) -> Dict[str, Any]:
+def _properties(task: ingestion.Plan, report: ingestion.Report, source: Dict[str, Any]) -> Dict[str, Any]:
     from tfx.components.example_gen import utils
     from tfx.proto import example_gen_pb2
 
@@ -206,12 +213,12 @@ def _properties(task: ingestion.Plan, report: ingestion.Report, source: Dict[str
     summary = f"{lists:,} lists, {items:,} items, {counts['quarantined']:,} quarantined"
     for key, said in (("capped", "capped"), ("dropped_lists", "lists dropped"), ("duplicates", "duplicate ids")):
         summary += f", {counts[key]:,} {said}" if counts[key] else ""
-    if len(taken := json.loads(source.get("spans", "[]"))) > 1:
+    if len(taken := source.get("spans", [])) > 1:
         summary += f", spans {spans.said(taken)}"
-    if absent := json.loads(source.get("missing_spans", "[]")):
+    if absent := source.get("missing_spans"):
         logging.warning("Of the window's spans %s are missing.", spans.said(absent))
         summary += f", without {spans.said(absent)}"
-    if repeated := json.loads(source.get("repeated", "[]")):
+    if repeated := source.get("repeated"):
         logging.warning("Left out, since their bytes came before: %s", ", ".join(repeated))
         summary += f", {len(repeated)} repeated file{'s' * (len(repeated) != 1)} left out"
     plain = {
@@ -230,9 +237,13 @@ def _properties(task: ingestion.Plan, report: ingestion.Report, source: Dict[str
         "items_out": items,
         **plain,
         **{f"{kind}_{split}": counts[f"{kind}/{split}"] for split in task.split_names for kind in ("lists", "items")},
-        "missing": json.dumps(missing),
+        "missing": json.dumps(missing, ensure_ascii=False),
         "fingerprint": _fingerprint(source),
-        **{key: source[key] for key in ("spans", "missing_spans", "repeated") if key in source},
+        **{
+            key: json.dumps(source[key], ensure_ascii=False)
+            for key in ("spans", "missing_spans", "repeated")
+            if key in source
+        },
     }
 
 
@@ -244,7 +255,7 @@ def _warn_of_absent(task: ingestion.Plan, missing: Dict[str, int], lists: int, i
             logging.warning("%s: no record has a value of %s; is the name right?", level, ", ".join(absent))
 
 
-def _fingerprint(source: Dict[str, str]) -> str:
+def _fingerprint(source: Dict[str, Any]) -> str:
     import hashlib
 
     return hashlib.blake2b(json.dumps(source, sort_keys=True).encode(), digest_size=16).hexdigest()

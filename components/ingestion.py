@@ -8,7 +8,6 @@ same bytes, however the work was spread.
 import collections
 import contextlib
 import dataclasses
-import json
 import os
 import pickle
 import queue
@@ -115,10 +114,10 @@ class Report:
             self.groups.setdefault(split, []).extend(groups)
 
 
-def plan(config: RankingConfig, source: dict[str, str], folder: str) -> Plan:
+def plan(config: RankingConfig, source: dict[str, Any], folder: str) -> Plan:
     """The plan for the files that `sources.resolve` found."""
     units: list[Unit] = []
-    for origin, entries in json.loads(source["files"]).items():
+    for origin, entries in source["files"].items():
         for entry in entries:
             place = len(units), entry["path"], entry["name"], origin, int(entry["size"])
             units.append(Unit(*place, entry.get("side"), entry.get("span")))

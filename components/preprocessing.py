@@ -55,7 +55,7 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
     bucketize (quantiles; the bucket's number is a category).
     Raises DataError when a feature is not in the inputs.
     """
-    config = config_file.from_selection(dict(custom_config["config"]))
+    config = config_file.from_selection(custom_config["config"])
     absent = sorted(_wanted(config) - {*inputs})
     if absent:
         raise DataError(f"features {absent} of the config are not in the examples' schema; it holds {sorted(inputs)}.")

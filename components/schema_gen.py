@@ -7,7 +7,7 @@ values of small vocabularies, and show when the item features of a list differ i
 
 import os
 from collections.abc import Sequence
-from typing import Any, Dict, List
+from typing import List
 
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
@@ -39,7 +39,7 @@ MAX_DOMAIN = 100  # values; a larger vocabulary is no domain, as in TFDV
 def RankingSchemaGen(
     statistics: InputArtifact[ExampleStatistics],
     schema: OutputArtifact[Schema],
-    config: Parameter[Dict[str, Any]],
+    config: Parameter[str],
     exclude_splits: Parameter[List[str]] = None,  # EVALUATED; a decorated component allows no list as a default
 ):
     """Writes `ranking_schema` of the splits that are not excluded; channels as stock SchemaGen names them."""

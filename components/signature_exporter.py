@@ -57,7 +57,7 @@ def SignatureExporter(
     examples: InputArtifact[Examples],
     transformed_examples: InputArtifact[Examples],
     model: OutputArtifact[Model],
-    config: Parameter[Dict[str, Any]],
+    config: Parameter[str],
     split: Parameter[str] = "test",
     code_digest: Parameter[str] = "",
 ):
@@ -188,7 +188,7 @@ def save(ranker: serving_ranker.ServingRanker, to: str) -> None:
     """Writes the SavedModel with the config's signatures."""
     serving_ranker.save(ranker, to)
     selection = ranker.config.select(*(key for key in READS if key != "serving"), *SERVED)
-    _write_json(pathlib.Path(to) / serving_versions.CONFIG_IN_MODEL, selection)
+    _write_json(pathlib.Path(to) / serving_versions.CONFIG_IN_MODEL, json.loads(selection))
 
 
 def sample_feeds(ranker: serving_ranker.ServingRanker, sample: parity_sample.Sample) -> Dict[str, client_requests.Feed]:

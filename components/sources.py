@@ -18,12 +18,11 @@ from tfx_ranking.components.errors import DataError
 ALL = "all"  # the key of files that belong to no split yet
 
 
-def resolve(data: Data, base: str | None = None) -> dict[str, str]:
-    """The input's files as texts, so that TFX takes them for a parameter: `files` is the JSON of
-    `{split or "all": [{path, name, size, digest, side, side_digest, span}]}`, `span` the newest's number, `version` its
-    version or "".
+def resolve(data: Data, base: str | None = None) -> dict[str, Any]:
+    """The input's files: `files` is `{split or "all": [{path, name, size, digest, side, side_digest, span}]}`, `span`
+    the newest's number, `version` its version or None.
 
-    base: the push destination, for a window since the live model.  Of an input with spans the JSON lists `spans`,
+    base: the push destination, for a window since the live model.  Of an input with spans also the lists `spans`,
     `missing_spans` (of the window, that nobody delivered) and `repeated` (paths whose bytes came before, left out).
     Files are sorted by path, those of several spans by span; `name` is the path below the folder they all share.
     Raises DataError when a pattern matches nothing or every file is empty.
@@ -37,16 +36,16 @@ def resolve(data: Data, base: str | None = None) -> dict[str, str]:
     _refuse_empty(entries)
     for entry, name in zip(entries, names_below([entry["path"] for entry in entries])):
         entry["name"] = name
-    return {"files": json.dumps(files), "span": "0", "version": ""}
+    return {"files": files, "span": 0, "version": None}
 
 
-def only(source: dict[str, str], keep: Callable[[dict[str, Any]], bool]) -> dict[str, str]:
+def only(source: dict[str, Any], keep: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """A source with the files that `keep` says, and the spans that still have one; version and the rest stay."""
-    files = {split: [each for each in entries if keep(each)] for split, entries in json.loads(source["files"]).items()}
-    left = {**source, "files": json.dumps({split: entries for split, entries in files.items() if entries})}
+    files = {split: [each for each in entries if keep(each)] for split, entries in source["files"].items()}
+    left = {**source, "files": {split: entries for split, entries in files.items() if entries}}
     if "spans" in source:
         kept = sorted({entry["span"] for entries in files.values() for entry in entries})
-        left.update(spans=json.dumps(kept), span=str(max(kept, default=int(source["span"]))))
+        left.update(spans=kept, span=max(kept, default=source["span"]))
     return left
 
 
@@ -68,7 +67,7 @@ def live_spans(base: str) -> list[int]:
     return [int(each) for each in json.loads(told["spans"])]
 
 
-def _of_spans(by_split: spans.Patterns, data: Data, base: str | None) -> dict[str, str]:
+def _of_spans(by_split: spans.Patterns, data: Data, base: str | None) -> dict[str, Any]:
     patterns = [each for several in by_split.values() for each in several]
     there = spans.available(by_split, lambda pattern: _filesystem(pattern)[0](pattern))
     newest = max(there, default=None) if data.span is None else data.span
@@ -96,11 +95,10 @@ def _of_spans(by_split: spans.Patterns, data: Data, base: str | None) -> dict[st
                 # Below a folder that does not depend on which spans are taken: names may be part of group ids.
                 entries.append({**entry, "name": entry["path"][len(folder) :].lstrip("/"), "span": number})
     _refuse_empty([entry for entries in files.values() for entry in entries])
-    version = there[newest].version
-    found = {"files": json.dumps(files), "span": str(newest), "version": "" if version is None else str(version)}
+    found: dict[str, Any] = {"files": files, "span": newest, "version": there[newest].version}
     taken = sorted({entry["span"] for entries in files.values() for entry in entries})
-    found |= {"spans": json.dumps(taken), "missing_spans": json.dumps(chosen.missing)}
-    return {**found, "repeated": json.dumps(repeated)} if repeated else found
+    found |= {"spans": taken, "missing_spans": list(chosen.missing)}
+    return {**found, "repeated": repeated} if repeated else found
 
 
 def _refuse_empty(entries: Collection[dict[str, Any]]) -> None:

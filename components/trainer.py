@@ -11,7 +11,7 @@ import os
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any, Dict
+from typing import Any
 
 import keras
 import numpy as np
@@ -40,7 +40,7 @@ READS = (
 def RankingTrainer(
     transformed_examples: InputArtifact[Examples],
     transform_graph: InputArtifact[TransformGraph],
-    config: Parameter[Dict[str, Any]],
+    config: Parameter[str],
     model: OutputArtifact[Model],
     model_run: OutputArtifact[ModelRun],
     anomalies: InputArtifact[ExampleAnomalies] = None,

@@ -27,8 +27,7 @@ from tfx_ranking.components.serving_versions import (
     model_directory,
 )
 from tfx_ranking.components.warmup import WARMUP_IN_MODEL
-
-WIDTH = 110  # columns of the text
+from tfx_ranking.pipelines.text_layout import wrapped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +150,7 @@ def _sample(directory: pathlib.Path, signature: str) -> pathlib.Path:
 
 def _features(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[RequestFeature, ...]:
     file = directory / CONFIG_IN_MODEL
-    config = from_selection(json.loads(file.read_text())) if file.is_file() else None
+    config = from_selection(file.read_text()) if file.is_file() else None
     if "features" not in promised:  # an older export, or not one of ours
         promised = {"features": contract.features(config) if config else {}}
     trained_as = {served: name for name, served in config.serving.rename.items()} if config else {}
@@ -240,17 +239,6 @@ def _layers(file: pathlib.Path) -> tuple[str, ...]:
 
 def _entry(heading: str, facts: Sequence[str]) -> list[str]:
     return wrapped(f"{heading:<9} ", facts) if facts else []
-
-
-def wrapped(heading: str, facts: Sequence[str]) -> list[str]:
-    """The facts behind their heading, each one whole, on as many lines as they need."""
-    lines = [heading]
-    for i, fact in enumerate(facts):
-        text = fact + ("" if i + 1 == len(facts) else ", ")
-        if i and len(lines[-1] + text.rstrip()) > WIDTH:
-            lines.append(" " * len(heading))
-        lines[-1] += text
-    return [line.rstrip() for line in lines]
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:

@@ -20,16 +20,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_metadata import metadata_store
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.errors import DataError, RankingError
 from tfx_ranking.pipelines import process_lock
-from tfx_ranking.pipelines.runs import LOCK, artifacts_root, end_dead_executions, metadata_connection
+from tfx_ranking.pipelines.runs import LOCK, artifacts_root, end_dead_executions, metadata_connection, open_store
 
 ORCHESTRATORS = ("beam", "local")
 INTERRUPTED = 130  # exit code of a run that was stopped: the same command goes on from what was done
@@ -48,6 +48,7 @@ class Run:
     run_id: str = ""
     nodes: tuple[str, ...] = ()
     failure: str = ""  # one paragraph; empty while nothing failed
+    of_the_data: bool = False  # it failed because of its input
 
     def __post_init__(self) -> None:
         self.listener = threading.Thread(target=self.listen, daemon=True)
@@ -66,6 +67,7 @@ class Run:
             self.run_id = said.get("run_id", self.run_id)
             self.nodes = tuple(said.get("nodes", self.nodes))
             self.failure = said.get("failure", self.failure)
+            self.of_the_data = said.get("of_the_data", self.of_the_data)
 
     def stop_after_component(self) -> None:
         """Asks the run to end when the component that is running has; asked once more, it ends at once."""
@@ -100,15 +102,27 @@ class Stop:
 
 
 def start(
-    config_file: pathlib.Path, root: pathlib.Path, orchestrator: str = "beam", beam_args: Sequence[str] = ()
+    config_file: pathlib.Path,
+    root: pathlib.Path,
+    orchestrator: str = "beam",
+    beam_args: Sequence[str] = (),
+    job: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Begins a run of the pipeline in `config_file`, artifacts under `root`."""
+    """Begins a run of the pipeline in `config_file`, artifacts under `root`.
+
+    job: `source`, the files to read in place of those that the config names now, and `check`, which has only the first
+    steps run, on these files (`data_check_pipeline`).
+    """
     config = ranking_config.load(config_file)
     folder = artifacts_root(config, root) / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}.log"
     command = [sys.executable, "-m", "tfx_ranking.pipelines.local", str(config_file), "--root", str(root)]
     command += ["--orchestrator", orchestrator, *(f"--beam-arg={arg}" for arg in beam_args)]
+    if job is not None:
+        file = log.with_suffix(".job.json")  # thousands of files do not fit on a command line
+        file.write_text(json.dumps(job))
+        command += ["--job", str(file)]
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
@@ -123,16 +137,30 @@ def start(
 
 
 def run_here(
-    config_file: pathlib.Path, root: pathlib.Path, orchestrator: str = "beam", beam_args: Sequence[str] = ()
+    config_file: pathlib.Path,
+    root: pathlib.Path,
+    orchestrator: str = "beam",
+    beam_args: Sequence[str] = (),
+    job: Mapping[str, Any] | None = None,
 ) -> str:
-    """Runs the pipeline in this process; gives the run's id.  Raises RankingError when another run holds the lock."""
+    """Runs the pipeline in this process, as `start` does in another; gives the run's id.
+
+    Raises RankingError when another run holds the lock.
+    """
     config = ranking_config.load(config_file)
     with _lock(config, root):
-        return _run(config, config_file, root, orchestrator, beam_args, lambda said: None, Stop())
+        return _run(config, config_file, root, orchestrator, beam_args, lambda said: None, Stop(), job)
 
 
 def _run(
-    config: Any, config_file: pathlib.Path, root: pathlib.Path, orchestrator: str, beam_args: Any, say: Any, stop: Any
+    config: Any,
+    config_file: pathlib.Path,
+    root: pathlib.Path,
+    orchestrator: str,
+    beam_args: Any,
+    say: Any,
+    stop: Any,
+    job: Any,
 ) -> str:
     store = _store(config, root)
     end_dead_executions(store, config.name)
@@ -140,10 +168,16 @@ def _run(
     from tfx.dsl.compiler import compiler, constants
     from tfx.orchestration.portable import runtime_parameter_utils
 
+    from tfx_ranking.pipelines.data_check_pipeline import data_check_pipeline
     from tfx_ranking.pipelines.ranking_pipeline import ranking_pipeline
 
     with _own_modules(config, config_file.absolute().parent):
-        pipeline = compiler.Compiler().compile(ranking_pipeline(config, root, beam_args))
+        source, check = (job or {}).get("source"), (job or {}).get("check")
+        if check is not None:
+            steps = data_check_pipeline(config, root, source, check, beam_args)
+        else:
+            steps = ranking_pipeline(config, root, beam_args, source)
+        pipeline = compiler.Compiler().compile(steps)
         run_id = datetime.datetime.now().isoformat()
         parameters = {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
         runtime_parameter_utils.substitute_runtime_parameter(pipeline, parameters)
@@ -157,7 +191,7 @@ def _run(
 
 
 def _store(config: RankingConfig, root: pathlib.Path) -> metadata_store.MetadataStore:
-    return metadata_store.MetadataStore(metadata_connection(config, root))
+    return open_store(metadata_connection(config, root))
 
 
 @contextlib.contextmanager
@@ -211,10 +245,16 @@ def _stopped_between_components(stop: Stop) -> Iterator[None]:
         launcher.Launcher.launch = launch
 
 
-def _reason(error: BaseException) -> str:
-    """The first cause in one paragraph, without Beam's and TFX's wrapping."""
+def first_cause(error: BaseException) -> BaseException:
+    """What it began with, without Beam's and TFX's wrapping."""
     while error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def reason(error: BaseException) -> str:
+    """The first cause in one paragraph."""
+    error = first_cause(error)
     text = str(error) or type(error).__name__
     text = text.split(" [while running '")[0]
     return text if isinstance(error, RankingError) else f"{type(error).__name__}: {text}"
@@ -226,6 +266,7 @@ def _main() -> None:
     parser.add_argument("--root", type=pathlib.Path, required=True)
     parser.add_argument("--orchestrator", choices=ORCHESTRATORS, default="beam")
     parser.add_argument("--beam-arg", action="append", default=[])
+    parser.add_argument("--job", type=pathlib.Path)
     arguments = parser.parse_args()
     # The pipe to whoever started this; what libraries print goes to the log instead.
     pipe = os.fdopen(os.dup(1), "w")
@@ -246,7 +287,8 @@ def _main() -> None:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
         config = ranking_config.load(arguments.config)
         with _lock(config, arguments.root):
-            _run(config, arguments.config, arguments.root, arguments.orchestrator, arguments.beam_arg, say, stop)
+            job = json.loads(arguments.job.read_text()) if arguments.job else None
+            _run(config, arguments.config, arguments.root, arguments.orchestrator, arguments.beam_arg, say, stop, job)
     except KeyboardInterrupt:
         say({"failure": "interrupted"})
         raise SystemExit(INTERRUPTED) from None
@@ -255,7 +297,7 @@ def _main() -> None:
             say({"failure": f"stopped before {stop.before}"})
             raise SystemExit(INTERRUPTED) from None
         traceback.print_exc()
-        say({"failure": _reason(error)})
+        say({"failure": reason(error), "of_the_data": isinstance(first_cause(error), DataError)})
         raise SystemExit(1) from None
 
 

@@ -19,7 +19,7 @@ from ml_metadata import metadata_store
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.serving_versions import live_version
 from tfx_ranking.pipelines.local import INTERRUPTED, Run
-from tfx_ranking.pipelines.runs import Step, steps
+from tfx_ranking.pipelines.runs import Step, open_store, steps
 
 _STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "cached": "blue", "failed": "bold red"}
 _EVERY = 0.3  # seconds
@@ -40,7 +40,7 @@ def follow(run: Run, connection: object, console: rich.console.Console) -> list[
     def look(note: str = "") -> None:
         nonlocal store, latest
         if run.nodes:
-            store = store or metadata_store.MetadataStore(connection)
+            store = store or open_store(connection)
             latest = steps(store, run.run_id, run.nodes)
         if live:
             live.update(table(latest, time.time() - began, note))

@@ -6,8 +6,9 @@ fingerprint, the digest of the user's own functions, what the destination serves
 """
 
 import datetime
+import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_metadata import metadata_store
@@ -36,11 +37,19 @@ from tfx_ranking.pipelines import push_records
 from tfx_ranking.pipelines.runs import artifacts_root, metadata_connection
 
 
-def ranking_pipeline(config: RankingConfig, root: pathlib.Path, beam_args: Sequence[str] = ()) -> pipeline.Pipeline:
-    """Logs to a pushed ranker: the components that `config` asks for, artifacts under `root`."""
+def ranking_pipeline(
+    config: RankingConfig,
+    root: pathlib.Path,
+    beam_args: Sequence[str] = (),
+    source: Mapping[str, Any] | None = None,
+) -> pipeline.Pipeline:
+    """Logs to a pushed ranker: the components that `config` asks for, artifacts under `root`.
+
+    source: the files to read, as `sources.resolve` describes them; what `config.data` names now when left out.
+    """
+    found = source or sources.resolve(config.data, config.push.base if config.push else None)
     examples = example_gen.RankingExampleGen(
-        config=config.select(*example_gen.READS),
-        source=example_gen.resolve(config.data, config.push.base if config.push else None),
+        config=config.select(*example_gen.READS), source=json.dumps(found, ensure_ascii=False)
     )
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     schema: Any
@@ -56,7 +65,10 @@ def ranking_pipeline(config: RankingConfig, root: pathlib.Path, beam_args: Seque
         examples=examples.outputs["examples"],
         schema=schema.outputs["schema"],
         preprocessing_fn=config.transform.preprocessing_fn or f"{preprocessing.__name__}.preprocessing_fn",
-        custom_config={"config": config.select(*preprocessing.READS), "code": _code(config.transform.preprocessing_fn)},
+        custom_config={
+            "config": json.loads(config.select(*preprocessing.READS)),  # unpacked: Transform makes JSON of it all
+            "code": _code(config.transform.preprocessing_fn),
+        },
         disable_statistics=True,
     )
     live = LiveModel(destination=state(config.push.base)) if config.push else None

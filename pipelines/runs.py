@@ -6,6 +6,8 @@ TensorFlow, so that looking costs a fraction of a second.
 
 import dataclasses
 import pathlib
+import random
+import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,7 @@ STATES = {
     metadata_store_pb2.Execution.CANCELED: "failed",
 }
 DIED = "its process died"  # why an execution failed that nobody could say it of any more
+_MAKING_TABLES = re.compile("Please retry the connection|violates unique constraint|already exists")
 LOCK = "run.lock"  # in `artifacts_root`: held by the process that runs the pipeline
 
 
@@ -61,6 +64,22 @@ def metadata_connection(config: "RankingConfig", root: pathlib.Path) -> Any:
     connection.sqlite.filename_uri = str(file)
     connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
     return connection
+
+
+def open_store(connection: Any) -> metadata_store.MetadataStore:
+    """The store, with its tables made where the database has none.
+
+    Of several processes that meet an empty database at once MLMD lets one make the tables and fails the others, which
+    is why they try again, for 20 s at most.  Raises RuntimeError when it cannot be opened.
+    """
+    end = time.monotonic() + 20
+    while True:
+        try:
+            return metadata_store.MetadataStore(connection)
+        except RuntimeError as error:
+            if not _MAKING_TABLES.search(str(error)) or time.monotonic() > end:
+                raise
+            time.sleep(random.uniform(0.1, 0.5))
 
 
 def steps(store: metadata_store.MetadataStore, run_id: str, nodes: Sequence[str]) -> list[Step]:

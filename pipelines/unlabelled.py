@@ -70,12 +70,12 @@ def read_config(
             "Only a model exported by tfx-ranking has it."
         )
     selection = json.loads(file.read_text())
-    data = json.loads(selection["data"])
+    data = selection["data"]
     if not patterns:
         return from_selection(selection)
     trained_on = data["format"]
     if override is not None:
-        data = json.loads(ranking_config.load(override).select("data")["data"])
+        data = json.loads(ranking_config.load(override).select("data"))["data"]
     said = format or (data["format"] if override is not None else _agreed(patterns, trained_on))
     if said not in formats.FORMATS:
         raise RankingError(f"--format {said}: expected one of {', '.join(formats.FORMATS)}.")
@@ -85,7 +85,7 @@ def read_config(
         data.pop("group_from", None)
     for key in ("max_items", "no_relevant"):  # every list is scored, whole
         data.pop(key, None)
-    return from_selection({**selection, "data": json.dumps({**data, "format": said, "input": list(patterns)})})
+    return from_selection({**selection, "data": {**data, "format": said, "input": list(patterns)}})
 
 
 def guess(name: str, trained_on: str) -> str:

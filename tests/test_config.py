@@ -136,6 +136,10 @@ REFUSED = {
         _with(serving__default="regress"),
         "serving.default: expected one of the signatures",
     ),
+    "tested on, then trained on": (
+        _with(data__splits={"by": "time"}, evaluation__bless__previous_spans=3),
+        "evaluation.bless.previous_spans: splits by time would train on lists that the live model was tested on",
+    ),
     "two stores": (_with(metadata__connection={}), "metadata.connection: expected sqlite or connection; got both"),
     "side files without LETOR": (
         _with(data__group_sizes=".query"),
@@ -195,13 +199,15 @@ def test_a_file_that_is_no_config(tmp_path):
 
 def test_a_selection_holds_what_was_named_and_nothing_else():
     config = parse(_with(training__seed=7))
-    selected = config.select("items.*.transform", "training.seed")
-    assert json.loads(selected["items"])["price"] == {"transform": ["log1p", "z_score"]}
-    assert json.loads(selected["training"]) == {"seed": 7}
+    text = config.select("items.*.transform", "training.seed")
+    selected = json.loads(text)
+    assert selected["items"]["price"] == {"transform": ["log1p", "z_score"]}
+    assert selected["training"] == {"seed": 7}
     assert not {"model", "push"} & set(selected)
-    assert "label" not in json.loads(selected["data"])
-    assert all(isinstance(part, str) for part in selected.values())  # what TFX takes as a parameter
-    again = from_selection(selected)
+    assert "label" not in selected["data"]
+    assert "\\" not in text  # ML Metadata cannot write one to PostgreSQL
+    again = from_selection(text)
+    assert from_selection(selected) == again
     assert again.items["price"].transform == ("log1p", "z_score")
     assert again.items["brand"] == Feature()  # what was not named has its default
 

@@ -1,7 +1,6 @@
 """RankingExampleGen: what its input is, and the component around the ingestion."""
 
 import gzip
-import json
 import pathlib
 import re
 
@@ -60,7 +59,7 @@ def test_side_files(tmp_path):
     ):
         sources.resolve(cfg.data)
     (tmp_path / "a.txt.query").write_text("1\n")
-    (entry,) = json.loads(sources.resolve(cfg.data)["files"])["all"]
+    (entry,) = sources.resolve(cfg.data)["files"]["all"]
     assert entry["side"] == str(tmp_path / "a.txt.query")
     before = sources.resolve(cfg.data)
     (tmp_path / "a.txt.query").write_text("2\n")
@@ -74,10 +73,10 @@ def test_spans_and_versions(tmp_path):
         write_csv(folder / "a.csv", ROWS[: 3 * span])
     pattern = tmp_path / "span{SPAN}" / "v{VERSION}" / "*.csv"
     newest = sources.resolve(config(pattern).data)
-    assert (newest["span"], newest["version"]) == ("10", "1")
+    assert (newest["span"], newest["version"]) == (10, 1)
     second = sources.resolve(config(pattern, span=2).data)
-    assert (second["span"], second["version"]) == ("2", "3")
-    assert [entry["path"] for entry in json.loads(second["files"])["all"]] == [str(tmp_path / "span2" / "v3" / "a.csv")]
+    assert (second["span"], second["version"]) == (2, 3)
+    assert [entry["path"] for entry in second["files"]["all"]] == [str(tmp_path / "span2" / "v3" / "a.csv")]
     with pytest.raises(DataError, match=r"data\.input: no span 5 for .* There are 1-2, 10\."):
         sources.resolve(config(pattern, span=5).data)
 
@@ -86,7 +85,7 @@ def test_names_are_paths_below_the_common_folder(tmp_path):
     for name in ("a/x.csv", "ab/x.csv"):
         (tmp_path / name).parent.mkdir()
         write_csv(tmp_path / name, ROWS)
-    found = json.loads(sources.resolve(config(tmp_path / "*" / "x.csv").data)["files"])["all"]
+    found = sources.resolve(config(tmp_path / "*" / "x.csv").data)["files"]["all"]
     assert [entry["name"] for entry in found] == ["a/x.csv", "ab/x.csv"]
 
 

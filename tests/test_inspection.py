@@ -65,7 +65,7 @@ def model(tmp_path):
     directory = saved_models.save(tmp_path / "serving" / "3", SIGNATURES)
     write(directory, "variables/variables.index", b"")
     write(directory, serving_versions.CONTRACT_IN_MODEL, contract.describe(directory, CONFIG))
-    write(directory, serving_versions.CONFIG_IN_MODEL, CONFIG.select("context", "items", "serving"))
+    write(directory, serving_versions.CONFIG_IN_MODEL, CONFIG.select("context", "items", "serving").encode())
     write(directory, serving_versions.LINEAGE_IN_MODEL, RECEIPT)
     write(directory, WARMUP_IN_MODEL, records(b"a request", b"", b"another"))
     for signature in ("predict", "regress"):

@@ -1,0 +1,107 @@
+"""The same pipelines and the same questions on real database servers, four pipelines at once on each.
+
+`make test-services` installs and starts MariaDB and PostgreSQL; without it these tests are skipped.
+"""
+
+import json
+import pathlib
+import shutil
+import subprocess
+
+import database_servers
+import pytest
+import run_support
+
+from tfx_ranking.components import serving_versions
+from tfx_ranking.pipelines import cli, lineage, lineage_store
+
+SERVERS = {"mariadb": database_servers.mariadb, "postgresql": database_servers.postgresql}
+SHOPS = ("north", "east", "south", "west")
+
+
+def _open(folder: pathlib.Path, name: str, connection=None) -> run_support.Shop:
+    folder.mkdir()
+    shop = run_support.open_shop(folder)
+    shop.set("name", name)
+    shop.set("data.input", str(folder / "logs" / "*.csv"))  # of its own, though the bytes are equal
+    if connection:
+        shop.set("metadata.connection", connection)
+    return shop
+
+
+@pytest.fixture(scope="module")
+def sqlite(tmp_path_factory):
+    """One pipeline's answers on a store that nobody shares."""
+    shop = _open(tmp_path_factory.mktemp("sqlite") / "alone", "alone")
+    shop.run()
+    return _answers(shop, lineage_store.connect(str(shop.folder / "metadata.sqlite")))
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def shops(request, tmp_path_factory):
+    """Four pipelines that ran at the same time on one store, and the store's connection."""
+    with SERVERS[request.param]() as connection:
+        root = tmp_path_factory.mktemp(request.param)
+        opened = [_open(root / name, name, connection) for name in SHOPS]
+        under_way = [
+            subprocess.Popen(shop.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for shop in opened
+        ]
+        said = [process.communicate()[0] for process in under_way]
+        assert [process.returncode for process in under_way] == [0] * 4, "\n".join(said)
+        yield opened, json.dumps(connection)
+
+
+def _answers(shop: run_support.Shop, store: lineage_store.Store) -> dict[str, object]:
+    """What the questions say of one pipeline, without ids, times and digests, which differ from run to run."""
+    served = shop.base / str(serving_versions.live_version(shop.base))
+    (run,) = [each for each in lineage.runs(store) if each.pipeline == served.parents[2].name]
+    upstream, downstream = lineage.upstream(store, str(served)), lineage.downstream(store, run.id)
+
+    def steps(found):
+        def links(linked):
+            return sorted((link.name, found.artifacts[link.artifact].type) for link in linked)
+
+        return sorted((each.node, each.state, links(each.inputs), links(each.outputs)) for each in found.executions)
+
+    files = [file for each in upstream.executions for file in each.files]
+    assert {each.run for each in upstream.executions} == {run.id}
+    assert {pathlib.Path(file.path).parent for file in files} == {shop.folder / "logs"}
+    return {
+        "run": (run.state, run.steps, run.cached, run.metric, run.blessed, run.unchanged),
+        "value": pytest.approx(run.value, abs=0.005),
+        "version": run.pushed == served.name,
+        "upstream": steps(upstream),
+        "downstream": steps(downstream),
+        "files": [(pathlib.Path(file.path).name, file.size, file.digest) for file in files],
+        "config": sorted({name for each in upstream.executions for name in each.config}),
+    }
+
+
+def test_the_answers_are_those_of_sqlite(shops, sqlite):
+    opened, connection = shops
+    store = lineage_store.connect(connection)
+    for shop in opened:
+        assert _answers(shop, store) == sqlite
+
+
+def test_nothing_is_lost_between_four_pipelines(shops):
+    opened, connection = shops
+    executions = [each for shop in opened[:1] for each in shop.store.get_executions()]
+    assert sorted(each.type.rpartition(".")[2] for each in executions) == sorted(run_support.COMPONENTS * 4)
+    assert {each.last_known_state for each in executions} == {each.COMPLETE for each in executions}
+    store = opened[0].store
+    events = store.get_events_by_execution_ids([each.id for each in executions])
+    made = [each.artifact_id for each in events if each.type == each.OUTPUT]
+    assert len(made) == len(set(made)) == len(store.get_artifacts())  # each is given once, none is left over
+    names = [each.name for each in store.get_execution_types()]
+    assert len(names) == len(set(names))
+
+
+def test_a_served_model_is_found_wherever_it_was_copied_to(shops, tmp_path, capsys):
+    opened, connection = shops
+    for shop in opened:
+        copied = tmp_path / shop.folder.name
+        shutil.copytree(shop.base / str(serving_versions.live_version(shop.base)), copied)
+        assert cli.main(["lineage", str(copied), "--metadata", connection]) == 0
+        assert str(shop.folder / "logs") in capsys.readouterr().out
