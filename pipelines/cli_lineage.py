@@ -60,6 +60,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "tfx-ranking models serving/shop",
     )
     models.add_argument("base", nargs="?", help="one destination (default: all)")
+    models.add_argument("--limit", type=int, default=20, help="how many (default: 20; 0: all)")
     store_options(models)
     diff = command(
         "diff",
@@ -163,7 +164,7 @@ def _models(arguments: argparse.Namespace) -> int:
     from tfx_ranking.pipelines import lineage_serving, lineage_serving_views, lineage_store
 
     store = lineage_store.connect(arguments.metadata)
-    found = lineage_serving.models(store, arguments.base)
+    found = lineage_serving.models(store, arguments.base, arguments.limit)
     live = lineage_serving.live(store, {change.base for change, _ in found})
     views = lineage_serving_views
     return _answer(

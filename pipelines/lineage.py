@@ -20,18 +20,20 @@ from tfx_ranking.pipelines.lineage_store import Store
 from tfx_ranking.pipelines.lineage_values import Artifact, Execution, Lineage, Run, judged_by
 
 COMPARED = ("baseline_model",)  # inputs that a step compares with: what it gives is not made of them
+TELLING = ("Examples", "ModelEvaluation", "ModelBlessing", "PushedModel")  # what a run's line is made of
 
 
 def runs(store: Store, limit: int | None = None) -> tuple[Run, ...]:
     """The pipeline runs, newest first, at most `limit`; () in a store without any."""
     contexts = store.runs()[:limit]
     steps = store.steps(contexts)
-    given = store.artifacts({link.artifact for of_run in steps for each in of_run for link in each.outputs})
+    given = store.among({link.artifact for of_run in steps for each in of_run for link in each.outputs}, TELLING)
     found = []
     for context, of_run in zip(contexts, steps):
         pipeline = of_run[0].pipeline if of_run else ""
-        under_way = store.runs_now(context, pipeline)  # between two of its steps a run has none that runs
         outputs = [given[link.artifact] for each in of_run for link in each.outputs if link.artifact in given]
+        near = next((each.uri for each in outputs), "")
+        under_way = store.runs_now(context, pipeline, near)  # between two of its steps a run has none that runs
         found.append(_run(context, pipeline, of_run, outputs, under_way))
     return tuple(found)
 

@@ -10,7 +10,8 @@ from typing import Any
 from tfx_ranking.components import spans
 from tfx_ranking.pipelines.lineage_diff import Change, Diff, Moved, told
 from tfx_ranking.pipelines.lineage_sides import Side
-from tfx_ranking.pipelines.lineage_views import columns, plain, run_name
+from tfx_ranking.pipelines.lineage_views import plain, run_name
+from tfx_ranking.pipelines.text_layout import columns
 
 SHOWN = 20  # rows of a section; JSON has them all
 

@@ -94,9 +94,9 @@ def live(store: Store, bases: Iterable[str]) -> tuple[Live, ...]:
     return tuple(_live(store, base) for base in sorted(set(bases)))
 
 
-def models(store: Store, base: str | None = None) -> tuple[tuple[Push, Model | None], ...]:
-    """Every push with the model that was pushed, oldest first: the metric over versions."""
-    known = pushes(store, base)
+def models(store: Store, base: str | None = None, limit: int | None = None) -> tuple[tuple[Push, Model | None], ...]:
+    """Every push with the model that was pushed, oldest first: the metric over versions.  limit: the last so many."""
+    known = pushes(store, base)[-(limit or 0) :]
     of = described(store, {each.digest for each in known})
     return tuple((each, of.get(each.digest)) for each in known)
 

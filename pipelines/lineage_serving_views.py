@@ -12,7 +12,8 @@ from tfx_ranking.pipelines import lineage_impact
 from tfx_ranking.pipelines.lineage_serving import clock
 from tfx_ranking.pipelines.lineage_values import Impact, Live, Model, Push, Served, Touched
 from tfx_ranking.pipelines.lineage_views import clock as short_clock
-from tfx_ranking.pipelines.lineage_views import columns, plain
+from tfx_ranking.pipelines.lineage_views import plain
+from tfx_ranking.pipelines.text_layout import columns
 
 HOW = {
     lineage_impact.TRAINED: "trained on it",

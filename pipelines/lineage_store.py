@@ -104,6 +104,7 @@ class Store:
         file = "" if server else connection.sqlite.filename_uri
         self.name = f"{connection.host}:{connection.port}" if server else file or str(connection.WhichOneof("config"))
         self._folder = pathlib.Path(file).parent if file else None
+        self._holders: dict[str, float | None] = {}  # by pipeline
         try:
             self._store = _Asked(_opened(connection), self.name)
         except RuntimeError as error:
@@ -157,6 +158,13 @@ class Store:
         protos = (each for some in _batches(ids) for each in self._store.get_artifacts_by_id(some))
         return {each.id: values.artifact(each) for each in protos}
 
+    def among(self, ids: Collection[int], kinds: Sequence[str]) -> dict[int, Artifact]:
+        """Those of some artifacts that are of certain types."""
+        if len(ids) <= _BATCH:
+            return {i: each for i, each in self.artifacts(ids).items() if each.type in kinds}
+        # Of that many, whole types are fewer than what is left out.
+        return {each.id: each for kind in kinds for each in self.of_type(kind) if each.id in ids}
+
     def of_type(self, kind: str) -> tuple[Artifact, ...]:
         """The artifacts of a type, oldest first."""
         return tuple(values.artifact(each) for each in self._of_type(kind))
@@ -206,9 +214,12 @@ class Store:
                 found.setdefault(_text(each, "initial_model"), []).append(each.id)
         return found
 
-    def runs_now(self, run: Any, pipeline: str) -> bool:
-        """Whether a process holds the lock of the run's pipeline that began before the run did."""
-        began = self._holder_began(pipeline)
+    def runs_now(self, run: Any, pipeline: str, uri: str = "") -> bool:
+        """Whether a process holds the lock of the run's pipeline that began before the run did.
+
+        uri: of any artifact of the pipeline, which lies beside its lock; without one it is searched for.
+        """
+        began = self._holder_began(pipeline, uri)
         return began is not None and began <= run.create_time_since_epoch
 
     @functools.cache  # noqa: B019
@@ -272,28 +283,34 @@ class Store:
             return "running" if began is None or began <= execution.create_time_since_epoch else "dead"
         return "dead" if state == "failed" and _text(execution, "reason") == DIED else state
 
-    @functools.cache  # noqa: B019
-    def _holder_began(self, pipeline: str) -> float | None:
+    def _holder_began(self, pipeline: str, uri: str = "") -> float | None:
         """When the process that runs a pipeline began (ms), infinity when none runs; None where nothing is known of it:
         the pipeline does not run on this machine, or not by `tfx-ranking run`."""
-        lock = self._lock(pipeline)
-        if lock is None:
-            return None
-        with lock.open() as file:
-            try:
-                # Given back at once; a run that wants it in this very moment tries again.
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return lock.stat().st_mtime * 1000
-        return float("inf")
+        if pipeline not in self._holders:
+            lock = self._lock(pipeline, uri)
+            self._holders[pipeline] = None if lock is None else _holder_began(lock)
+        return self._holders[pipeline]
 
-    def _lock(self, pipeline: str) -> pathlib.Path | None:
-        context = self._store.get_context_by_type_and_name("pipeline", pipeline) if pipeline else None
-        newest = metadata_store.ListOptions(limit=1, order_by=metadata_store.OrderByField.ID, is_asc=False)
-        recent = self._store.get_artifacts_by_context(context.id, newest) if context else []
-        folders = [folder for artifact in recent for folder in pathlib.Path(artifact.uri).parents]
+    def _lock(self, pipeline: str, uri: str) -> pathlib.Path | None:
+        near = [uri] if uri else self._recent_uri(pipeline)
+        folders = [folder for each in near for folder in pathlib.Path(each).parents]
         folders += [self._folder / "artifacts" / pipeline] if self._folder else []
         return next((folder / LOCK for folder in folders if os.access(folder / LOCK, os.R_OK)), None)
+
+    def _recent_uri(self, pipeline: str) -> list[str]:
+        context = self._store.get_context_by_type_and_name("pipeline", pipeline) if pipeline else None
+        newest = metadata_store.ListOptions(limit=1, order_by=metadata_store.OrderByField.ID, is_asc=False)
+        return [each.uri for each in self._store.get_artifacts_by_context(context.id, newest)] if context else []
+
+
+def _holder_began(lock: pathlib.Path) -> float:
+    with lock.open() as file:
+        try:
+            # Given back at once; a run that wants it in this very moment tries again.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return lock.stat().st_mtime * 1000
+    return float("inf")
 
 
 class _Asked:

@@ -9,11 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfx_ranking.pipelines.inspection import wrapped
 from tfx_ranking.pipelines.lineage import config_of, receipts
 from tfx_ranking.pipelines.lineage_values import Execution, Lineage, Run
-
-WIDTH = 110  # columns of the text
+from tfx_ranking.pipelines.text_layout import WIDTH, columns, wrapped
 
 
 def runs_text(runs: Sequence[Run]) -> str:
@@ -135,11 +133,6 @@ def took(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
 def plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import contract, serving_versions
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.warmup import WARMUP_IN_MODEL
-from tfx_ranking.pipelines import inspection
+from tfx_ranking.pipelines import inspection, text_layout
 
 PREDICT, REGRESS = "tensorflow/serving/predict", "tensorflow/serving/regress"
 PROTOS = {"inputs": ("string", [-1])}
@@ -130,7 +130,7 @@ def test_the_text(model):
     assert "  context  string tokens     no tokens    words" in lines
     assert "  items    float             9.0          price" in lines
     assert '  items    string            ""           product_brand (brand in training)' in lines
-    assert max(map(len, lines[1:])) <= inspection.WIDTH
+    assert max(map(len, lines[1:])) <= text_layout.WIDTH
 
 
 def test_a_split_model_shows_the_same(model):
@@ -178,7 +178,7 @@ def test_an_older_export_has_its_features_from_the_config(model):
 def test_no_tensorflow_is_loaded(model):
     script = f"""
 import sys, pathlib
-from tfx_ranking.pipelines import inspection
+from tfx_ranking.pipelines import inspection, text_layout
 inspection.render(inspection.inspect(pathlib.Path({str(model)!r})))
 print(sorted({{"tensorflow", "tfx", "keras", "apache_beam"}} & set(sys.modules)))
 """

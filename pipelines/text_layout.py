@@ -1,0 +1,29 @@
+"""How facts are laid out on lines of text.
+
+Enters: texts.  Leaves: lines.
+"""
+
+from collections.abc import Sequence
+
+WIDTH = 110  # columns of the text
+
+
+def wrapped(heading: str, facts: Sequence[str]) -> list[str]:
+    """The facts behind their heading, each one whole, on as many lines as they need."""
+    lines = [heading]
+    for i, fact in enumerate(facts):
+        text = fact + ("" if i + 1 == len(facts) else ", ")
+        if i and len(lines[-1] + text.rstrip()) > WIDTH:
+            lines.append(" " * len(heading))
+        lines[-1] += text
+    return [line.rstrip() for line in lines]
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells, each column as wide as its widest cell; [] without rows.
+
+    >>> columns([["run", "state"], ["7", "done"]])
+    ['run  state', '7    done']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
