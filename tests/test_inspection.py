@@ -178,7 +178,7 @@ def test_an_older_export_has_its_features_from_the_config(model):
 def test_no_tensorflow_is_loaded(model):
     script = f"""
 import sys, pathlib
-from tfx_ranking.pipelines import inspection, text_layout
+from tfx_ranking.pipelines import inspection
 inspection.render(inspection.inspect(pathlib.Path({str(model)!r})))
 print(sorted({{"tensorflow", "tfx", "keras", "apache_beam"}} & set(sys.modules)))
 """
