@@ -1,0 +1,111 @@
+"""The commands that change and list what serves: `push`, `rollback`, `versions`.
+
+Holds no logic; nothing heavy is imported before a command needs it.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Adds the commands; `command(name, function, help, example)` gives a command's parser."""
+    push = command(
+        "push",
+        _push,
+        "Make a model the version that TensorFlow Serving serves: tried first, then all at once. "
+        "Exit codes: 0 it serves, 1 not pushed, and why.",
+        "tfx-ranking push artifacts/shop/SignatureExporter/model/8 serving/shop",
+    )
+    push.add_argument("directory", metavar="DIR", help="a SavedModel, an exporter's artifact, or a folder of versions")
+    _base(push)
+    push.add_argument(
+        "--force",
+        action="store_true",
+        help="push it though it was rolled back, is not blessed, or breaks clients (never one that answers wrongly)",
+    )
+    _telling(push)
+    rollback = command(
+        "rollback",
+        _rollback,
+        "Let serve what served before: its bytes as a new, higher version, since TensorFlow Serving serves the "
+        "highest; where a models.config is kept, its label `stable` moves instead. "
+        "Exit codes: 0 it serves, 1 nothing changed, and why.",
+        "tfx-ranking rollback serving/shop",
+    )
+    _base(rollback)
+    rollback.add_argument(
+        "--to",
+        type=int,
+        metavar="VERSION",
+        help="the version to go back to (default: the newest below the live one that was not rolled back itself)",
+    )
+    _telling(rollback)
+    versions = command(
+        "versions",
+        _versions,
+        "List the versions under a folder that TensorFlow Serving looks at, newest first.",
+        "tfx-ranking versions serving/shop",
+    )
+    _base(versions)
+    versions.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _base(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("base", metavar="BASE", help="the folder of versions, or one in an object store (gs://…)")
+
+
+def _telling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--metadata",
+        metavar="STORE",
+        help="ML Metadata's sqlite file or ConnectionConfig in JSON, where it is recorded (default: ranking.yaml's, or "
+        "./metadata.sqlite)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _push(arguments: argparse.Namespace) -> int:
+    from tfx_ranking.pipelines import push_by_hand
+
+    done = push_by_hand.push(arguments.directory, arguments.base, arguments.force, arguments.metadata)
+    return _tell(done, arguments.json)
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    from tfx_ranking.pipelines import push_by_hand
+
+    return _tell(push_by_hand.roll_back(arguments.base, arguments.to, arguments.metadata), arguments.json)
+
+
+def _tell(done: Any, as_json: bool) -> int:
+    if as_json:
+        said = {**dataclasses.asdict(done.pushed), "directory": str(done.pushed.directory), "reason": done.reason}
+        said |= {"execution": done.execution, "not_recorded": done.not_recorded, "summary": done.summary}
+        print(json.dumps(said, indent=2))
+    else:
+        print(f"{done.summary}: {done.pushed.directory}")
+        if done.pushed.checked:
+            print(f"tried:    {done.pushed.checked}")
+        if done.pushed.pruned:
+            print(f"deleted:  {', '.join(map(str, done.pushed.pruned))}")
+        if done.execution is not None:
+            print(f"recorded: execution {done.execution} in ML Metadata")
+    for problem in (done.pushed.problem, done.not_recorded and f"not recorded: {done.not_recorded}"):
+        if problem:
+            print(f"tfx-ranking: {problem}", file=sys.stderr)
+    return 0
+
+
+def _versions(arguments: argparse.Namespace) -> int:
+    from tfx_ranking.pipelines import version_table
+
+    found = version_table.versions(arguments.base)
+    if arguments.json:
+        print(json.dumps(version_table.as_json(found), indent=2))
+    else:
+        print(version_table.text(found) if found else f"{arguments.base}: no version stands there")
+    return 0
