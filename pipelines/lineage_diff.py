@@ -61,6 +61,7 @@ class Diff:
     before: Side
     after: Side
     metrics: tuple[Change, ...]  # all that both or one of them has, equal ones included
+    same_lists: tuple[Change, ...]  # the same over the second's lists, where it was compared with the first on them
     causes: tuple[str, ...]  # what could explain the metric's change, the likeliest first
     data: tuple[Change, ...]  # spans, counts, files by path (their digests)
     features: tuple[Moved, ...]  # all, the farthest first
@@ -85,6 +86,7 @@ def diff(store: Store, before: str, after: str) -> Diff:
         one.side,
         other.side,
         metrics,
+        _same_lists(one, other),
         (),
         () if same_data else tuple(_changes(_data(one.side), _data(other.side))),
         () if same_data else _features(one, other, unknown),
@@ -105,6 +107,14 @@ def _metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: evaluation[name] for name in sorted(names, key=lambda name: (name != decided, name)) if name in evaluation
     }
+
+
+def _same_lists(one: Known, other: Known) -> tuple[Change, ...]:
+    if one.side.model is None or not one.side.model.digest or other.compared != one.side.model.digest:
+        return ()
+    of_first = {name: other.evaluation.get(f"baseline {name}") for name in _metrics(other.evaluation)}
+    found = _all({name: value for name, value in of_first.items() if value is not None}, _metrics(other.evaluation))
+    return tuple(each for each in found if each.before is not None)
 
 
 def _data(side: Side) -> dict[str, Any]:
@@ -225,7 +235,8 @@ def _causes(found: Diff, one: Known, other: Known) -> Iterable[str]:
         if conventions[0] != conventions[1]:
             yield f"{name} is computed otherwise: {conventions[0]} before, {conventions[1]} now"
     if one.lists and other.lists and one.lists != other.lists:
-        yield f"they were measured on other lists: examples #{one.lists} and #{other.lists}"
+        same = [f"; on the latter {each.name} is {each.before:.4f} → {each.after:.4f}" for each in found.same_lists]
+        yield f"they were measured on other lists, of examples #{one.lists} and #{other.lists}{''.join(same[:1])}"
     for each, when in ((one, "before"), (other, "now")):
         if each.anomalies:
             yield f"the data had anomalies {when}"
@@ -249,7 +260,7 @@ def _causes(found: Diff, one: Known, other: Known) -> Iterable[str]:
 
 def told(value: Any) -> str:
     """A value of a change as text; None is what was not said."""
-    text = "not said" if value is None else str(value)
+    text = "not said" if value is None else f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
     return text if len(text) <= 60 else text[:59] + "…"
 
 

@@ -21,6 +21,7 @@ def diff_text(diff: Diff) -> str:
     sides = columns([["before", *_side(diff.before)], ["after", *_side(diff.after)]])
     sections = [
         ("metrics", [_metric(each) for each in diff.metrics]),
+        ("both models over the lists of the second", [_metric(each) for each in diff.same_lists]),
         (question(diff), [[f"{i}.", c] for i, c in enumerate(diff.causes, 1)]),
         ("data", [_change(each) for each in diff.data]),
         ("features that moved, of the train split", [_moved(each) for each in diff.features if each.moved]),

@@ -34,6 +34,7 @@ class Known:
     found: Lineage
     evaluation: Mapping[str, Any]  # the properties of the newest
     lists: int | None  # the examples that it was evaluated on
+    compared: str  # the digest of the model that it was compared with over these; ""
     statistics: str  # uri
     graph: str  # uri of the transform graph
     anomalies: bool  # the data had some
@@ -78,12 +79,18 @@ def known(store: Store, asked: str) -> Known:
         found,
         judged[0][1].properties if judged else {},
         next((link.artifact for each, _ in judged[:1] for link in each.inputs if link.name == "examples"), None),
+        _compared(judged[0][0], found) if judged else "",
         next((a.uri for _, given in about for a in given if a.type == "ExampleStatistics"), ""),
         next((a.uri for _, given in steps for a in given if a.type == "TransformGraph"), ""),
         any(isinstance(each, Mapping) and not all(each.values()) for each in blessed),
         own[0] if own else {},
         lineage.config_of(found.executions),
     )
+
+
+def _compared(evaluator: Execution, found: Lineage) -> str:
+    baselines = [link.artifact for link in evaluator.inputs if link.name in lineage.COMPARED]
+    return next((found.artifacts[i].digest for i in baselines if i in found.artifacts), "")
 
 
 def _given(step: Execution, found: Lineage) -> Sequence[Artifact]:

@@ -3,6 +3,7 @@
 Enters: texts.  Leaves: lines.
 """
 
+import itertools
 from collections.abc import Sequence
 
 WIDTH = 110  # columns of the text
@@ -20,10 +21,10 @@ def wrapped(heading: str, facts: Sequence[str]) -> list[str]:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells, each column as wide as its widest cell; [] without rows.
+    """Rows of cells, each column as wide as its widest cell; a row may end early; [] without rows.
 
     >>> columns([["run", "state"], ["7", "done"]])
     ['run  state', '7    done']
     """
-    widths = [max(map(len, column)) for column in zip(*rows)]
+    widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]

@@ -19,7 +19,20 @@ CONFIG = {"data": {"label": "clicked", "group_id": "query"}, "model": {"hidden":
 class Side:
     """One run of nine steps, whose files lie below the store's folder."""
 
-    def __init__(self, maker, run, value=0.5, span=1, config=(), code="", packages=(), outputs=(), **of_data):
+    def __init__(
+        self,
+        maker,
+        run,
+        value=0.5,
+        span=1,
+        config=(),
+        code="",
+        packages=(),
+        outputs=(),
+        live=None,
+        baselines=(),
+        **of_data,
+    ):
         made, self.run = maker.artifact, run
         numbers, brands, words = (of_data.pop(name) for name in ("numbers", "brands", "words"))
         config = json.dumps({**CONFIG, **dict(config)})
@@ -35,7 +48,7 @@ class Side:
         transformed, trained = made("Examples", f"transformed/{run}"), made("Model", f"trained/{run}")
         model = made("Model", "", digest=digest(exported))
         model.uri = str(folder.parent)
-        evaluation = {"metric": "mrr", "mrr": value, "ndcg@5": value / 2, "convention mrr": "mrr(a)"}
+        evaluation = {"metric": "mrr", "mrr": value, "ndcg@5": value / 2, "convention mrr": "mrr(a)", **dict(baselines)}
         judged = made("ModelEvaluation", f"evaluation/{run}", **evaluation, **{"convention ndcg@5": "ndcg(b)"})
         _write_statistics(statistics.uri, numbers, brands)
         _write_words(graph.uri, words)
@@ -49,7 +62,8 @@ class Side:
         maker.step(run, "RankingTrainer", taken, {"model": trained}, config=config, code_digest=code)
         taken = {"trained_model": trained, "examples": self.examples, "schema": schema}
         maker.step(run, "SignatureExporter", taken, {"model": model}, config=config)
-        maker.step(run, "RankingEvaluator", {"examples": self.examples, "model": model}, {"evaluation": judged})
+        taken = {"examples": self.examples, "model": model} | ({"baseline_model": live} if live else {})
+        maker.step(run, "RankingEvaluator", taken, {"evaluation": judged})
         self.directory = exported
 
 
@@ -97,6 +111,18 @@ def test_metrics_the_decisive_one_first(tmp_path):
     found = _diff(tmp_path, {"value": 0.5}, {"value": 0.6})
     assert found.metrics == (("mrr", 0.5, 0.6), ("ndcg@5", 0.25, 0.3))
     assert "what could explain the change of mrr (+0.1000)" in lineage_diff_views.diff_text(found)
+
+
+def test_both_models_over_the_lists_of_the_second(tmp_path):
+    maker = StoreMaker(tmp_path)
+    first = Side(maker, "one", value=0.5, **BEFORE)
+    live = maker.artifact("Model", "live/2", live=1, digest=digest(first.directory))
+    judged = {"live": live, "baselines": {"baseline mrr": 0.3, "baseline ndcg@5": 0.25}}
+    Side(maker, "two", value=0.4, **judged, **BEFORE)
+    found = lineage_diff.diff(lineage_store.connect(str(maker.file)), "one", "two")
+    assert found.metrics[0] == ("mrr", 0.5, 0.4)
+    assert found.same_lists == (("mrr", 0.3, 0.4), ("ndcg@5", 0.25, 0.2))
+    assert found.causes[0].endswith("on the latter mrr is 0.3000 → 0.4000")
 
 
 def test_config_by_key_path(tmp_path):
