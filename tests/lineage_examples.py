@@ -1,7 +1,10 @@
-"""Lineages, models and pushes as plain values, without a store, for the tests of their pages."""
+"""Lineages, models and pushes as plain values, and a small store, for the tests of what shows them."""
 
 import dataclasses
 import datetime
+import json
+
+from lineage_stores import StoreMaker
 
 from tfx_ranking.pipelines.lineage_values import Artifact, Execution, Lineage, Link, Live, Model, Push
 
@@ -54,7 +57,7 @@ def step(number, node, inputs=(), outputs=(), run="one", state="done", pipeline=
 def model(digest, value, blessed=True, metric="ndcg@10"):
     return Model(
         id=1, digest=digest, uri="/m", pipeline="shop", run=f"of {digest}", made=NOW, examples=2,
-        spans=frozenset({3}), metric=metric if value is not None else "", value=value, blessed=blessed,
+        spans=(3,), metric=metric if value is not None else "", value=value, blessed=blessed,
     )  # fmt: skip
 
 
@@ -72,3 +75,32 @@ HISTORY = [
     (push(5, "5"), model("d5", None)),
 ]
 LIVE = [Live("/serving/shop", "4", "d2", True)]
+
+
+def retrained(root):
+    """A store of three nights' runs, each on a span of its own: the second is not blessed.  Gives its file."""
+    maker = StoreMaker(root)
+    for i, (value, blessed) in enumerate([(0.60, 1), (0.55, 0), (0.63, 1)], 1):
+        said = {
+            "examples": {"span": i, "summary": f"{i},000 lists"},
+            "model": {"digest": f"digest-{i}", "summary": "12 signatures"},
+            "evaluation": {"summary": f"ndcg@10 {value:.4f}", "metric": "ndcg@10", "ndcg@10": value,
+                           "convention ndcg@10": "drop"},
+            "blessing": {"blessed": blessed},
+            "pushed_model": {"pushed": blessed, "digest": f"digest-{i}", "pushed_version": f"10{i}", "unchanged": 0,
+                             "pushed_destination": f"/serving/shop/10{i}", "reason": "blessed"},
+        }  # fmt: skip
+        files = [{"path": f"/logs/{i}.csv", "size": 2217415, "digest": f"bytes-{i}"}]
+        called = {"RankingExampleGen": {"source": json.dumps({"files": {"all": files}, "span": i})}}
+        called["RankingTrainer"] = {"config": json.dumps({"name": "shop", "training": {"epochs": 5 + i}})}
+        named = {}
+        for node, taken, given in STEPS[1:]:
+            outputs = {}
+            for name in given:
+                kind = {"pushed_model": "PushedModel", "blessing": "ModelBlessing", "evaluation": "ModelEvaluation"}
+                of_type = kind.get(name) or TYPES.get(name, name.title())
+                outputs[name] = maker.artifact(of_type, f"{node}/{name}/{i}", **said.get(name, {}))
+            inputs = {name: named[name] for name in taken if name in named}
+            maker.step(f"night-{i}", node, inputs, outputs, **called.get(node, {}))
+            named |= outputs
+    return maker.file

@@ -10,8 +10,7 @@ import xml.etree.ElementTree as xml
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lineage_examples import HISTORY, LIVE, NOW, STEPS, model, pipeline_runs, step
-from lineage_stores import StoreMaker
+from lineage_examples import HISTORY, LIVE, NOW, STEPS, model, pipeline_runs, retrained, step
 
 from tfx_ranking.pipelines import cli, lineage_bands, lineage_graph, lineage_pages, lineage_plot, lineage_serving_pages
 from tfx_ranking.pipelines.lineage_values import (
@@ -251,21 +250,7 @@ def test_what_served_and_what_was_touched():
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Two runs, of which each pushed a version."""
-    maker = StoreMaker(tmp_path_factory.mktemp("store"))
-    for i in (1, 2):
-        examples = maker.artifact("Examples", f"examples/{i}", span=i)
-        exported = maker.artifact("Model", f"model/{i}", digest=f"d{i}" * 6)
-        evaluated = maker.artifact("ModelEvaluation", f"evaluation/{i}", summary="mrr 0.5", metric="mrr", mrr=i / 10)
-        pushed = maker.artifact(
-            "PushedModel", f"pushed/{i}", digest=f"d{i}" * 6, pushed=1, pushed_version=f"10{i}", unchanged=0,
-            pushed_destination=f"/serving/shop/10{i}", reason="blessed",
-        )  # fmt: skip
-        maker.step(f"run-{i}", "RankingExampleGen", {}, {"examples": examples})
-        maker.step(f"run-{i}", "RankingTrainer", {"examples": examples}, {"model": exported})
-        maker.step(f"run-{i}", "RankingEvaluator", {"model": exported}, {"evaluation": evaluated})
-        maker.step(f"run-{i}", "RankingPusher", {"model": exported}, {"pushed_model": pushed})
-    return maker.file
+    return retrained(tmp_path_factory.mktemp("store"))
 
 
 @pytest.mark.parametrize(
@@ -273,11 +258,11 @@ def store(tmp_path_factory):
     [
         (["runs"], "Pipeline runs"),
         (["lineage", "101"], "Where 101 came from"),
-        (["lineage", "run-1", "--down"], "What came of run-1"),
+        (["lineage", "night-1", "--down"], "What came of night-1"),
         (["served", "/serving/shop"], "What served below /serving/shop"),
         (["impact", "--span", "1"], "What came of span 1"),
         (["models"], "Models over time"),
-        (["diff", "101", "102"], "From 101 to 102"),
+        (["diff", "101", "103"], "From 101 to 103"),
     ],
     ids=lambda each: each[0] if isinstance(each, list) else "",
 )
@@ -299,10 +284,13 @@ def test_a_page_that_cannot_be_written(store, tmp_path, capsys):
 
 def test_what_differs(store, tmp_path):
     file = tmp_path / "page.html"
-    assert cli.main(["diff", "101", "102", "--metadata", str(store), "--html", str(file)]) == 0
+    assert cli.main(["diff", "101", "103", "--metadata", str(store), "--html", str(file)]) == 0
     root = read(file.read_text())
     compared = {name: both for name, *both in rows(root, "What is compared")}
-    assert compared["run"] == ["run run-1", "run run-2"]
-    assert compared["model"] == ["d1" * 6, "d2" * 6]
-    assert rows(root, "Data") == [["what", "before", "after"], ["spans", "1", "2"]]
+    assert compared["run"] == ["run night-1", "run night-3"]
+    assert compared["model"] == ["digest-1", "digest-3"]
+    assert rows(root, "Metrics")[1] == ["ndcg@10", "0.6000", "0.6300", "+0.0300"]
+    assert ["spans", "1", "3"] in rows(root, "Data")
+    assert ["file /logs/1.csv", "bytes-1", "not there"] in rows(root, "Data")
+    assert ["training.epochs", "6", "8"] in rows(root, "Config")
     assert rows(root, "Not compared")[1:]
