@@ -19,14 +19,14 @@ _BEFORE_AFTER = ("before", "after")
 def diff_page(diff: Diff) -> str:
     """The two sides, the metrics, what could explain their change, then what differs, a table a kind."""
     sides = Table("What is compared", ("", *_BEFORE_AFTER), _sides(diff.before, diff.after), (), _BEFORE_AFTER)
-    metrics = [Row([each.name, _figure(each.before), _figure(each.after), _change(each)]) for each in diff.metrics]
     causes = [Row([str(i), cause]) for i, cause in enumerate(diff.causes, 1)]
     moved = [_moved(each) for each in diff.features if each.moved]
     words = [Row([each.name, *(f"{count:,}" for count in each[1:])]) for each in diff.vocabularies]
     contract = [Row([each]) for each in diff.contract.differences] if diff.contract else []
-    numbers = ("before", "after", "change", "distance", "new", "gone")
+    numbers = (*_BEFORE_AFTER, "distance", "new", "gone")
     tables = [
-        Table("Metrics", ("metric", *_BEFORE_AFTER, "change"), metrics, numbers),
+        _metrics("Metrics", diff.metrics),
+        _metrics("Both models over the lists of the second", diff.same_lists),
         Table(question(diff).capitalize(), ("", "reason"), causes, (), ("reason",)),
         _changes("Data", diff.data),
         Table(
@@ -63,6 +63,11 @@ def _sides(before: Side, after: Side) -> list[Row]:
         ],
     }
     return [Row([name, *held]) for name, held in rows.items() if any(held)]
+
+
+def _metrics(title: str, metrics: Sequence[Change]) -> Table:
+    rows = [Row([each.name, _figure(each.before), _figure(each.after), _change(each)]) for each in metrics]
+    return Table(title, ("metric", *_BEFORE_AFTER, "change"), rows, (*_BEFORE_AFTER, "change"))
 
 
 def _changes(title: str, changes: Sequence[Change]) -> Table:

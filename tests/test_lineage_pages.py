@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lineage_examples import HISTORY, LIVE, NOW, STEPS, model, pipeline_runs, retrained, step
 
-from tfx_ranking.pipelines import cli, lineage_bands, lineage_graph, lineage_pages, lineage_plot, lineage_serving_pages
+from tfx_ranking.components import contract
+from tfx_ranking.pipelines import (
+    cli,
+    lineage_bands,
+    lineage_diff_page,
+    lineage_graph,
+    lineage_pages,
+    lineage_plot,
+    lineage_serving_pages,
+)
+from tfx_ranking.pipelines.lineage_diff import Change, Diff, Moved, Words
+from tfx_ranking.pipelines.lineage_sides import Side
 from tfx_ranking.pipelines.lineage_values import (
     Artifact,
     Execution,
@@ -294,3 +305,45 @@ def test_what_differs(store, tmp_path):
     assert ["file /logs/1.csv", "bytes-1", "not there"] in rows(root, "Data")
     assert ["training.epochs", "6", "8"] in rows(root, "Config")
     assert rows(root, "Not compared")[1:]
+
+
+def test_all_of_a_diff_stands_in_its_page():
+    side = Side("1", "one", "shop", None, None, ())
+    diff = Diff(
+        before=side,
+        after=dataclasses.replace(side, asked="2", run="two"),
+        metrics=(Change("ndcg@10", 0.5, 0.75),),
+        same_lists=(Change("ndcg@10", 0.6, 0.7),),
+        causes=("the label clicked moved by 0.300",),
+        data=(Change("items_out", 10000, 20000),),
+        features=(Moved("price", "feature", 0.25, True, "", 1.5, 2.5, 0.0, 0.125),),
+        vocabularies=(Words("brand", 1000, 1001, 1, 2),),
+        config=(Change("training.epochs", None, 7),),
+        code=(Change("Transform", "a1", "b2"),),
+        packages=(Change("keras", "3.12.3", "3.12.4"),),
+        contract=contract.Comparison("breaking", ["the signature rank is gone"], ""),
+        unknown=("statistics of 1: none",),
+    )
+    root = read(lineage_diff_page.diff_page(diff))
+    tables = {each.find("h2").text: rows(root, each.find("h2").text)[1:] for each in root.iter("section")}
+    assert tables == {
+        "What is compared": [
+            ["run", "run one", "run two"], ["pipeline", "shop", "shop"],
+            ["model", "none", "none"], ["examples", "none", "none"],
+        ],
+        "Metrics": [["ndcg@10", "0.5000", "0.7500", "+0.2500"]],
+        "Both models over the lists of the second": [["ndcg@10", "0.6000", "0.7000", "+0.1000"]],
+        "What could explain the change of ndcg@10 (+0.2500), the likeliest first": [
+            ["1", "the label clicked moved by 0.300"]
+        ],
+        "Data": [["items_out", "10,000", "20,000"]],
+        "Features that moved, of the train split": [
+            ["price", "feature", "0.250", "mean", "1.5", "2.5", "0.0%", "12.5%"]
+        ],
+        "Vocabularies": [["brand", "1,000", "1,001", "1", "2"]],
+        "Config": [["training.epochs", "not said", "7"]],
+        "Code": [["Transform", "a1", "b2"]],
+        "Packages": [["keras", "3.12.3", "3.12.4"]],
+        "Contract: breaking": [["the signature rank is gone"]],
+        "Not compared": [["statistics of 1: none"]],
+    }  # fmt: skip
