@@ -23,7 +23,6 @@ import numpy as np
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import scorers, weights
 from tfx_ranking.components.config import Feature, RankingConfig
-from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.scorers import Input
 from tfx_ranking.components.serving_versions import CONFIG_IN_MODEL, WEIGHTS_IN_MODEL
 
@@ -66,11 +65,13 @@ def begin(network: Any, inputs: Sequence[Input], config: RankingConfig, base: Ba
     try:
         stored = weights.by_layer(weights.read(base.directory / WEIGHTS_IN_MODEL))
         theirs = ranking_config.from_selection(json.loads((base.directory / CONFIG_IN_MODEL).read_text()))
-    except (RankingError, OSError) as error:
+    except (ValueError, OSError) as error:  # among them what is no JSON and what is no config
         return {"model": None, "layers": fresh, "why": f"version {base.version} cannot be begun from: {error}"}
     here = _meaning_here(inputs, config, base.vocabularies, network)
     there = _meaning_there(stored, theirs, base.directory / "assets")
-    here, there = _alike_where_unnamed(here, there, inputs, stored)
+    if here.columns is None and there.columns is None and _as_wide(network, stored, here, there):
+        columns = [("numbers", i) for i in range(len(stored[there.first[-1]]["kernel"]))]
+        here, there = (dataclasses.replace(each, columns=columns) for each in (here, there))
     layers = take_over(network, stored, here, there)
     return {"model": {"version": base.version, "digest": base.digest}, "layers": layers}
 
@@ -115,7 +116,9 @@ def _embedding(
 ) -> str:
     if isinstance(here, str) or there is None or isinstance(there, str):
         return f"{FRESH}: {here if isinstance(here, str) else there or 'it is no input of the live model'}"
-    [variable], [values] = ours.values(), theirs.values()
+    variable, values = ours.get("embeddings"), theirs.get("embeddings")
+    if variable is None or values is None or (len(variable), len(values)) != (len(here), len(there)):
+        return f"{FRESH}: expected a row for unknown ids and one for each id"
     if variable.shape[1] != values.shape[1]:
         return f"{FRESH}: it is {variable.shape[1]} wide, the live model's {values.shape[1]}"
     at = {key: row for row, key in enumerate(there)}
@@ -186,7 +189,7 @@ def _meaning_there(
         if layer.endswith(_EMBEDDING) and len(own) == 1:
             level, _, rest = layer.removesuffix(_EMBEDDING).partition("_")
             [values] = own.values()
-            categories[names.get(layer, f"{level}/{rest}")] = values.shape
+            categories[names.get(layer, f"{level}/{rest}")] = (len(values), values.shape[-1])
     flat = config.model.scorer in scorers.SCORERS
     first = _first_layers(list(stored)) if flat else ()
     columns: Rows | None = None
@@ -197,20 +200,15 @@ def _meaning_there(
     return Meaning(_embeddings(config, categories, assets), columns, first)
 
 
-def _alike_where_unnamed(
-    here: Meaning, there: Meaning, inputs: Sequence[Input], stored: Mapping[str, Mapping[str, np.ndarray]]
-) -> tuple[Meaning, Meaning]:
-    """Numbers that a preprocessing_fn of the user's own made have no names: they are the same where as many stand
+def _as_wide(network: Any, stored: Mapping[str, Mapping[str, np.ndarray]], here: Meaning, there: Meaning) -> bool:
+    """Numbers that a preprocessing_fn of the user's own made have no names: they count as the same where as many stand
     beside the same embeddings."""
-    if here.columns is not None or there.columns is not None or not (here.first and there.first):
-        return here, there
-    width = sum(each.size if each.kind == "numeric" else each.embedding or 0 for each in inputs)
-    shapes = {layer: stored[layer]["embeddings"].shape[1] for layer in there.embeddings}
-    same = shapes == {layer_of(each.name): each.embedding for each in inputs if each.kind != "numeric"}
-    if not same or len(stored[there.first[-1]]["kernel"]) != width:
-        return here, there
-    columns = [("numbers", i) for i in range(width)]
-    return dataclasses.replace(here, columns=columns), dataclasses.replace(there, columns=columns)
+    if not (here.first and there.first):
+        return False
+    ours, kernel = weights.variables(network), stored[there.first[-1]]["kernel"]
+    widths = {layer: ours[layer]["embeddings"].shape[1] for layer in here.embeddings}
+    theirs = {layer: stored[layer]["embeddings"].shape[1] for layer in there.embeddings}
+    return widths == theirs and len(kernel) == ours[here.first[-1]]["kernel"].shape[0]
 
 
 def layer_of(name: str) -> str:

@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -30,10 +29,10 @@ from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import DataError, RankingError
 from tfx_ranking.pipelines import process_lock
 from tfx_ranking.pipelines.runs import LOCK, artifacts_root, end_dead_executions, metadata_connection, open_store
+from tfx_ranking.pipelines.stop_signals import StopSignals
 
 ORCHESTRATORS = ("beam", "local")
 INTERRUPTED = 130  # exit code of a run that was stopped: the same command goes on from what was done
-SAME_SIGNAL = 1.0  # seconds within which two SIGTERMs are one: a service manager's to all, and the one passed on
 _GRACE = 20.0  # seconds that an interrupted run has to end cleanly
 
 
@@ -87,18 +86,15 @@ class Run:
                     end_dead_executions(_store(self.config, self.root), self.config.name)
 
 
-@dataclasses.dataclass
-class Stop:
+class Stop(StopSignals):
     """A wish to end the run in order: no component begins any more."""
 
-    asked: float | None = None  # when, by time.monotonic
-    before: str = ""  # the component that did not begin
+    before = ""  # the component that did not begin
 
     def on_signal(self, *_: Any) -> None:
         """SIGTERM's handler; a second one ends the run at once."""
-        if self.asked is not None and time.monotonic() - self.asked > SAME_SIGNAL:
+        if self.again():
             raise KeyboardInterrupt
-        self.asked = self.asked or time.monotonic()
 
 
 def start(
@@ -233,7 +229,7 @@ def _stopped_between_components(stop: Stop) -> Iterator[None]:
     launch = launcher.Launcher.launch
 
     def launch_unless_stopped(self: Any) -> Any:
-        if stop.asked is not None:
+        if stop.asked:
             stop.before = stop.before or self._pipeline_node.node_info.id
             raise RankingError(f"stopped before {stop.before}")
         return launch(self)

@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,8 +29,8 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines import process_lock, schedule_history, schedule_hooks
-from tfx_ranking.pipelines.local import SAME_SIGNAL
 from tfx_ranking.pipelines.schedule_history import DIED, FAILED, NOTHING_TO_DO, OUTCOMES, STOPPED, Attempt
+from tfx_ranking.pipelines.stop_signals import StopSignals
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")  # cron's 0 to 6; APScheduler 3 counts from Monday
@@ -148,7 +147,7 @@ class _Service:
     def __init__(self, plan: Plan, zone: datetime.tzinfo, say: Callable[[str], None]):
         self.plan, self.zone, self.folder = plan, zone, plan.folder
         self.stop = threading.Event()
-        self.asked = 0.0  # when the stop was asked for, by time.monotonic
+        self.signals = StopSignals()
         self.process: subprocess.Popen[bytes] | None = None
         self.print = say
 
@@ -241,7 +240,7 @@ class _Service:
         interrupted = self.stop.is_set() and code in (-signal.SIGTERM, -signal.SIGINT)
         outcome = STOPPED if interrupted else OUTCOMES.get(code, FAILED)
         ended = datetime.datetime.now(self.zone).isoformat(timespec="seconds")
-        done = dataclasses.replace(attempt, ended=ended, exit_code=code, outcome=outcome, said=last_line(log))
+        done = dataclasses.replace(attempt, ended=ended, exit_code=code, outcome=outcome, said=last_line(log, outcome))
         schedule_history.record(self.folder, done)
         self.say(f"run ended: {outcome}{f': {done.said}' if done.said else ''}")
         return done
@@ -255,12 +254,9 @@ class _Service:
         return not self.stop.is_set()
 
     def on_signal(self, number: int, frame: Any) -> None:
-        again = self.stop.is_set()
-        if again and time.monotonic() - self.asked < SAME_SIGNAL:
-            return
-        self.asked = self.asked or time.monotonic()
+        first, again = not self.signals.asked, self.signals.again()
         self.stop.set()
-        if self.process is not None and self.process.poll() is None:
+        if (first or again) and self.process is not None and self.process.poll() is None:
             self.say("stopping at once" if again else "stopping after the running component; once more: at once")
             self.process.send_signal(signal.SIGINT if again else signal.SIGTERM)
 
@@ -273,10 +269,11 @@ def retrain(config_file: pathlib.Path, root: pathlib.Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "tfx_ranking.pipelines.cli", "retrain", str(config_file), "--root", str(root))
 
 
-def last_line(log: pathlib.Path) -> str:
-    """The last line that says something; where a log lies says nothing."""
+def last_line(log: pathlib.Path, outcome: str) -> str:
+    """The last line that says something, without the outcome before it; where a log lies says nothing."""
     lines = log.read_text(errors="replace").splitlines()
-    return next((line for line in reversed(lines) if line.strip() and not line.startswith("log:")), "")
+    said = next((line for line in reversed(lines) if line.strip() and not line.startswith("log:")), "")
+    return said.removeprefix(f"{outcome}: ")
 
 
 def _zone(name: str) -> datetime.tzinfo:

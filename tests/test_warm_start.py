@@ -8,9 +8,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tfx.types import standard_artifacts
+from trainer_files import run_component, write_transformed
+from training_lists import config_of, exported, lists_of
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import preprocessing, scorers, signature_exporter, warm_start, weights
+from tfx_ranking.components import preprocessing, scorers, signature_exporter, trainer, warm_start, weights
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.scorers import Input
 from tfx_ranking.components.serving_versions import CONFIG_IN_MODEL, WEIGHTS_IN_MODEL
@@ -267,6 +270,39 @@ def test_a_scorer_of_the_users_own_by_names_shapes_and_values(tmp_path):
     np.testing.assert_array_equal(  # unknown, cog, acme, two buckets
         rows(after, "items_brand_embedding"), rows(before, "items_brand_embedding")[[0, 3, 1, 4, 5]]
     )
+
+
+def live_model(folder: pathlib.Path, live: int) -> standard_artifacts.Model:
+    """As LiveModel leaves it."""
+    artifact = standard_artifacts.Model()
+    artifact.uri = str(folder)
+    artifact.set_int_custom_property("live", live)
+    artifact.set_string_custom_property("version", "12" if live else "")
+    artifact.set_string_custom_property("digest", "d12" if live else "")
+    return artifact
+
+
+def test_the_component_says_what_it_began_from(tmp_path):
+    config = config_of(training={"epochs": 1, "learning_rate": 1e-12})
+    first, _ = trainer.train(lists_of(40, 1), lists_of(20, 2), config, {"items/brand": 7, "context/wish": 2})
+    served = exported(tmp_path / "live" / "Format-Serving", first)
+    (served / CONFIG_IN_MODEL).write_text(config.select(*signature_exporter.READS))
+    write_transformed(tmp_path, train=lists_of(40, 1), validation=lists_of(20, 2))
+    model, run = run_component(tmp_path, config, base_model=live_model(tmp_path / "live", 1))
+    layers = json.loads(model.get_string_custom_property("warm_start"))
+    # These files' transform graph has no vocabularies; the matrix has more columns than the config has numbers.
+    assert layers["items_brand_embedding"] == "fresh: there is no vocabulary items_brand"
+    assert layers["context_wish_embedding"].startswith("fresh: context/wish is no feature of the config")
+    assert layers["dense_1"] == ALL
+    assert run.get_string_custom_property("warm_started_from") == "d12"
+    assert ", warm start from version 12 (fresh: " in model.get_string_custom_property("summary")
+    ranker = keras.saving.load_model(tmp_path / "model" / "Format-Keras" / "ranker.keras")
+    kernels = [each.get_layer("dense_1").get_weights()[0] for each in (first, ranker)]
+    np.testing.assert_allclose(*kernels, atol=1e-6)
+
+    model, _ = run_component(tmp_path, config, base_model=live_model(tmp_path / "nothing", 0))
+    assert model.get_string_custom_property("warm_started_from") == ""
+    assert model.get_string_custom_property("summary").endswith(", warm start: nothing serves yet")
 
 
 def test_a_start_from_two_models_is_refused():

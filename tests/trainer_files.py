@@ -56,7 +56,7 @@ def write_transformed(folder, extra="", **splits):
             write_records(str(folder / "examples" / f"Split-{split}" / f"part-{part}.gz"), some)
 
 
-def run_component(folder, config, anomalies=None, **parameters):
+def run_component(folder, config, anomalies=None, base_model=None, **parameters):
     """The component's executor on artifacts in `folder`; returns the Model and ModelRun artifacts."""
     inputs = {"transformed_examples": [Examples()], "transform_graph": [TransformGraph()]}
     inputs["transformed_examples"][0].uri = str(folder / "examples")
@@ -64,6 +64,8 @@ def run_component(folder, config, anomalies=None, **parameters):
     if anomalies is not None:
         inputs["anomalies"] = [ExampleAnomalies()]
         inputs["anomalies"][0].uri = str(anomalies)
+    if base_model is not None:
+        inputs["base_model"] = [base_model]
     outputs = {"model": [Model()], "model_run": [ModelRun()]}
     for name, (artifact,) in outputs.items():
         artifact.uri = str(folder / name)
