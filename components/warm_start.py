@@ -117,7 +117,7 @@ def _embedding(
     if isinstance(here, str) or there is None or isinstance(there, str):
         return f"{FRESH}: {here if isinstance(here, str) else there or 'it is no input of the live model'}"
     variable, values = ours.get("embeddings"), theirs.get("embeddings")
-    if variable is None or values is None or (len(variable), len(values)) != (len(here), len(there)):
+    if variable is None or values is None or (variable.shape[0], len(values)) != (len(here), len(there)):
         return f"{FRESH}: expected a row for unknown ids and one for each id"
     if variable.shape[1] != values.shape[1]:
         return f"{FRESH}: it is {variable.shape[1]} wide, the live model's {values.shape[1]}"

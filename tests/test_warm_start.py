@@ -259,10 +259,8 @@ class Own(keras.Model):
 
 def test_a_scorer_of_the_users_own_by_names_shapes_and_values(tmp_path):
     items = {"brand": ITEMS["brand"]}
-    before, after = (
-        Side(tmp_path / "old", 1, items=items),
-        Side(tmp_path / "new", 2, items=items, items_brand="cog acme"),
-    )
+    before = Side(tmp_path / "old", 1, items=items)
+    after = Side(tmp_path / "new", 2, items=items, items_brand="cog acme")
     before.network, after.network = Own(5), Own(4)
     base = before.exported(tmp_path / "live")
     said = warm_start.begin(after.network, after.inputs, after.config, Base(base.directory, "7", "d", after.assets))

@@ -22,9 +22,8 @@ def shop(tmp_path_factory):
     title = {"dtype": "string", "tokens": {}}
     made.set("items", {"price": {"transform": ["log1p"]}, "text_match": {}, "brand": BRAND, "title": title})
     made.set("model", {"scorer": "dnn", "hidden": [8]})
-    made.set(
-        "training", {"epochs": 1, "batch_lists": 16, "optimizer": "sgd", "learning_rate": 1e-12, "warm_start": True}
-    )
+    standing_still = {"epochs": 1, "optimizer": "sgd", "learning_rate": 0.0001, "clip_norm": 0.0001}
+    made.set("training", {**standing_still, "batch_lists": 16, "warm_start": True})
     made.set("evaluation.bless", {"min_improvement": 0.5})  # nothing is pushed but the first model
     return made
 
