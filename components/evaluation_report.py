@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tfx_ranking.components import metrics
+from tfx_ranking.components import metrics, spans
 from tfx_ranking.components.config import Bless, Evaluation
 from tfx_ranking.components.contract import FIRST, Comparison
 
@@ -31,6 +31,19 @@ class Verdict(NamedTuple):
     blessed: bool
     reason: str
     summary: str
+
+
+class Before(NamedTuple):
+    """How both models do on lists that the live one was blessed on."""
+
+    table: pa.Table | None = None  # as `columns` says; no rows where nobody asked
+    spans: tuple[int, ...] = ()
+    uri: str = ""  # of their Examples
+    absent: str = ""  # why they cannot be asked for; "" otherwise
+    refused: str = ""  # why they should be there and are not; "" otherwise
+
+
+NOT_ASKED = Before()
 
 
 def names(evaluation: Evaluation) -> list[str]:
@@ -72,12 +85,13 @@ def summarise(
     about: Mapping[str, Any],
     no_baseline: str = "",
     compared: Comparison = FIRST,
+    before: Before = NOT_ASKED,
 ) -> dict[str, Any]:
     """The report: every figure with its convention, overall and per slice, the baseline's over the same lists.
 
     table: as `columns` says, in any order.  about: what else the report's reader needs, e.g. the models' digests.
-    no_baseline: why there is none.  compared: the model's contract with the live one's.  A figure that does not
-    exist (no list left) is None.
+    no_baseline: why there is none.  compared: the model's contract with the live one's.  before: the same measured on
+    lists that the live model was blessed on.  A figure that does not exist (no list left) is None.
     """
     table = in_order(table)
     broken = {model: _broken(table, model) for model in ("model", "baseline")}
@@ -95,9 +109,17 @@ def summarise(
     verdict = judge(decisive["value"], decisive.get("baseline"), evaluation.bless, broken["model"], no_baseline)
     if not no_baseline and len(set(about.get("digests", {}).values())) == 1:
         verdict = verdict._replace(reason=f"{verdict.reason} (it is the same model, byte by byte)")
+    previous: dict[str, Any] = {}
+    if not no_baseline and (before.table is not None or before.absent or before.refused):
+        previous = {"spans": list(before.spans), "examples": before.uri, "absent": before.absent}
+        if before.table is not None and before.table.num_rows:
+            previous |= _figures(in_order(before.table), evaluation, True)
+            previous["broken"] = _broken(before.table, "model")
+        verdict = with_previous(verdict, previous, evaluation.bless, before.absent, before.refused)
     verdict = with_contract(verdict, compared, evaluation.bless)
     return {
         **about,
+        **({"previous": previous} if previous.get("examples") or previous.get("absent") else {}),
         "conventions": {name: metrics.describe(name, convention(evaluation)) for name in names(evaluation)},
         **overall,
         "slices": slices,
@@ -138,6 +160,44 @@ def judge(
         return Verdict(False, "; ".join(failed), f"{figures}: not blessed")
     passed = f"no baseline: {no_baseline}" if change is None else f"{metric} {change:+.6f} from the live model's"
     return Verdict(True, passed, f"{figures}: blessed")
+
+
+def with_previous(
+    verdict: Verdict, previous: Mapping[str, Any], bless: Bless, absent: str = "", refused: str = ""
+) -> Verdict:
+    """The verdict, and on top whether the model holds on the lists that the live one was blessed on.
+
+    previous: figures of both models on them, `spans` and `broken`; without figures the verdict stays, and a passing one
+    says why (absent).  refused: why there are none although there should be; such a model is not blessed.
+
+    >>> figures = {"spans": [1, 2], "metrics": {"mrr": {"value": 0.5, "baseline": 0.6, "difference": -0.1}}}
+    >>> good = Verdict(True, "mrr +0.1 from the live model's", "mrr 0.7 (live 0.6, +0.1): blessed")
+    >>> with_previous(good, figures, Bless(metric="mrr")).summary
+    'mrr 0.7 (live 0.6, +0.1), on spans 1-2 -0.1000: not blessed'
+    """
+    figures = verdict.summary.rpartition(": ")[0]
+    if refused:
+        reason = f"{refused} (evaluation.bless.previous_spans: 0 asks for none)"
+        reasons = (reason,) if verdict.blessed else (verdict.reason, reason)
+        return Verdict(False, "; ".join(reasons), f"{figures}, no previous lists: not blessed")
+    if absent:
+        return verdict._replace(reason=f"{verdict.reason}; {absent}") if verdict.blessed else verdict
+    measured = previous.get("metrics", {}).get(bless.metric, {})
+    change = measured.get("difference")
+    if change is None and not previous.get("broken"):
+        return verdict  # no list, or none with a value of the metric
+    where = f"on spans {spans.said(previous['spans'])}" if previous["spans"] else "on its lists"
+    if previous.get("broken"):
+        worse, said = f"its scores are not numbers {where} in {previous['broken']}", f"{where} not finite"
+    else:
+        holds = change >= bless.min_improvement - TOLERANCE
+        figures_there = f"its {bless.metric} of {measured['value']:.6f} is {change:+.6f} from the live model's"
+        expected = f"expected at least {bless.min_improvement:+g}"
+        worse = "" if holds else f"{where}, which the live model was blessed on, {figures_there}, {expected}"
+        said = f"{where} {change:+.4f}"
+    blessed = verdict.blessed and not worse
+    reason = "; ".join(filter(None, ("" if worse and verdict.blessed else verdict.reason, worse)))
+    return Verdict(blessed, reason, f"{figures}, {said}: {'blessed' if blessed else 'not blessed'}")
 
 
 def with_contract(verdict: Verdict, compared: Comparison, bless: Bless) -> Verdict:

@@ -7,11 +7,12 @@ idea: what is measured is what will serve, so the lists go through the exported 
 
 import io
 import json
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from apache_beam.io.parquetio import WriteToParquetBatched
 from apache_beam.utils.shared import Shared
@@ -22,7 +23,15 @@ from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import contract, evaluation_report, list_examples, metrics, saved_model, serving_versions
+from tfx_ranking.components import (
+    contract,
+    evaluation_report,
+    list_examples,
+    metrics,
+    previous_lists,
+    saved_model,
+    serving_versions,
+)
 from tfx_ranking.components.errors import ConfigError, DataError
 
 READS = (
@@ -32,13 +41,14 @@ READS = (
 )
 SIGNATURE = "list_example"
 BATCH_LISTS = 64
+PREVIOUS = "previous"  # column while measuring: whether a list is one that the live model was blessed on
 
 
 @component(use_beam=True)
 def RankingEvaluator(
     examples: InputArtifact[Examples],
     model: InputArtifact[Model],
-    config: Parameter[Dict[str, Any]],
+    config: Parameter[str],
     evaluation: OutputArtifact[ModelEvaluation],
     blessing: OutputArtifact[ModelBlessing],
     baseline_model: InputArtifact[Model] = None,
@@ -49,7 +59,8 @@ def RankingEvaluator(
 
     examples: list examples; `split` must not be empty.  model, baseline_model: SavedModels under `Format-Serving`; a
     baseline that is empty (nothing serves) or has no `list_example` signature is none, and the reason says so.
-    evaluation: every figure with its convention in `metrics.json`, the values list by list in `per_list.parquet`.
+    evaluation: every figure with its convention in `metrics.json`, the values list by list in `per_list.parquet`, those
+    of the lists that the live model was blessed on (`evaluation.bless.previous_spans`) in `per_list_previous.parquet`.
     blessing: TFX's own properties and file, and `reason`.  Both have `contract`, what the live model's clients are to
     expect (one of `contract.VERDICTS`), and `contract_differences` in JSON.
     """
@@ -64,21 +75,35 @@ def RankingEvaluator(
     if not no_baseline:
         models["baseline"] = f"{baseline_model.uri}/Format-Serving"
     files = list_examples.split_files(examples.uri, split)
-    table = measure(beam_pipeline, files, models, config, f"{evaluation.uri}/shards")
+    previous = previous_lists.Previous()
+    if read.evaluation.bless.previous_spans and not no_baseline:
+        asked = read.evaluation.bless.previous_spans
+        previous = previous_lists.of_live(models["baseline"], asked, split, read.data.label)
+    table, table_before = measure(beam_pipeline, files, models, config, f"{evaluation.uri}/shards", previous.files)
     if not table.num_rows:
         raise DataError(f"{examples.uri}: split {split!r} has no list; give it a share in data.splits or name another.")
     about = {"split": split, "digests": {name: serving_versions.digest(path) for name, path in models.items()}}
     compared = compare_contracts(baseline_model.uri if baseline_model else "", model.uri)
-    report = evaluation_report.summarise(table, read.evaluation, about, no_baseline, compared)
+    before = evaluation_report.Before(table_before, previous.spans, previous.uri, previous.absent, previous.refused)
+    report = evaluation_report.summarise(table, read.evaluation, about, no_baseline, compared, before)
 
     _write(f"{evaluation.uri}/metrics.json", json.dumps(report, indent=2, allow_nan=False).encode())
-    pq.write_table(evaluation_report.in_order(table), written := io.BytesIO())
-    _write(f"{evaluation.uri}/per_list.parquet", written.getvalue())
+    for name, measured in {"per_list": table, "per_list_previous": table_before}.items():
+        if name == "per_list" or measured.num_rows:
+            pq.write_table(evaluation_report.in_order(measured), written := io.BytesIO())
+            _write(f"{evaluation.uri}/{name}.parquet", written.getvalue())
     evaluation.set_string_custom_property("summary", report["bless"]["summary"])
     evaluation.set_string_custom_property("metric", report["bless"]["metric"])
     for judged in (evaluation, blessing):
         judged.set_string_custom_property("contract", compared.verdict)
         judged.set_string_custom_property("contract_differences", json.dumps(compared.differences))
+    if previous.uri:
+        evaluation.set_string_custom_property("previous_examples", previous.uri)
+        evaluation.set_string_custom_property("previous_spans", json.dumps(previous.spans))
+    for name, figures in report.get("previous", {}).get("metrics", {}).items():
+        if figures.get("difference") is not None:
+            evaluation.set_float_custom_property(f"previous {name}", figures["value"])
+            evaluation.set_float_custom_property(f"previous baseline {name}", figures["baseline"])
     for name, figures in report["metrics"].items():
         evaluation.set_string_custom_property(f"convention {name}", figures["convention"])
         for kind in ("value", "baseline"):
@@ -88,22 +113,28 @@ def RankingEvaluator(
 
 
 def measure(
-    pipeline: beam.Pipeline, files: List[str], models: Dict[str, str], config: Dict[str, Any], shards: str
-) -> pa.Table:
-    """The metrics of every list in `files`, as `evaluation_report.columns` names them; no rows without lists.
+    pipeline: beam.Pipeline,
+    files: List[str],
+    models: Dict[str, str],
+    config: str,
+    shards: str,
+    previous: Sequence[str] = (),
+) -> Tuple[pa.Table, pa.Table]:
+    """The metrics of every list in `files`, and of those in `previous`, as `evaluation_report.columns` names them; no
+    rows without lists.  Of the previous lists only group id and label are read, slices are "".
 
     models: name to SavedModel.  config: a selection of READS.  shards: a folder that Beam's workers and this process
     both reach; it is empty again afterwards.
     """
     wanted = ranking_config.from_selection(config).evaluation
-    schema = pa.schema(list(evaluation_report.columns(wanted, list(models)).items()))
+    schema = pa.schema([(PREVIOUS, pa.bool_()), *evaluation_report.columns(wanted, list(models)).items()])
     if files:
         with pipeline:
             _ = (
                 pipeline
-                | "Files" >> beam.Create(sorted(files))
+                | "Files" >> beam.Create([*((each, False) for each in sorted(files)), *((p, True) for p in previous)])
                 # Cut here and not by Beam: a score's last digit depends on what else is in its batch.
-                | "Batches" >> beam.FlatMap(_batches)
+                | "Batches" >> beam.FlatMapTuple(_batches)
                 | "Spread" >> beam.Reshuffle()
                 | "Measure" >> beam.ParDo(_Measure(models, config))
                 | "Write" >> WriteToParquetBatched(f"{shards}/part", schema, file_name_suffix=".parquet")
@@ -112,7 +143,10 @@ def measure(
     tables = [pq.read_table(io.BytesIO(_read(file))).cast(schema) for file in found]
     if fileio.exists(shards):
         fileio.rmtree(shards)
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    is_previous = table[PREVIOUS]
+    table = table.drop([PREVIOUS])
+    return table.filter(pc.invert(is_previous)), table.filter(is_previous)
 
 
 def score_lists(signature: Any, serialized: List[bytes], row_splits: np.ndarray) -> np.ndarray:
@@ -160,7 +194,7 @@ class _Models(dict):
 class _Measure(beam.DoFn):
     """Batches of serialized lists → tables of metrics.  The models are loaded once a worker process."""
 
-    def __init__(self, models: Dict[str, str], config: Dict[str, Any]):
+    def __init__(self, models: Dict[str, str], config: str):
         self._directories, self._selection, self._shared = models, config, Shared()
 
     def setup(self) -> None:
@@ -168,6 +202,7 @@ class _Measure(beam.DoFn):
         self._evaluation, self._data = config.evaluation, config.data
         read = (config.data.group_id, config.data.label, *config.evaluation.slices)
         self._columns = {name: column for name, column in list_examples.columns(config).items() if name in read}
+        self._always = {name: self._columns[name] for name in read[:2]}
         self._models = self._shared.acquire(self._load)
 
     def _load(self) -> _Models:
@@ -178,21 +213,24 @@ class _Measure(beam.DoFn):
         models.loaded = loaded
         return models
 
-    def process(self, serialized: List[bytes]) -> Iterator[pa.Table]:
-        batch = list_examples.decode(serialized, self._columns)
+    def process(self, element: Tuple[bool, List[bytes]]) -> Iterator[pa.Table]:
+        previous, serialized = element
+        batch = list_examples.decode(serialized, self._always if previous else self._columns)
         labels = batch.items[self._data.label]
         groups = [_text(value) for value in batch.context[self._data.group_id]]
         if np.isnan(labels).any():
             at = int(np.searchsorted(batch.row_splits, np.flatnonzero(np.isnan(labels))[0], side="right")) - 1
             raise DataError(f"list {groups[at]!r}: an item has no label; every item of the split needs one.")
         rows: Dict[str, Any] = {"group_id": groups, "items": np.diff(batch.row_splits)}
-        rows |= {f"slice.{name}": _slice_values(batch.context[name], len(groups)) for name in self._evaluation.slices}
+        for name in self._evaluation.slices:
+            rows[f"slice.{name}"] = [""] * len(groups) if previous else _slice_values(batch.context[name], len(groups))
         for model, signature in self._models.items():
             scores = score_lists(signature, serialized, batch.row_splits)
             measured = self._values(scores, labels, batch.row_splits)
             rows |= {f"{model}.{name}": values for name, values in measured.items()}
         types = evaluation_report.columns(self._evaluation, list(self._models))
-        yield pa.table({name: pa.array(rows[name], kind) for name, kind in types.items()})
+        measured = {name: pa.array(rows[name], kind) for name, kind in types.items()}
+        yield pa.table({PREVIOUS: pa.array([previous] * len(groups)), **measured})
 
     def _values(self, scores: np.ndarray, labels: np.ndarray, row_splits: np.ndarray) -> Dict[str, np.ndarray]:
         finite_before = np.append(0, np.cumsum(np.isfinite(scores)))
@@ -207,15 +245,15 @@ class _Measure(beam.DoFn):
         return {"finite": finite, **{name: np.where(finite, each, np.nan) for name, each in values.items()}}
 
 
-def _batches(file: str) -> Iterator[List[bytes]]:
+def _batches(file: str, previous: bool) -> Iterator[Tuple[bool, List[bytes]]]:
     batch: List[bytes] = []
     for record in list_examples.read_records([file]):
         batch.append(record)
         if len(batch) == BATCH_LISTS:
-            yield batch
+            yield previous, batch
             batch = []
     if batch:
-        yield batch
+        yield previous, batch
 
 
 def _slice_values(column: Any, lists: int) -> List[str]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tfx_ranking.pipelines import cli_lineage, cli_model, cli_pipeline, cli_push, cli_schedule
+from tfx_ranking.pipelines import cli_lineage, cli_model, cli_pipeline, cli_push, cli_retrain, cli_schedule
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=what)
         return sub
 
-    for group in (cli_pipeline, cli_model, cli_lineage, cli_push, cli_schedule):
+    for group in (cli_pipeline, cli_model, cli_lineage, cli_push, cli_retrain, cli_schedule):
         group.add(command)
     return parser
 

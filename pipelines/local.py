@@ -107,7 +107,7 @@ def start(
     """Begins a run of the pipeline in `config_file`, artifacts under `root`.
 
     job: `source`, the files to read in place of those that the config names now, and `check`, which has only the first
-    steps run, on these files (`data_check_pipeline`).
+    steps run, on these files (`data_check_pipeline`), or None.
     """
     config = ranking_config.load(config_file)
     folder = artifacts_root(config, root) / "logs"
@@ -168,11 +168,10 @@ def _run(
     from tfx_ranking.pipelines.ranking_pipeline import ranking_pipeline
 
     with _own_modules(config, config_file.absolute().parent):
-        source, check = (job or {}).get("source"), (job or {}).get("check")
-        if check is not None:
-            steps = data_check_pipeline(config, root, source, check, beam_args)
+        if job and job["check"]:
+            steps = data_check_pipeline(config, root, job["source"], job["check"], beam_args)
         else:
-            steps = ranking_pipeline(config, root, beam_args, source)
+            steps = ranking_pipeline(config, root, beam_args, job["source"] if job else None)
         pipeline = compiler.Compiler().compile(steps)
         run_id = datetime.datetime.now().isoformat()
         parameters = {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}

@@ -23,6 +23,7 @@ from tfx_ranking.pipelines import cli
         "impact",
         "models",
         "diff",
+        "retrain",
         "schedule",
         "config-schema",
     ],

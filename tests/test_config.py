@@ -140,6 +140,20 @@ REFUSED = {
         _with(data__splits={"by": "time"}, evaluation__bless__previous_spans=3),
         "evaluation.bless.previous_spans: splits by time would train on lists that the live model was tested on",
     ),
+    "a distance beyond 1": (
+        _with(retrain={"refuse": {"label": 2.0}}),
+        "retrain.refuse.label: expected a distance in [0, 1]; got 2.0",
+    ),
+    "drift of no feature": (
+        _with(retrain={"drift": {"features": {"*": 0.3, "prise": 0.1}}}),
+        "retrain.drift.features.prise: expected a feature, or a pattern of some; did you mean 'price'?",
+    ),
+    "no new lists as a reason": (_with(retrain={"min_lists": 0}), "retrain.min_lists: expected at least 1; got 0"),
+    "no age as a reason": (_with(retrain={"max_age": 0.0}), "retrain.max_age: expected days, above 0; got 0.0"),
+    "fewer than no spans": (
+        _with(evaluation__bless__previous_spans=-1),
+        "evaluation.bless.previous_spans: expected 0 (not asked) or more; got -1",
+    ),
     "two stores": (_with(metadata__connection={}), "metadata.connection: expected sqlite or connection; got both"),
     "side files without LETOR": (
         _with(data__group_sizes=".query"),

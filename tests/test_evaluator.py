@@ -112,7 +112,7 @@ def evaluate(tmp_path, examples, model, baseline=None, config=CONFIG, **more):
     evaluator.RankingEvaluator.test_call(
         examples=artifact(Examples, examples),
         model=artifact(Model, model, 11),
-        config=json.loads(json.dumps(selection)),
+        config=selection,
         evaluation=outputs[0],
         blessing=outputs[1],
         beam_pipeline=beam.Pipeline(),
@@ -342,6 +342,96 @@ def test_scores_that_are_no_numbers_are_not_blessed(tmp_path, examples, rankers)
     expected = "its scores are not numbers in 150 of 150 lists, the first 'q0'"
     assert blessing.get_string_custom_property("reason") == expected
     assert report["metrics"]["mrr"]["value"] is None
+
+
+@pytest.fixture(scope="module")
+def bad_labels(tmp_path_factory):
+    """The same lists with their labels the wrong way round: the worst ranker looks best."""
+    batch = make_lists(100, seed=2)
+    inverted = batch._replace(items={**batch.items, "label": 4 - batch.items["label"]})
+    return write_examples(tmp_path_factory.mktemp("inverted"), inverted)
+
+
+def blessed_on(folder, ranker, spans, **data):
+    """The live model, whose receipt names examples of some spans, one list a span and file."""
+    examples = write_examples(folder / "examples", make_lists(len(spans)), files=len(spans))
+    shards = [path.name for path in sorted((examples / "Split-test").iterdir())]
+    (examples / "spans.json").write_text(json.dumps({"test": dict(zip(shards, spans))}))
+    live = folder / "live"
+    shutil.copytree(ranker, live)
+    told = {
+        serving_versions.LINEAGE_IN_MODEL: {"artifacts": {"examples": [{"uri": str(examples)}]}},
+        serving_versions.CONFIG_IN_MODEL: {"data": data},
+    }
+    for name, content in told.items():
+        file = live / "Format-Serving" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+    return live
+
+
+def asking_back(spans):
+    return {**CONFIG, "evaluation": {"slices": ["page"], "bless": {"previous_spans": spans}}}
+
+
+def test_bad_labels_do_not_bless_a_worse_model(tmp_path, bad_labels, rankers):
+    live = blessed_on(tmp_path, rankers["good"], range(1, 41))
+    report, _, blessing = evaluate(tmp_path / "0", bad_labels, rankers["bad"], live)
+    assert blessing.get_int_custom_property("blessed") == 1  # the new lists alone talk it into the worse one
+    assert "previous" not in report
+
+    report, evaluation, blessing = evaluate(tmp_path / "1", bad_labels, rankers["bad"], live, asking_back(30))
+    assert blessing.get_int_custom_property("blessed") == 0
+    # One list a span: the last 30 of the 40.
+    batch = make_lists(40)
+    late = np.arange(40) >= 10
+    bad, good = expected_ndcg(batch, -1, 10, late), expected_ndcg(batch, 1, 10, late)
+    figures = report["previous"]["metrics"]["ndcg@10"]
+    np.testing.assert_allclose([figures["value"], figures["baseline"]], [bad, good], rtol=1e-12)
+    assert report["previous"]["lists"] == 30
+    assert report["previous"]["spans"] == list(range(11, 41))
+    reason = f"on spans 11-40, which the live model was blessed on, its ndcg@10 of {bad:.6f} is {bad - good:+.6f} from"
+    assert blessing.get_string_custom_property("reason").startswith(reason)
+    assert report["bless"]["summary"].endswith(f", on spans 11-40 {bad - good:+.4f}, no contract: not blessed")
+    assert evaluation.get_float_custom_property("previous ndcg@10") == figures["value"]
+    assert evaluation.get_float_custom_property("previous baseline ndcg@10") == figures["baseline"]
+    assert evaluation.get_string_custom_property("previous_examples") == str(tmp_path / "examples")
+    table = pq.read_table(pathlib.Path(evaluation.uri, "per_list_previous.parquet"))
+    assert (table.num_rows, set(table["slice.page"].to_pylist())) == (30, {""})
+    assert report["lists"] == 100  # the figures of the new lists are theirs alone
+
+
+def test_a_model_that_holds_on_the_previous_lists_is_blessed(tmp_path, examples, rankers):
+    live = blessed_on(tmp_path, rankers["bad"], range(1, 41))
+    report, _, blessing = evaluate(tmp_path / "out", examples, rankers["good"], live, asking_back(5))
+    assert blessing.get_int_custom_property("blessed") == 1
+    assert report["previous"]["spans"] == [36, 37, 38, 39, 40]
+    assert ", on spans 36-40 +" in report["bless"]["summary"]
+    same, _, blessing = evaluate(tmp_path / "same", examples, live, live, asking_back(5))
+    assert same["previous"]["metrics"]["ndcg@10"]["difference"] == 0
+    assert blessing.get_int_custom_property("blessed") == 1
+
+
+def test_previous_lists_that_cannot_be_had(tmp_path, examples, rankers):
+    """A live model that never said what it was blessed on is let pass, one whose lists are gone is not."""
+    _, _, blessing = evaluate(tmp_path / "1", examples, rankers["good"], rankers["bad"], asking_back(5))
+    assert blessing.get_int_custom_property("blessed") == 1
+    assert blessing.get_string_custom_property("reason").endswith(
+        "; the live model does not say what it was evaluated on"
+    )
+    relabelled = blessed_on(tmp_path / "relabelled", rankers["bad"], [1, 2], label="clicked")
+    _, _, blessing = evaluate(tmp_path / "2", examples, rankers["good"], relabelled, asking_back(5))
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert "the live model's label was 'clicked', this one's is 'label'" in blessing.get_string_custom_property(
+        "reason"
+    )
+    live = blessed_on(tmp_path, rankers["bad"], [1, 2])
+    shutil.rmtree(tmp_path / "examples")
+    report, _, blessing = evaluate(tmp_path / "3", examples, rankers["good"], live, asking_back(5))
+    assert blessing.get_int_custom_property("blessed") == 0
+    reason = f"the lists that the live model was blessed on are gone ({tmp_path / 'examples'}, split test) (evaluation."
+    assert blessing.get_string_custom_property("reason").startswith(reason)
+    assert report["bless"]["summary"].endswith(", no previous lists, no contract: not blessed")
 
 
 def test_no_list_left_is_not_blessed(tmp_path, rankers):

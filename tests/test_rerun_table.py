@@ -125,8 +125,15 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("evaluation.bless.min_improvement", 0.1, EVALUATE),
     ("evaluation.bless.min_value", 0.1, EVALUATE),
     ("evaluation.bless.allow_breaking", True, EVALUATE),
+    ("evaluation.bless.previous_spans", 3, EVALUATE),
     ("push.base", "elsewhere", LIVE),
     ("push.version", "next", PUSH),
+    ("retrain.min_lists", 9, NOTHING),  # the steps that look at new data alone: test_retraining.py
+    ("retrain.max_age", 9.0, NOTHING),
+    ("retrain.drift.label", 0.1, NOTHING),
+    ("retrain.drift.features", {"price": 0.1}, NOTHING),
+    ("retrain.refuse.label", 0.1, NOTHING),
+    ("retrain.refuse.features", {"price": 0.1}, NOTHING),
     ("metadata.sqlite", "m.sqlite", NOTHING),
     ("metadata.connection", {"fake_database": {}}, NOTHING),
 ]

@@ -1,0 +1,82 @@
+"""The command that retrains when there is a reason: `retrain`.
+
+Holds no logic; nothing heavy is imported before the command needs it.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+CODES = """exit codes:
+  0    pushed (with --dry-run: would train)
+  10   nothing to do
+  11   trained, not blessed: the live model stays
+  12   data refused: nothing was trained, the live model stays
+  1    failed
+  2    wrong usage
+  130  interrupted; the same command goes on from what was done"""
+
+
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Adds the command; `command(name, function, help, example)` gives a command's parser."""
+    retrain = command(
+        "retrain",
+        _retrain,
+        "Train on new data when there is a reason to, and push what is no worse. For cron, systemd and Kubernetes.",
+        f"tfx-ranking retrain ranking.yaml\n\n{CODES}",
+    )
+    retrain.formatter_class = argparse.RawDescriptionHelpFormatter
+    retrain.set_defaults(if_interrupted="the same command goes on from what was done")
+    retrain.add_argument("config", type=pathlib.Path, help="ranking.yaml")
+    retrain.add_argument("--root", type=pathlib.Path, help="folder of the artifacts (default: the config's)")
+    retrain.add_argument(
+        "--dry-run", action="store_true", help="check the new data and say what would happen and why; train nothing"
+    )
+    retrain.add_argument("--json", action="store_true", help="print JSON; how it goes is told on standard error")
+    retrain.add_argument(
+        "--orchestrator", choices=("beam", "local"), default="beam", help="which TFX runner (default: beam)"
+    )
+    retrain.add_argument(
+        "--beam-arg", action="append", default=[], metavar="ARG", help="passed on to every Beam component"
+    )
+
+
+def _retrain(arguments: argparse.Namespace) -> int:
+    import rich.console
+
+    from tfx_ranking.components import config as ranking_config
+    from tfx_ranking.pipelines import local, progress, retraining, runs
+
+    config = ranking_config.load(arguments.config)
+    root = (arguments.root or arguments.config.absolute().parent).absolute()
+    console = rich.console.Console(stderr=arguments.json)
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    def run(job: Any) -> Any:
+        begun = local.start(
+            arguments.config.absolute(), root, arguments.orchestrator, arguments.beam_arg, dataclasses.asdict(job)
+        )
+        say(f"{'training' if job.check is None else 'checking the new data'}, log: {begun.log}")
+        steps = progress.follow(begun, runs.metadata_connection(config, root), console)
+        if begun.process.returncode == 0:
+            return retraining.Ended(begun.run_id)
+        failed = next((f"{step.node} failed: " for step in steps if step.state in ("failed", "running")), "")
+        reason = begun.failure or f"the process ended with code {begun.process.returncode}"
+        return retraining.Ended(begun.run_id, f"{failed}{reason} Log: {begun.log}", begun.of_the_data)
+
+    outcome = retraining.retrain(
+        arguments.config, root, run, arguments.dry_run, decided=lambda decision: say(retraining.text(decision))
+    )
+    if arguments.json:
+        print(json.dumps(retraining.as_json(outcome), indent=2))
+    elif outcome.exit in (retraining.Exit.FAILED, retraining.Exit.DATA_REFUSED):
+        print(f"{outcome.exit.said}: {outcome.said}", file=sys.stderr)
+    else:
+        say(f"{outcome.exit.said}: {outcome.said}")
+    return int(outcome.exit)

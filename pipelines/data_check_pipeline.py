@@ -1,0 +1,50 @@
+"""The pipeline's first steps over new files alone: may they be trained on, and do they differ from the live model's?
+
+Enters: a config, the new files, what to hold them against.  Leaves: a TFX `Pipeline` of the same name, so that its runs
+stand beside the others and share their lock.  The lists are not divided: all of them are looked at.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfx.components.statistics_gen.component import StatisticsGen
+from tfx.orchestration import pipeline
+
+from tfx_ranking.components import data_check, example_gen
+from tfx_ranking.components.config import RankingConfig, Splits
+from tfx_ranking.components.sources import ALL
+from tfx_ranking.pipelines.runs import artifacts_root, metadata_connection
+
+
+def data_check_pipeline(
+    config: RankingConfig,
+    root: pathlib.Path,
+    source: Mapping[str, Any],
+    live: Mapping[str, str],
+    beam_args: Sequence[str] = (),
+) -> pipeline.Pipeline:
+    """source: the new files, as `sources.resolve` describes files.  live: uris of `statistics` and `schema`."""
+    undivided = dataclasses.replace(config.data, splits=Splits(validation=0.0, test=0.0))
+    config = dataclasses.replace(config, data=undivided)
+    files = {ALL: [entry for entries in source["files"].values() for entry in entries]}
+    examples = example_gen.RankingExampleGen(
+        config=config.select(*example_gen.READS),
+        source=json.dumps({**source, "files": files, "missing_spans": []}, ensure_ascii=False),
+    )
+    statistics = StatisticsGen(examples=examples.outputs["examples"])
+    check = data_check.RankingDataCheck(
+        statistics=statistics.outputs["statistics"],
+        config=config.select(*data_check.READS),
+        live=json.dumps(live, ensure_ascii=False),
+    )
+    return pipeline.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=str(artifacts_root(config, root)),
+        components=[examples, statistics, check],
+        enable_cache=True,
+        metadata_connection_config=metadata_connection(config, root),
+        beam_pipeline_args=list(beam_args),
+    )

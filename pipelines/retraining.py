@@ -1,0 +1,357 @@
+"""Is a retraining worth it, may its data be trained on, and what came of it: one shot, for whatever keeps time to call.
+
+Enters: `ranking.yaml`.  Leaves: an exit code, and what a person wants to know.  The one idea: nothing is remembered
+beside ML Metadata.  New is what the live model's run, found by its digest, did not read; so a run that was killed, or a
+span that was refused, is simply looked at again.
+
+New data are checked by the pipeline's own first steps over the new files alone, one span at a time: only they are read
+twice, each check is an execution like any other, and TFX's cache answers for those of yesterday.
+"""
+
+import dataclasses
+import datetime
+import enum
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components import serving_versions, sources, spans
+from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.errors import ConfigError, DataError, RankingError
+from tfx_ranking.pipelines import runs
+from tfx_ranking.pipelines.lineage_store import Store
+from tfx_ranking.pipelines.lineage_values import Artifact, Execution
+
+
+class Exit(enum.IntEnum):
+    """The exit codes of `tfx-ranking retrain`, for scripts to rely on."""
+
+    PUSHED = 0
+    FAILED = 1  # a step of the pipeline failed, or a command of another kind
+    WRONG_USAGE = 2  # argparse's
+    NOTHING_TO_DO = 10  # no new data, or no reason to train on them yet, or the same bytes came out
+    NOT_BLESSED = 11  # trained, and the live model stays
+    DATA_REFUSED = 12  # nothing was trained, since the new data must not be trained on
+    INTERRUPTED = 130  # the same command goes on from what was done
+
+    @property
+    def said(self) -> str:
+        return self.name.lower().replace("_", " ")
+
+
+@dataclasses.dataclass(frozen=True)
+class LiveRun:
+    """The model that serves, and what the run that made it read; the rest is empty where lineage knows no such run."""
+
+    version: str
+    digest: str
+    run: str = ""
+    made: datetime.datetime | None = None
+    files: frozenset[str] = frozenset()  # digests of what it was trained on
+    spans: tuple[int, ...] = ()
+    statistics: str = ""  # uris of its artifacts
+    schema: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What was found in the new files of one span, or in all of them where the input has no spans."""
+
+    span: int | None
+    files: tuple[str, ...]
+    lists: int = 0
+    refused: str = ""  # why nothing may be trained on them; "" when it may
+    moved: tuple[str, ...] = ()  # what is a reason to train
+    drift: Mapping[str, float] = dataclasses.field(default_factory=dict)  # every feature and the label
+
+    @property
+    def what(self) -> str:
+        return f"{len(self.files)} new files" if self.span is None else f"span {self.span}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """Whether to train, on what, and why; `exit` None: train."""
+
+    config: RankingConfig
+    live: LiveRun | None
+    source: Mapping[str, Any]  # what would be trained on: the window without what was refused
+    checks: tuple[Check, ...] = ()
+    reasons: tuple[str, ...] = ()  # to train
+    against: tuple[str, ...] = ()  # why not, or not yet
+    exit: Exit | None = None
+
+    @property
+    def refused(self) -> tuple[Check, ...]:
+        return tuple(each for each in self.checks if each.refused)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A run of the pipeline, or of its first steps: over these files, held against this run's data."""
+
+    source: Mapping[str, Any]
+    check: Mapping[str, str] | None = None  # uris `statistics` and `schema`; None: the whole pipeline
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a job ended; `failure` "" when it went well."""
+
+    run_id: str
+    failure: str = ""
+    of_the_data: bool = False  # it failed because of its input
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of it all."""
+
+    exit: Exit
+    said: str  # one line
+    decision: Decision
+    run_id: str = ""  # of the training
+
+
+Runner = Callable[[Job], Ended]
+
+
+def retrain(
+    config_file: pathlib.Path,
+    root: pathlib.Path,
+    run: Runner,
+    dry_run: bool = False,
+    now: datetime.datetime | None = None,
+    decided: Callable[[Decision], None] = lambda decision: None,
+) -> Outcome:
+    """Asks whether a retraining is worth it, runs it with `run` unless `dry_run`, tells what happened.
+
+    now: for the live model's age.  decided: called with the decision before anything is trained.  Raises ConfigError
+    for a config that pushes nowhere, DataError for an input that is not there.
+    """
+    decision = decide(config_file, root, run, now or datetime.datetime.now(datetime.timezone.utc))
+    decided(decision)
+    if decision.exit is not None:
+        return Outcome(decision.exit, "; ".join(decision.against), decision)
+    if dry_run:
+        return Outcome(Exit.PUSHED, "would train", decision)
+    ended = run(Job(decision.source))
+    if ended.failure:
+        exit = Exit.DATA_REFUSED if ended.of_the_data else Exit.FAILED
+        return Outcome(exit, ended.failure, decision, ended.run_id)
+    return Outcome(*_came_of(_store(decision.config, root), ended.run_id), decision, ended.run_id)
+
+
+def decide(config_file: pathlib.Path, root: pathlib.Path, run: Runner, now: datetime.datetime) -> Decision:
+    """The reason gate.  Nothing runs where there is nothing new; else the new files are checked with `run`."""
+    config = ranking_config.load(config_file)
+    if config.push is None:
+        raise ConfigError("push.base: retraining goes by the model that serves; say where that is.")
+    state = serving_versions.state(config.push.base)
+    source = sources.resolve(config.data, config.push.base)
+    if not state["version"]:
+        return Decision(config, None, source, reasons=("nothing serves yet: the first training",))
+    live = live_run(_store(config, root), str(state["version"]), state["digest"])
+    new = [each for entries in source["files"].values() for each in entries if each["digest"] not in live.files]
+    if not new:
+        return Decision(config, live, source, against=(_nothing_new(live),), exit=Exit.NOTHING_TO_DO)
+    if not live.run:
+        known = f"lineage knows no run that made version {live.version}: all data are new"
+        return Decision(config, live, source, reasons=(known,))
+    by_span: dict[int | None, list[str]] = {}
+    for each in new:
+        by_span.setdefault(each.get("span"), []).append(each["path"])
+    checks = [_check(config, root, run, live, source, span, paths) for span, paths in sorted(by_span.items(), key=str)]
+    return judge(config, live, source, checks, now)
+
+
+def judge(
+    config: RankingConfig, live: LiveRun, source: Mapping[str, Any], checks: Sequence[Check], now: datetime.datetime
+) -> Decision:
+    """Which of the checked data to train on, and whether that is worth it."""
+    refused = [each for each in checks if each.refused]
+    good = [each for each in checks if not each.refused]
+    bad = {path for each in refused for path in each.files}
+    left = sources.only(dict(source), lambda entry: entry["path"] not in bad)
+    found = Decision(config, live, left, tuple(checks))
+    if not good or (refused and refused[0].span is None):
+        why = tuple(f"{each.what} refused: {each.refused}" for each in refused)
+        return dataclasses.replace(found, against=why, exit=Exit.DATA_REFUSED)
+    reasons, against = _reasons(config, live, good, now)
+    return dataclasses.replace(
+        found,
+        reasons=tuple(reasons),
+        against=() if reasons else tuple(against),
+        exit=None if reasons else Exit.NOTHING_TO_DO,
+    )
+
+
+def live_run(store: Store, version: str, digest: str) -> LiveRun:
+    """The run that made the model of these bytes, and what it read."""
+    made = [each for each in store.model(digest) if each.type == "Model" and not each.copied]
+    exports = store.made(store.makers(each.id for each in made)).values()
+    export = next((each for each in exports if _input(each, "examples") and _input(each, "schema")), None)
+    if export is None:
+        return LiveRun(version, digest)
+    examples, schema = _input(export, "examples"), _input(export, "schema")
+    makers = store.made(store.makers([examples])).values()
+    users = store.made(store.users([examples])).values()
+    statistics = [link.artifact for each in users for link in each.outputs if link.name == "statistics"]
+    held = store.artifacts([examples, schema, *statistics])
+    files = frozenset(file.digest for each in makers for file in each.files)
+    told = held[examples].properties.get("spans", [])
+    newest = max(statistics, default=None)
+    return LiveRun(
+        version,
+        digest,
+        export.run,
+        made[0].made,
+        files,
+        tuple(told),
+        held[newest].uri if newest in held else "",
+        held[schema].uri,
+    )
+
+
+def runner_here(config_file: pathlib.Path, root: pathlib.Path, orchestrator: str = "beam") -> Runner:
+    """Runs jobs in this process, one after the other: TFX is imported once for many."""
+    from tfx_ranking.pipelines import local
+
+    def run(job: Job) -> Ended:
+        try:
+            return Ended(local.run_here(config_file, root, orchestrator, job=dataclasses.asdict(job)))
+        except Exception as error:
+            cause = local.first_cause(error)
+            return Ended("", local.reason(error), isinstance(cause, DataError))
+
+    return run
+
+
+def _nothing_new(live: LiveRun) -> str:
+    of = f" (spans {spans.said(live.spans)})" if live.spans else ""
+    return f"no new data since version {live.version}{of}"
+
+
+def _check(
+    config: RankingConfig,
+    root: pathlib.Path,
+    run: Runner,
+    live: LiveRun,
+    source: Mapping[str, Any],
+    span: int | None,
+    paths: Sequence[str],
+) -> Check:
+    found = Check(span, tuple(paths))
+    ended = run(Job(sources.only(dict(source), lambda entry: entry["path"] in paths), _compared_with(live)))
+    if ended.failure:
+        if not ended.of_the_data:
+            raise RankingError(f"{found.what} could not be checked: {ended.failure}")
+        return dataclasses.replace(found, refused=ended.failure)
+    told = _given(_store(config, root), ended.run_id, "ExampleAnomalies")[-1].properties
+    return dataclasses.replace(
+        found, lists=told["lists"], refused=told["refused"], moved=tuple(told["moved"]), drift=told["drift"]
+    )
+
+
+def _compared_with(live: LiveRun) -> dict[str, str]:
+    return {"statistics": live.statistics, "schema": live.schema}
+
+
+def _reasons(
+    config: RankingConfig, live: LiveRun, good: Sequence[Check], now: datetime.datetime
+) -> tuple[list[str], list[str]]:
+    """(reasons to train, what falls short of one)"""
+    asked = config.retrain
+    lists, what = sum(each.lists for each in good), ", ".join(each.what for each in good)
+    new = f"{lists:,} new lists in {what}"
+    if asked.min_lists is None and asked.max_age is None and asked.drift is None:
+        return [new], []
+    reasons: list[str] = []
+    against: list[str] = []
+    if asked.min_lists is not None:
+        enough = lists >= asked.min_lists
+        (reasons if enough else against).append(f"{new}, {asked.min_lists:,} asked for")
+    if asked.drift is not None:
+        moved = [f"{each.what}: {one}" for each in good for one in each.moved]
+        reasons += moved
+        against += [] if moved else [f"{what}: nothing moved beyond retrain.drift"]
+    if asked.max_age is not None and live.made is not None:
+        days = (now - live.made).total_seconds() / 86400
+        old = f"version {live.version} is {days:.1f} days old, retrain.max_age is {asked.max_age:g}"
+        (reasons if days > asked.max_age else against).append(old)
+    return reasons, against
+
+
+def _came_of(store: Store, run_id: str) -> tuple[Exit, str]:
+    pushed = _given(store, run_id, "PushedModel")[-1]
+    said = pushed.summary
+    if pushed.properties.get("pushed"):
+        return (Exit.NOTHING_TO_DO if pushed.properties.get("unchanged") else Exit.PUSHED), said
+    judged = _given(store, run_id, "ModelBlessing")
+    if judged and not judged[-1].properties.get("blessed"):
+        return Exit.NOT_BLESSED, said
+    return Exit.FAILED, said
+
+
+def _given(store: Store, run_id: str, kind: str) -> list[Artifact]:
+    """What a run's steps gave of a type, from the cache too."""
+    steps = store.steps([store.run(run_id)])[0]
+    given = store.artifacts({link.artifact for each in steps for link in each.outputs})
+    ordered = [link.artifact for each in steps for link in each.outputs]
+    return [given[each] for each in ordered if given[each].type == kind]
+
+
+def _input(execution: Execution, name: str) -> int:
+    return next((link.artifact for link in execution.inputs if link.name == name), 0)
+
+
+def _store(config: RankingConfig, root: pathlib.Path) -> Store:
+    return Store(runs.metadata_connection(config, root))
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """The outcome for programs."""
+    decision, live = outcome.decision, outcome.decision.live
+    return {
+        "exit": int(outcome.exit),
+        "outcome": outcome.exit.said,
+        "said": outcome.said,
+        "run": outcome.run_id,
+        "live": live
+        and {
+            "version": live.version,
+            "digest": live.digest,
+            "run": live.run,
+            "made": live.made and live.made.isoformat(timespec="seconds"),
+            "spans": list(live.spans),
+        },
+        "window": decision.source.get("spans"),
+        "missing_spans": decision.source.get("missing_spans"),
+        "repeated": decision.source.get("repeated"),
+        "checks": [dataclasses.asdict(each) for each in decision.checks],
+        "reasons": list(decision.reasons),
+        "against": list(decision.against),
+    }
+
+
+def text(decision: Decision) -> str:
+    """The decision for people."""
+    live = decision.live
+    lines = ["serving: nothing"]
+    if live is not None:
+        of = f", trained on spans {spans.said(live.spans)}" if live.spans else ""
+        lines = [f"serving: version {live.version}{of}{f' (run {live.run})' if live.run else ''}"]
+    if "spans" in decision.source:
+        missing = decision.source.get("missing_spans")
+        without = f", {spans.said(missing)} missing" if missing else ""
+        lines.append(f"window:  spans {spans.said(decision.source['spans'])}{without}")
+    if decision.source.get("repeated"):
+        lines.append(f"twice:   {', '.join(decision.source['repeated'])}")
+    for each in decision.checks:
+        verdict = f"refused: {each.refused}" if each.refused else f"{each.lists:,} lists, good"
+        lines.append(f"new:     {each.what}: {verdict}")
+    lines += [f"reason:  {each}" for each in decision.reasons]
+    if decision.exit is not None:
+        lines += [f"not now: {each}" for each in decision.against]
+    return "\n".join(lines)
