@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import sqlalchemy.exc
 import tzlocal
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
@@ -158,7 +159,10 @@ class _Service:
         # One run at a time; one that comes due meanwhile waits for it, more than one do not.
         scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(1)}, timezone=self.zone)
         scheduler.add_jobstore(SQLAlchemyJobStore(url=f"sqlite:///{self.folder / schedule_history.JOBS}"))
-        scheduler.start(paused=True)
+        try:
+            scheduler.start(paused=True)
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            raise RankingError(schedule_history.unreadable(self.folder / schedule_history.JOBS, error)) from None
         try:
             self.prepare(scheduler, trigger)
             scheduler.resume()

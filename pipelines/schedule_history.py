@@ -4,6 +4,7 @@ Enters: the folder that the service keeps (`artifacts/<name>/schedule`).  Leaves
 idea: the service writes, whoever asks reads; no service need be running.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -46,7 +47,7 @@ class Status:
     service: str  # the service's process id; "" when it is not running
     next_run: str  # "" when none is planned
     missed: bool  # the next run was due while no service ran
-    run_lock: str  # the process that runs the pipeline now, by the schedule or by hand; "" when none does
+    running: str  # the process that runs the pipeline now, by the schedule or by hand; "" when none does
     last: Attempt | None
 
 
@@ -56,7 +57,7 @@ def status(name: str, folder: pathlib.Path, run_lock: pathlib.Path) -> Status:
         plan = json.loads((folder / PLAN).read_text())
     except FileNotFoundError:
         raise RankingError(
-            f'{name}: there is no schedule; start one with: tfx-ranking schedule {name}.yaml --cron "0 3 * * *"'
+            f'{name}: there is no schedule yet; start one with: tfx-ranking schedule CONFIG --cron "0 3 * * *"'
         ) from None
     service = process_lock.holder(folder / SERVICE_LOCK)
     last = latest(folder)
@@ -81,7 +82,7 @@ def text(found: Status) -> str:
         upcoming = f"missed at {upcoming}, caught up when the service starts"
     elif found.next_run and not found.service:
         upcoming += ", if the service runs by then"
-    running = f"process {found.run_lock}" if found.run_lock else "none"
+    running = f"process {found.running}" if found.running else "none"
     lines = [
         f"schedule:  {found.name}, {found.when} ({found.timezone})",
         f"service:   {service}",
@@ -144,6 +145,15 @@ def _next_run(jobs: pathlib.Path) -> float | None:
     due."""
     if not jobs.exists():
         return None
-    with sqlite3.connect(f"file:{jobs}?mode=ro", uri=True) as store:
-        found = store.execute("select next_run_time from apscheduler_jobs").fetchone()
+    try:
+        with contextlib.closing(sqlite3.connect(f"{jobs.absolute().as_uri()}?mode=ro", uri=True)) as store:
+            found = store.execute("select next_run_time from apscheduler_jobs").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise RankingError(unreadable(jobs, error)) from None
     return found[0] if found else None
+
+
+def unreadable(jobs: pathlib.Path, error: Exception) -> str:
+    """What to do about a job store that is none."""
+    reason = str(getattr(error, "orig", error))
+    return f"{jobs}: cannot be read ({reason}). Remove it: the service then plans its next run anew."

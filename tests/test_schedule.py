@@ -9,6 +9,7 @@ import datetime
 import http.server
 import json
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -142,7 +143,7 @@ def test_runs_when_due_and_tells_of_it_while_it_runs_and_when_it_does_not(servic
     assert not found.missed
     service.stop()
     found = service.status
-    assert (found.service, found.run_lock, found.last) == ("", "", last)
+    assert (found.service, found.running, found.last) == ("", "", last)
     lines = schedule_history.text(found).splitlines()
     assert lines[:2] == [
         "schedule:  shop, every 1h (Europe/Berlin)",
@@ -280,7 +281,7 @@ def test_a_run_by_hand_is_waited_for(service):
     with process_lock.hold(service.folder / "run.lock", "{holder}"):
         service.start(every="1h")
         until(lambda: "waiting: process" in service.said, "the waiting")
-        assert service.status.run_lock
+        assert service.status.running
         assert service.ran == 0
     service.ended(1)
     service.stop()
@@ -336,6 +337,23 @@ def test_plans_that_make_no_sense(plan, message, tmp_path):
         schedule.serve(schedule.Plan("shop", tmp_path, tmp_path / "run.lock", ("true",), **plan))
 
 
+def test_a_store_of_jobs_that_is_none(service):
+    service.start(every="1h")
+    service.ended(1)
+    service.stop()
+    jobs = service.folder / "schedule" / schedule_history.JOBS
+    jobs.write_bytes(b"no store" * 1000)
+    message = "jobs.sqlite: cannot be read (file is not a database). Remove it"
+    with pytest.raises(RankingError, match=re.escape(message)):
+        _ = service.status
+    assert service.start(every="1h").wait(PATIENCE) == 1
+    assert message in service.said
+    jobs.unlink()
+    service.start(every="1h")
+    service.ended(2)
+    service.stop()
+
+
 def test_no_schedule_yet(tmp_path):
-    with pytest.raises(RankingError, match="shop: there is no schedule; start one with: tfx-ranking schedule"):
+    with pytest.raises(RankingError, match="shop: there is no schedule yet; start one with: tfx-ranking schedule"):
         schedule_history.status("shop", tmp_path, tmp_path / "run.lock")
