@@ -7,17 +7,15 @@ weights, preprocessing) changes nothing in it.  Nothing here imports TensorFlow.
 
 import collections
 import json
-import os
-import pathlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from tfx_ranking.components import signatures
+from tfx_ranking.components import places, signatures
 from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.places import Path
 from tfx_ranking.components.saved_model import Tensor, signature_definitions
 from tfx_ranking.components.serving_versions import CONTRACT_IN_MODEL
 
-Path = str | os.PathLike[str]
 VERDICTS = ("same", "compatible", "breaking", "no contract", "first model")
 
 
@@ -85,7 +83,7 @@ def features(config: RankingConfig, reads: Collection[str] | None = None) -> dic
 
 def read(directory: Path) -> dict[str, Any] | None:
     """The contract that travels with a model; None for a model that has none."""
-    file = pathlib.Path(directory) / CONTRACT_IN_MODEL
+    file = places.place(directory) / CONTRACT_IN_MODEL
     contract: dict[str, Any] | None = json.loads(file.read_text()) if file.is_file() else None
     return contract
 

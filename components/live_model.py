@@ -12,7 +12,7 @@ from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import Model
 
-from tfx_ranking.components import serving_versions
+from tfx_ranking.components import places, serving_versions
 from tfx_ranking.components.errors import RankingError
 
 
@@ -50,7 +50,8 @@ def copy_live(destination: Dict[str, Any], to: pathlib.Path) -> Dict[str, Any]:
         return {"base": base, "version": "", "digest": ""}
     source = serving_versions.version_directories(base)[found]
     shutil.rmtree(to, ignore_errors=True)
-    shutil.copytree(source, to, copy_function=shutil.copyfile)
+    for path, file in places.files(source).items():
+        places.copy(file, to / path)
     copied = serving_versions.digest(to)
     if copied != expected["digest"]:
         raise RankingError(

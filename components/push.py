@@ -16,12 +16,11 @@ from typing import Literal
 from tfx_ranking.components import places, push_ledger, push_lock, serving_versions, staging, version_labels
 from tfx_ranking.components.errors import PushError, PushRefused, RankingError
 from tfx_ranking.components.push_ledger import Entry, Ledger
-from tfx_ranking.components.staging import STAGING
 from tfx_ranking.components.version_labels import STABLE, Labels
 
 STEPS = (
     *("locked", "cleared", "staged", "copying", "copied", "verified", "checked", "recorded", "publishing", "published"),
-    *("labelled", "pruned"),
+    *("labelled", "pruning", "pruned"),
 )
 LOCK = push_lock.LOCK
 
@@ -73,7 +72,8 @@ def push(
     The version is the time in seconds or the next integer, always above every one that was ever given out.  A model
     whose digest serves already is not pushed again; one that was rolled back, or breaks the contract with the clients
     of what serves, only with `force`.  about: what the ledger is to remember.  on_step is called with each of STEPS
-    once it is done (copying: once a file).  What a killed push left behind is cleared by the next one.
+    once it is done (copying, publishing: once a file; pruning: before each version).  What a killed push left behind is
+    cleared by the next one.
     Raises PushError: another push is going on, no permission, no space, a copy that differs; PushRefused: the model
     is none, was rolled back, breaks clients, is not loaded, or answers otherwise than it did when it was exported.
     Whatever happens, `base` shows the old versions or these and the new one, whole.
@@ -86,7 +86,7 @@ def push(
             )
         files = serving_versions.file_digests(model)
         digest = serving_versions.combine(files)
-        if not (at / STAGING).exists() and (already := _serves(at, digest, terms)):
+        if not staging.has_debris(at) and (already := _serves(at, digest, terms)):
             return already  # asked before the lock, which a read-only base could not hold
         with _locked(at, on_step) as (ledger, alive, step):
             if already := _serves(at, digest, terms):
@@ -201,7 +201,7 @@ def _finish(base: pathlib.Path, done: Pushed, terms: Terms, kept: Labels | None,
         step("labelled")
     if terms.keep is not None:
         try:
-            done = dataclasses.replace(done, pruned=staging.prune(base, push_ledger.read(base), terms.keep))
+            done = dataclasses.replace(done, pruned=staging.prune(base, push_ledger.read(base), terms.keep, step))
         except OSError as error:
             why = f"old versions could not be deleted: {error.filename or base}: {error.strerror or error}"
             done = dataclasses.replace(done, problem=why)

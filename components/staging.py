@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 
-from tfx_ranking.components import places, push_ledger, serving_versions
+from tfx_ranking.components import places, push_ledger, push_lock, serving_versions
 from tfx_ranking.components.errors import PushError
 from tfx_ranking.components.push_ledger import Ledger
 from tfx_ranking.components.serving_versions import FileDigest
@@ -94,6 +94,13 @@ def withdraw(version: pathlib.Path) -> None:
     places.remove(version)
 
 
+def has_debris(base: pathlib.Path) -> bool:
+    """Whether a push or its pruning died here, or is under way."""
+    return any(
+        child.name in (STAGING, push_lock.OWNER) or child.name.startswith(PRUNING) for child in places.children(base)
+    )
+
+
 def clear_debris(base: pathlib.Path, ledger: Ledger) -> None:
     """Takes away what killed pushes left; with the lock held, none of it has a living owner."""
     versions = serving_versions.version_directories(base)
@@ -110,7 +117,7 @@ def clear_debris(base: pathlib.Path, ledger: Ledger) -> None:
             withdraw(versions[entry.version])
 
 
-def prune(base: pathlib.Path, ledger: Ledger, keep: int) -> tuple[int, ...]:
+def prune(base: pathlib.Path, ledger: Ledger, keep: int, on_step: Callable[[str], None]) -> tuple[int, ...]:
     """Deletes all but the newest `keep` versions that load; gives what was deleted, and writes it into the ledger.
 
     What is live or named in models.config stays, and does count.
@@ -118,13 +125,15 @@ def prune(base: pathlib.Path, ledger: Ledger, keep: int) -> tuple[int, ...]:
     versions = serving_versions.version_directories(base)
     loadable = [number for number in versions if serving_versions.is_loadable(versions[number])]
     stay = {*loadable[-keep:], serving_versions.live_version(base), *serving_versions.listed(base)}
-    # A version above them all is no old one, be it broken.
-    gone = tuple(number for number in versions if number not in stay and loadable and number < max(loadable))
+    # What neither loads nor was pushed is somebody else's, who may be about to copy it.
+    known = {*loadable, *(entry.version for entry in ledger.entries)}
+    gone = tuple(number for number in versions if number in known - stay and number < max(loadable, default=0))
     if gone:
         for number in gone:
             ledger = ledger.having(dataclasses.replace(ledger.entry(number), pruned_at=push_ledger.now()))
         push_ledger.write(base, ledger)
         for number in gone:
+            on_step("pruning")
             withdraw(versions[number])
     return gone
 

@@ -51,18 +51,18 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "tfx-ranking versions serving/shop",
     )
     _base(versions)
-    versions.add_argument("--json", action="store_true", help="print JSON")
+    _telling(versions, "which is asked how a model was judged of which the destination's ledger does not say")
 
 
 def _base(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", metavar="BASE", help="the folder of versions, or one in an object store (gs://…)")
 
 
-def _telling(parser: argparse.ArgumentParser) -> None:
+def _telling(parser: argparse.ArgumentParser, what_for: str = "where it is recorded") -> None:
     parser.add_argument(
         "--metadata",
         metavar="STORE",
-        help="ML Metadata's sqlite file or ConnectionConfig in JSON, where it is recorded (default: ranking.yaml's, or "
+        help=f"ML Metadata's sqlite file or ConnectionConfig in JSON, {what_for} (default: ranking.yaml's, or "
         "./metadata.sqlite)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -101,9 +101,10 @@ def _tell(done: Any, as_json: bool) -> int:
 
 
 def _versions(arguments: argparse.Namespace) -> int:
-    from tfx_ranking.pipelines import version_table
+    from tfx_ranking.pipelines import push_records, version_table
 
-    found = version_table.versions(arguments.base)
+    store, _ = push_records.find_store(arguments.metadata)
+    found = version_table.versions(arguments.base, store)
     if arguments.json:
         print(json.dumps(version_table.as_json(found), indent=2))
     else:

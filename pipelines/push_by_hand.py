@@ -1,20 +1,24 @@
 """`tfx-ranking push` and `rollback`: what the pipeline's pusher does, done by hand and recorded like it.
 
-Enters: a model's directory or a version, a base, and where ML Metadata is.  Leaves: what was done, and an execution in
-the store.  The one idea: by hand as by the pipeline a model is tried before it is seen, and ML Metadata is told; a store
-that cannot be found hinders neither and is said.
+Enters: a model's directory or a version, a base, and where ML Metadata is.  Leaves: what was done, and an execution
+in the store.  The one idea: by hand as by the pipeline a model is tried before it is seen, and ML Metadata is told; a
+store that cannot be found hinders neither and is said.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any
 
+from ml_metadata import errors
+
 from tfx_ranking.components import places, push_ledger, samples, serving_versions
 from tfx_ranking.components import push as pushing
-from tfx_ranking.components.errors import PushRefused, RankingError
+from tfx_ranking.components.errors import PushError, PushRefused
 from tfx_ranking.components.push import Check, Pushed, Terms
 from tfx_ranking.components.push_ledger import Entry
 from tfx_ranking.components.version_labels import Labels
+from tfx_ranking.pipelines import push_records
 
 _UNIX_TIMES = 1_000_000_000  # a version from here on is a time in seconds
 
@@ -39,9 +43,8 @@ class Done:
             return f"pushed version {done.version}" + f", now {done.label}" * bool(done.label)
         if done.label:
             return f"rolled back: version {done.version} is {done.label} again, {done.rollback_of or 'none'} was"
-        return (
-            f"rolled back: version {done.version} has the bytes of {done.restores}, {done.rollback_of} serves no more"
-        )
+        gone = f", {done.rollback_of} serves no more" * bool(done.rollback_of)
+        return f"rolled back: version {done.version} has the bytes of {done.restores}{gone}"
 
 
 def push(
@@ -53,46 +56,49 @@ def push(
 ) -> Done:
     """Pushes the model that `directory` means (a SavedModel, an exporter's artifact, a folder of versions).
 
-    Raises PushRefused, unless `force`: ML Metadata says that it is not blessed, it was rolled back, or it breaks clients;
+    Raises PushRefused, unless `force`: ML Metadata says that it is not blessed, it was rolled back, it breaks clients;
     with or without `force`: it does not load or answers its samples otherwise.  PushError: see `push.push`.
     """
     model = serving_versions.model_directory(directory)
     if model is None:
         raise PushRefused(
-            f"{directory}: expected a SavedModel (saved_model.pb and variables/), an exporter's artifact or a folder of "
-            "versions; export the model first.",
+            f"{directory}: expected a SavedModel (saved_model.pb and variables/), an exporter's artifact or a folder "
+            "of versions; export the model first.",
             "no model",
         )
-    store, none = _store(metadata)
+    store, none = push_records.find_store(metadata)
     digest = serving_versions.digest(model)
     about, judged = Entry(0), None
     try:
         if store is not None:
-            from tfx_ranking.pipelines import push_records
-
             judged = push_records.judged(store, digest)
             about = Entry(0, blessing=judged.blessing, metric=judged.metric)
             if judged.blessing == "not blessed" and not force and not _serves(base, digest):
                 why = f"it was evaluated and not blessed: {judged.reason}; --force pushes it all the same"
                 raise PushRefused(why, "not blessed")
         pushed = pushing.push(model, base, _terms(base, store, force), check=check, about=about)
-    except PushRefused as error:
-        _record_refusal(store, base, digest, error)
-        raise PushRefused(f"{model}: not pushed: {error}", error.kind) from error
+    except PushError as error:
+        _record_refusal(store, push_records.PUSH, base, digest, error)
+        if isinstance(error, PushRefused):
+            raise PushRefused(f"{model}: not pushed: {error}", error.kind) from error
+        raise
     blessed = judged.blessing if judged and judged.blessing else "pushed by hand, without a blessing"
-    return _recorded(store, none, "PUSH", Done(str(base), pushed, blessed + " (forced)" * force))
+    return _recorded(store, none, push_records.PUSH, Done(str(base), pushed, blessed + " (forced)" * force))
 
 
 def roll_back(
     base: places.Path, to: int | None = None, metadata: str | None = None, check: Check = samples.check
 ) -> Done:
     """What served before serves again; see `push.roll_back`."""
-    store, none = _store(metadata)
+    store, none = push_records.find_store(metadata)
     try:
         pushed = pushing.roll_back(base, to, _terms(base, store, False), check=check)
-    except PushRefused as error:
-        raise PushRefused(f"{base}: not rolled back: {error}", error.kind) from error
-    return _recorded(store, none, "ROLLBACK", Done(str(base), pushed, "rolled back by hand"))
+    except PushError as error:
+        _record_refusal(store, push_records.ROLLBACK, base, "", error)
+        if isinstance(error, PushRefused):
+            raise PushRefused(f"{base}: not rolled back: {error}", error.kind) from error
+        raise
+    return _recorded(store, none, push_records.ROLLBACK, Done(str(base), pushed, "rolled back by hand"))
 
 
 def _terms(base: places.Path, store: Any, force: bool) -> Terms:
@@ -101,8 +107,6 @@ def _terms(base: places.Path, store: Any, force: bool) -> Terms:
 
     above = 0
     if store is not None:
-        from tfx_ranking.pipelines import push_records
-
         above = push_records.highest_version(store, base) or 0
     file = pathlib.Path("ranking.yaml")
     config = ranking_config.load(file) if file.is_file() else None
@@ -118,37 +122,21 @@ def _serves(base: places.Path, digest: str) -> bool:
     return bool(serving_versions.state(base)["digest"] == digest)
 
 
-def _store(metadata: str | None) -> tuple[Any, str]:
-    """The store, or None and why there is none; one that was named has to be there."""
-    from tfx_ranking.pipelines import push_records
-
-    try:
-        return push_records.open_store(metadata), ""
-    except RankingError as error:
-        if metadata is not None:
-            raise
-        return None, str(error)
-
-
 def _recorded(store: Any, none: str, kind: str, done: Done) -> Done:
-    from ml_metadata import errors
-
-    from tfx_ranking.pipelines import push_records
-
     if done.pushed.unchanged:
         return done  # nothing happened
     if store is None:
         return dataclasses.replace(done, not_recorded=none)
     try:
-        what = getattr(push_records, kind)
-        execution = push_records.record(store, what, done.base, done.pushed, done.reason, done.summary)
+        execution = push_records.record(store, kind, done.base, done.pushed, done.reason, done.summary)
         return dataclasses.replace(done, execution=execution)
     except errors.StatusError as error:
         return dataclasses.replace(done, not_recorded=f"ML Metadata could not be written: {error}")
 
 
-def _record_refusal(store: Any, base: places.Path, digest: str, refused: PushRefused) -> None:
+def _record_refusal(store: Any, kind: str, base: places.Path, digest: str, error: PushError) -> None:
+    """In ML Metadata as well, as far as it can be written: the error is what the user is to see."""
     if store is not None:
-        from tfx_ranking.pipelines import push_records
-
-        push_records.record_refusal(store, push_records.PUSH, base, digest, str(refused), refused.kind)
+        with contextlib.suppress(errors.StatusError):
+            refused = error.kind if isinstance(error, PushRefused) else "failed"
+            push_records.record_refusal(store, kind, base, digest, str(error), refused)

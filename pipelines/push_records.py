@@ -40,6 +40,16 @@ def open_store(metadata: str | None, folder: pathlib.Path = pathlib.Path()) -> m
         raise RankingError(f"the ML Metadata store cannot be written to: {error}") from error
 
 
+def find_store(metadata: str | None) -> tuple[metadata_store.MetadataStore | None, str]:
+    """`open_store`, or None and why there is none; one that was named has to be there."""
+    try:
+        return open_store(metadata), ""
+    except RankingError as error:
+        if metadata is not None:
+            raise
+        return None, str(error)
+
+
 def highest_version(store: metadata_store.MetadataStore, base: places.Path) -> int | None:
     """The highest version that was ever recorded as pushed to a base; None where none was."""
     here = places.absolute(base)

@@ -7,10 +7,12 @@ what is known of them; a version that was put there by hand is shown as well.
 import dataclasses
 import datetime
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfx_ranking.components import places, push_ledger, serving_versions
-from tfx_ranking.components.push_ledger import Entry
+
+if TYPE_CHECKING:
+    from ml_metadata.metadata_store import metadata_store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +36,11 @@ class Version:
     problem: str  # why TensorFlow Serving could not serve it; ""
 
 
-def versions(base: places.Path) -> tuple[Version, ...]:
-    """What stands under a base, newest version first; () where nothing does."""
+def versions(base: places.Path, store: "metadata_store.MetadataStore | None" = None) -> tuple[Version, ...]:
+    """What stands under a base, newest version first; () where nothing does.
+
+    store: is asked how a model was judged of which the ledger does not say.
+    """
     ledger, live = push_ledger.read(base), serving_versions.live_version(base)
     labels = serving_versions.labels(base)
     found = []
@@ -43,6 +48,12 @@ def versions(base: places.Path) -> tuple[Version, ...]:
         entry = ledger.entry(number)
         if not entry.run:
             entry = push_ledger.made_by(entry, directory)
+        if store is not None and not entry.blessing:
+            from tfx_ranking.pipelines import push_records
+
+            digest = entry.digest or serving_versions.digest(directory)
+            judged = push_records.judged(store, digest)
+            entry = dataclasses.replace(entry, digest=digest, blessing=judged.blessing, metric=judged.metric)
         files = [file.stat() for file in places.files(directory).values()]
         changed = max((each.st_mtime for each in files), default=0.0)
         since = datetime.datetime.fromtimestamp(changed, datetime.timezone.utc).isoformat(timespec="seconds")
