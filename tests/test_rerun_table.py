@@ -179,6 +179,12 @@ def test_another_model_to_start_from_trains_again(folder):
     assert [node for node in after if before[node] != after[node]] == ["RankingTrainer"]
 
 
+def test_the_live_model_is_the_trainers_input_only_where_it_begins_from_it(folder):
+    assert LIVE not in upstream(BASE, folder)[TRAIN]
+    warm = changed(BASE, "training", {"warm_start": True})
+    assert LIVE in upstream(warm, folder)[TRAIN]
+
+
 def changed(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     """A copy of `raw` with the value at `path`, where numbers are places in a list."""
     new = copy.deepcopy(raw)

@@ -25,6 +25,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines import process_lock, schedule, schedule_history
+from tfx_ranking.pipelines.retraining import Exit
 from tfx_ranking.pipelines.schedule_history import Attempt, Status
 
 HERE = pathlib.Path(__file__).parent
@@ -200,6 +201,11 @@ def test_what_is_told(service, code, event):
     assert last.outcome == (event or "nothing to do")
     assert (json.loads(told.read_text())["event"] if told.exists() else None) == event
     assert service.ran == 1
+
+
+def test_the_outcomes_are_those_of_retrain():
+    meant = {code: schedule_history.OUTCOMES.get(code, schedule_history.FAILED) for code in Exit}
+    assert meant == {**{code: code.said for code in Exit}, Exit.INTERRUPTED: "stopped", Exit.WRONG_USAGE: "failed"}
 
 
 def test_a_hook_that_fails_is_said_and_changes_nothing(service):
