@@ -61,7 +61,7 @@ def upstream(store: Store, asked: str, alone: bool = False) -> Lineage:
         copied = {artifacts[i].digest for i in taken if artifacts[i].copied}
         named = {str(each.properties.get("initial_model", "")) for each in new.values()}
         before = set() if alone else (copied | named) - {""}
-        originals = [each for same in before for each in _originals(store.model(same))]
+        originals = [each for same in store.models(before).values() for each in _originals(same)]
         artifacts |= {each.id: each for each in originals}
         ahead = (taken | {each.id for each in originals}) - seen
     return _lineage(asked, False, subject, executions, artifacts)
@@ -77,20 +77,22 @@ def walk_down(store: Store, start: Iterable[Artifact]) -> tuple[dict[int, Execut
     """Every step that used some artifacts or what was made of them, and all that these steps took and gave."""
     executions: dict[int, Execution] = {}
     artifacts = {each.id: each for each in start}
-    ahead = set(artifacts)
+    ahead, users = set(artifacts), set[int]()
     seen: set[int] = set()
-    while ahead:
-        models = {artifacts[i].digest for i in ahead} - {""}
-        copies = [each for same in models for each in store.model(same) if each.copied]
-        artifacts |= {each.id: each for each in copies}
-        ahead |= {each.id for each in copies}
+    followed: set[str] = set()
+    while ahead or users:
         seen |= ahead
-        users = store.users(ahead, but_as=COMPARED)
-        users |= {each for same in models for each in store.begun_from().get(same, ())}
+        users |= store.users(ahead, but_as=COMPARED)
         new = store.made(users - executions.keys())
         executions |= new
         artifacts |= store.artifacts(_linked(new.values()) - artifacts.keys())
-        ahead = {link.artifact for each in new.values() for link in each.outputs} - seen
+        ahead, users = {link.artifact for each in new.values() for link in each.outputs} - seen, set()
+        if not ahead:  # the events end here: on through the copies of the models, for all of them at once
+            models = {artifacts[i].digest for i in seen} - followed - {""}
+            followed |= models
+            copies = {each.id: each for same in store.models(models).values() for each in same if each.copied}
+            artifacts |= copies
+            ahead, users = copies.keys() - seen, store.begun_from(models)
     return executions, artifacts
 
 

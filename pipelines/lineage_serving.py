@@ -104,7 +104,7 @@ def models(store: Store, base: str | None = None, limit: int | None = None) -> t
 def described(store: Store, digests: Iterable[str]) -> dict[str, Model]:
     """Where the models of some digests come from, by digest; one that no step exported is left out."""
     exported = {}
-    for same in (store.model(digest) for digest in digests):
+    for same in store.models(digests).values():
         made = [each for each in same if each.type == "Model" and not each.copied]
         exported.update({each.digest: each for each in made[:1]})
     return {each.digest: each for each in describe(store, exported.values())}

@@ -1,98 +1,38 @@
-"""An ML Metadata store as lineage reads it: found, opened for reading, asked in batches, never written to.
+"""An ML Metadata store as lineage reads it: opened for reading, asked in batches, never written to.
 
-Enters: what the user named, or the current folder.  Leaves: a `Store` that gives values.  The one idea: a question
-costs a few calls a generation of steps, not a few a step; no filter and no subgraph query, which TFX 1.21's ML Metadata
-has no more.  Imports neither TFX nor TensorFlow.
+Enters: a connection.  Leaves: a `Store` that gives values.  The one idea: a question costs a few calls a generation of
+steps, not a few a step; properties are searched by a filter, and where ML Metadata has none (TFX 1.21) by reading all
+artifacts of the type.  Imports neither TFX nor TensorFlow.
 """
 
 import fcntl
 import functools
-import json
 import os
 import pathlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any
 
-from google.protobuf import json_format
 from ml_metadata import errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines import lineage_values as values
+from tfx_ranking.pipelines.lineage_connection import connection as connection
+from tfx_ranking.pipelines.lineage_connection import opened
+from tfx_ranking.pipelines.lineage_places import Place, Places, type_name
 from tfx_ranking.pipelines.lineage_values import MODELS, Artifact, Execution, Link
 from tfx_ranking.pipelines.runs import DIED, LOCK, STATES
 
 _INPUTS = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT, mlmd.Event.INTERNAL_INPUT)
-_FEW = 50  # executions whose contexts are asked for one by one
 _BATCH = 5000  # ids a call; MySQL and gRPC limit what one statement or message may hold
+_NAMED = 200  # values that a filter may name; for more, the whole type is read
 
 
 def connect(metadata: str | None = None, folder: pathlib.Path = pathlib.Path()) -> "Store":
     """Opens the store that `connection` finds, for reading."""
     return Store(connection(metadata, folder))
-
-
-def connection(metadata: str | None = None, folder: pathlib.Path = pathlib.Path()) -> Any:
-    """How the store is reached that `metadata` names (a sqlite file, or a ConnectionConfig in JSON); without it the one
-    of ranking.yaml in `folder`, else metadata.sqlite there.  Raises RankingError when there is none."""
-    if metadata is not None and metadata.lstrip().startswith("{"):
-        return _parsed(metadata, "--metadata")
-    if metadata is not None:
-        return _sqlite(pathlib.Path(metadata))
-    file = folder / "ranking.yaml"
-    if file.is_file():
-        from tfx_ranking.components import config as ranking_config
-
-        said = ranking_config.load(file).metadata
-        if said.connection is not None:
-            return _parsed(json.dumps(said.connection), f"{file}: metadata.connection")
-        return _sqlite(pathlib.Path(said.sqlite or folder / "metadata.sqlite"))
-    if (folder / "metadata.sqlite").is_file():
-        return _sqlite(folder / "metadata.sqlite")
-    raise RankingError(
-        "no ML Metadata store: expected --metadata FILE (or a ConnectionConfig in JSON), ranking.yaml in the current "
-        f"folder, or ./metadata.sqlite; {folder.absolute()} has neither file."
-    )
-
-
-def _parsed(connection: str, said_by: str) -> Any:
-    """A ConnectionConfig; `{"host": …, "port": …}` is ML Metadata's gRPC server."""
-    try:
-        if "host" not in json.loads(connection):
-            return json_format.Parse(connection, mlmd.ConnectionConfig())
-        server = mlmd.MetadataStoreClientConfig()
-        server.channel_arguments.max_receive_message_length = 1 << 30  # gRPC stops at 4 MB, a batch may be more
-        return json_format.Parse(connection, server)
-    except (ValueError, json_format.ParseError) as error:
-        raise RankingError(f"{said_by}: not ML Metadata's ConnectionConfig in JSON: {error}") from error
-
-
-def _sqlite(file: pathlib.Path) -> Any:
-    if not file.is_file():
-        raise RankingError(f"{file}: no such ML Metadata store; a pipeline's first run makes it.")
-    connection = mlmd.ConnectionConfig()
-    connection.sqlite.filename_uri = str(file)
-    connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READONLY
-    return connection
-
-
-def _opened(connection: Any) -> Any:
-    try:
-        return metadata_store.MetadataStore(connection)
-    except RuntimeError:
-        file = "" if isinstance(connection, mlmd.MetadataStoreClientConfig) else connection.sqlite.filename_uri
-        if not file or not pathlib.Path(f"{file}-journal").is_file():
-            raise
-        # A writer was killed in the middle of a transaction; SQLite undoes it, for which it must write.
-        connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE
-        return metadata_store.MetadataStore(connection)
-
-
-class _Place(NamedTuple):
-    pipeline: str
-    run: str
-    node: str
 
 
 class Store:
@@ -105,8 +45,10 @@ class Store:
         self.name = f"{connection.host}:{connection.port}" if server else file or str(connection.WhichOneof("config"))
         self._folder = pathlib.Path(file).parent if file else None
         self._holders: dict[str, float | None] = {}  # by pipeline
+        self._models: dict[str, tuple[Artifact, ...]] = {}  # by digest
+        self._filters = True  # whether ML Metadata takes them
         try:
-            self._store = _Asked(_opened(connection), self.name)
+            self._store = _Asked(opened(connection), self.name)
         except RuntimeError as error:
             raise RankingError(f"{self.name}: not an ML Metadata store, or it cannot be reached: {error}") from error
 
@@ -122,12 +64,13 @@ class Store:
     def steps(self, runs: Sequence[Any]) -> list[tuple[Execution, ...]]:
         """What each of some runs did, oldest first; without the steps' properties, which are most of a store."""
         protos = [sorted(self._store.get_executions_by_context(run.id), key=lambda each: each.id) for run in runs]
-        places = self._places({of_run[0].id for of_run in protos if of_run}, ["node"])
-        pipelines = [places[of_run[0].id].pipeline if of_run else "" for of_run in protos]
+        pipelines = self._places.pipelines([of_run[0].id for of_run in protos if of_run])
         links = self._links(each.id for of_run in protos for each in of_run)
         return [
-            tuple(self._execution(each, pipeline, run.name, _type_name(each), {}, links[each.id]) for each in of_run)
-            for run, pipeline, of_run in zip(runs, pipelines, protos)
+            tuple(
+                self._execution(each, Place(pipelines[of_run[0].id], run.name), {}, links[each.id]) for each in of_run
+            )
+            for run, of_run in zip(runs, protos)
         ]
 
     def makers(self, artifacts: Iterable[int]) -> set[int]:
@@ -143,14 +86,9 @@ class Store:
         """Of some executions those that made something themselves, not those that took it from the cache."""
         protos = [each for some in _batches(ids) for each in self._store.get_executions_by_id(some)]
         protos = [each for each in protos if each.last_known_state != mlmd.Execution.CACHED]
-        links = self._links(each.id for each in protos)
-        places = self._places(links)
+        links, places = self._links(each.id for each in protos), self._places.of(protos)
         return {
-            each.id: self._execution(
-                each, at.pipeline, at.run, at.node or _type_name(each), values.properties(each), links[each.id]
-            )
-            for each in protos
-            for at in [places[each.id]]
+            each.id: self._execution(each, places[each.id], values.properties(each), links[each.id]) for each in protos
         }
 
     def artifacts(self, ids: Iterable[int]) -> dict[int, Artifact]:
@@ -190,29 +128,36 @@ class Store:
 
     def model(self, digest: str) -> tuple[Artifact, ...]:
         """Every artifact that is these bytes, oldest first; () for none."""
-        return tuple(values.artifact(each) for each in self._models().get(digest, ()))
+        return self.models([digest])[digest]
+
+    def models(self, digests: Iterable[str]) -> dict[str, tuple[Artifact, ...]]:
+        """The same of several, by digest."""
+        wanted = set(digests)
+        new = wanted - self._models.keys()
+        found: dict[str, list[Any]] = {digest: [] for digest in new}
+        for each in self._models_with("digest", new) if new - {""} else ():
+            found[_text(each, "digest")].append(each)
+        self._models |= {digest: tuple(map(values.artifact, same)) for digest, same in found.items()}
+        return {digest: self._models[digest] for digest in wanted}
 
     def digests(self, beginning: str) -> list[str]:
         """The digests of models that begin so."""
-        return [digest for digest in self._models() if digest.startswith(beginning)]
+        found = self._filtered("artifacts", "digest", f"LIKE '{beginning}%'" * beginning.isalnum())
+        held = self._of_types(MODELS) if found is None else found
+        return sorted({digest for each in held if (digest := _text(each, "digest")).startswith(beginning)})
 
     def pushed_as(self, version: str) -> list[str]:
-        """The digests of the models that were pushed as a version."""
-        return [
-            digest
-            for digest, same in self._models().items()
-            if any(_text(each, "pushed_version") == version for each in same)
-        ]
+        """The digests of the models that were pushed as a version, in the order of the pushes."""
+        pushed = self._models_with("pushed_version", {version})
+        return list(dict.fromkeys(digest for each in pushed if (digest := _text(each, "digest"))))
 
-    @functools.cache  # noqa: B019
-    def begun_from(self) -> Mapping[str, Sequence[int]]:
-        """The trainings that began from a model by its digest alone, by that digest."""
-        found: dict[str, list[int]] = {}
-        trainers = [t.name for t in self._store.get_execution_types() if t.name.endswith(".RankingTrainer")]
-        for each in (each for name in trainers for each in self._store.get_executions_by_type(name)):
-            if _text(each, "initial_model"):
-                found.setdefault(_text(each, "initial_model"), []).append(each.id)
-        return found
+    def begun_from(self, digests: Collection[str]) -> set[int]:
+        """The trainings that began from some models by their digests alone."""
+        wanted = {each for each in digests if each}
+        found = self._filtered("executions", "initial_model", _among(wanted))
+        if found is None:
+            found = self._trainings() if wanted else []
+        return {each.id for each in found if _text(each, "initial_model") in wanted}
 
     def runs_now(self, run: Any, pipeline: str, uri: str = "") -> bool:
         """Whether a process holds the lock of the run's pipeline that began before the run did.
@@ -227,12 +172,31 @@ class Store:
         return sorted(self._store.get_artifacts_by_type(kind), key=lambda each: each.id)
 
     @functools.cache  # noqa: B019
-    def _models(self) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {}
-        for each in sorted((a for kind in MODELS for a in self._of_type(kind)), key=lambda each: each.id):
-            if _text(each, "digest"):
-                found.setdefault(_text(each, "digest"), []).append(each)
-        return found
+    def _trainings(self) -> list[Any]:
+        trainers = [t.name for t in self._store.get_execution_types() if t.name.endswith(".RankingTrainer")]
+        return [each for name in trainers for each in self._store.get_executions_by_type(name)]
+
+    def _of_types(self, kinds: Sequence[str]) -> list[Any]:
+        return sorted((each for kind in kinds for each in self._of_type(kind)), key=lambda each: each.id)
+
+    def _models_with(self, name: str, wanted: Collection[str]) -> list[Any]:
+        """The artifacts of models that have one of some values as a property, oldest first."""
+        found = self._filtered("artifacts", name, _among(wanted))
+        held = self._of_types(MODELS) if found is None else sorted(found, key=lambda each: each.id)
+        return [each for each in held if each.type in MODELS and _text(each, name) in wanted]
+
+    def _filtered(self, of: str, name: str, condition: str) -> list[Any] | None:
+        """Artifacts or executions by a text property; None without a condition, or where no filter is taken."""
+        options = metadata_store.ListOptions(filter_query=f"custom_properties.{name}.string_value {condition}")
+        try:
+            return list(getattr(self._store, f"get_{of}")(options)) if self._filters and condition else None
+        except errors.UnimplementedError:
+            self._filters = False
+            return None
+
+    @functools.cached_property
+    def _places(self) -> Places:
+        return Places(self._store)
 
     def _events_of(self, artifacts: Iterable[int]) -> Iterator[Any]:
         for some in _batches(artifacts):
@@ -245,35 +209,13 @@ class Store:
                 links[event.execution_id][event.type not in _INPUTS].append(Link(_name(event), event.artifact_id))
         return links
 
-    def _places(
-        self, executions: Collection[int], kinds: Sequence[str] = ("pipeline_run", "node")
-    ) -> dict[int, _Place]:
-        """Where some executions were made, as far as `kinds` of contexts say; "" for what is not known."""
-        named: dict[int, dict[str, str]] = {each: {} for each in executions}
-        if len(named) <= _FEW:
-            for each, names in named.items():
-                names.update((c.type, c.name) for c in self._store.get_contexts_by_execution(each))
-        else:  # has no batched form, and takes ten times as long as the other way round
-            for kind in kinds:
-                for context in self._store.get_contexts_by_type(kind):
-                    for execution in self._store.get_executions_by_context(context.id):
-                        named.get(execution.id, {})[kind] = context.name
-        pipelines = sorted((c.name for c in self._store.get_contexts_by_type("pipeline")), key=len, reverse=True)
-        found = {}
-        for each, names in named.items():
-            node = names.get("node", "")  # <pipeline>.<node>, and both may have dots
-            pipeline = next((name for name in pipelines if node.startswith(f"{name}.")), names.get("pipeline", ""))
-            found[each] = _Place(pipeline, names.get("pipeline_run", ""), node[len(pipeline) + 1 :])
-        return found
-
-    def _execution(
-        self, proto: Any, pipeline: str, run: str, node: str, properties: Any, links: tuple[list[Link], list[Link]]
-    ) -> Execution:
-        state, reason = self._state(proto, pipeline), _text(proto, "reason")
+    def _execution(self, proto: Any, at: Place, properties: Any, links: tuple[list[Link], list[Link]]) -> Execution:
+        state, reason = self._state(proto, at.pipeline), _text(proto, "reason")
         began, ended = values.time(proto.create_time_since_epoch), values.time(proto.last_update_time_since_epoch)
         reason = reason or (DIED if state == "dead" else "")
+        node = at.node or type_name(proto)
         inputs, outputs = map(tuple, links)
-        return Execution(proto.id, node, pipeline, run, state, reason, began, ended, properties, inputs, outputs)
+        return Execution(proto.id, node, at.pipeline, at.run, state, reason, began, ended, properties, inputs, outputs)
 
     def _state(self, execution: Any, pipeline: str) -> str:
         state = STATES.get(execution.last_known_state, "running")
@@ -324,6 +266,8 @@ class _Asked:
         def ask(*asked: Any) -> Any:
             try:
                 return getattr(self._store, question)(*asked)
+            except errors.UnimplementedError:
+                raise
             except errors.StatusError as error:
                 raise RankingError(f"{self._name}: ML Metadata could not answer {question}: {error}") from error
 
@@ -338,8 +282,10 @@ def _name(event: Any) -> str:
     return next((step.key for step in event.path.steps if step.key), "")
 
 
-def _type_name(execution: Any) -> str:
-    return str(execution.type).rsplit(".", 1)[-1]
+def _among(texts: Collection[str]) -> str:
+    """A filter's condition; "" where there is nothing to ask for, too much, or what cannot stand in quotes."""
+    takes = 0 < len(texts) <= _NAMED and all(re.fullmatch(r"[\w.-]+", each) for each in texts)
+    return f"IN ({', '.join(map(repr, sorted(texts)))})" if takes else ""
 
 
 def _batches(ids: Iterable[int]) -> Iterator[list[int]]:

@@ -53,9 +53,13 @@ class StoreMaker:
         inputs: Mapping[str, Any],
         outputs: Mapping[str, Any],
         state: int = COMPLETE,
+        called: str = "",
         **properties: Any,
     ) -> int:
-        """One execution; gives its id.  The artifacts of `outputs` have an id afterwards."""
+        """One execution; gives its id.  The artifacts of `outputs` have an id afterwards.
+
+        called: the node's own name, where it is not its component's.
+        """
         made = mlmd.ExecutionType(name=f"tfx_ranking.components.{node}")
         execution = mlmd.Execution(type_id=self.store.put_execution_type(made), last_known_state=state)
         for name, value in properties.items():
@@ -65,7 +69,7 @@ class StoreMaker:
             for kind, side in ((mlmd.Event.INPUT, inputs), (mlmd.Event.OUTPUT, outputs))
             for name, artifact in side.items()
         ]
-        wanted = [("pipeline", self.pipeline), ("pipeline_run", run), ("node", f"{self.pipeline}.{node}")]
+        wanted = [("pipeline", self.pipeline), ("pipeline_run", run), ("node", f"{self.pipeline}.{called or node}")]
         contexts = [self.contexts.get(each) or self._context(*each) for each in wanted]
         execution_id, artifact_ids, context_ids = self.store.put_execution(execution, events, contexts)
         for (artifact, _), artifact_id in zip(events, artifact_ids):
