@@ -64,6 +64,8 @@ def _retrain(arguments: argparse.Namespace) -> int:
         )
         say(f"{'training' if job.check is None else 'checking the new data'}, log: {begun.log}")
         steps = progress.follow(begun, runs.metadata_connection(config, root), console)
+        if begun.stop_asked and job.check is not None:  # in the check's last component: no training begins
+            raise KeyboardInterrupt
         if begun.process.returncode == 0:
             return retraining.Ended(begun.run_id)
         failed = next((f"{step.node} failed: " for step in steps if step.state in ("failed", "running")), "")

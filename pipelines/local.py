@@ -47,6 +47,7 @@ class Run:
     run_id: str = ""
     nodes: tuple[str, ...] = ()
     failure: str = ""  # one paragraph; empty while nothing failed
+    stop_asked: bool = False  # even where the component that was running was the last
     of_the_data: bool = False  # it failed because of its input
 
     def __post_init__(self) -> None:
@@ -70,6 +71,7 @@ class Run:
 
     def stop_after_component(self) -> None:
         """Asks the run to end when the component that is running has; asked once more, it ends at once."""
+        self.stop_asked = True
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 

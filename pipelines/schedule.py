@@ -206,6 +206,7 @@ class _Service:
         wait = seconds(self.plan.retry_after, "--retry-after")
         for number in range(1, self.plan.retries + 2):
             if not self.wait_for_the_lock():
+                self.leave_for_the_next_start(number)
                 return
             done = self.attempt(number)
             if done.outcome != FAILED or number > self.plan.retries:
@@ -248,6 +249,12 @@ class _Service:
         schedule_history.record(self.folder, done)
         self.say(f"run ended: {outcome}{f': {done.said}' if done.said else ''}")
         return done
+
+    def leave_for_the_next_start(self, number: int) -> None:
+        """A run that was due and did not begin before the stop."""
+        now = datetime.datetime.now(self.zone).isoformat(timespec="seconds")
+        left = Attempt(now, number, now, outcome=STOPPED, said="stopped before it began")
+        schedule_history.record(self.folder, left)
 
     def wait_for_the_lock(self) -> bool:
         """Until nobody runs the pipeline by hand; False when asked to stop first."""

@@ -293,6 +293,17 @@ def test_a_run_by_hand_is_waited_for(service):
     service.stop()
 
 
+def test_a_run_that_could_not_begin_is_left_for_the_next_start(service):
+    with process_lock.hold(service.folder / "run.lock", "{holder}"):
+        service.start(every="1h")
+        until(lambda: "waiting: process" in service.said, "the waiting")
+        service.stop()
+    assert (service.ran, service.last.outcome, service.last.said) == (0, "stopped", "stopped before it began")
+    service.start(every="1h")
+    assert service.ended(1).outcome == "pushed"
+    service.stop()
+
+
 def test_another_plan_replaces_the_old_one(service):
     service.start(cron="0 3 * * *")
     until(lambda: "next run" in service.said, "the service")
