@@ -67,7 +67,8 @@ class Check:
 
     @property
     def what(self) -> str:
-        return f"{len(self.files)} new files" if self.span is None else f"span {self.span}"
+        files = f"{len(self.files)} new file{'s' * (len(self.files) != 1)}"
+        return files if self.span is None else f"span {self.span}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,13 +286,11 @@ def _reasons(
 
 def _came_of(store: Store, run_id: str) -> tuple[Exit, str]:
     pushed = _given(store, run_id, "PushedModel")[-1]
-    said = pushed.summary
     if pushed.properties.get("pushed"):
-        return (Exit.NOTHING_TO_DO if pushed.properties.get("unchanged") else Exit.PUSHED), said
-    judged = _given(store, run_id, "ModelBlessing")
-    if judged and not judged[-1].properties.get("blessed"):
-        return Exit.NOT_BLESSED, said
-    return Exit.FAILED, said
+        return (Exit.NOTHING_TO_DO if pushed.properties.get("unchanged") else Exit.PUSHED), pushed.summary
+    # Rolled back by hand: training on the same data again gives the same model, until other data come.
+    refused = {"not blessed": Exit.NOT_BLESSED, "rolled back": Exit.NOTHING_TO_DO}
+    return refused.get(str(pushed.properties.get("refused")), Exit.FAILED), pushed.summary
 
 
 def _given(store: Store, run_id: str, kind: str) -> list[Artifact]:
@@ -344,7 +343,7 @@ def text(decision: Decision) -> str:
         lines = [f"serving: version {live.version}{of}{f' (run {live.run})' if live.run else ''}"]
     if "spans" in decision.source:
         missing = decision.source.get("missing_spans")
-        without = f", {spans.said(missing)} missing" if missing else ""
+        without = f" ({spans.said(missing)} missing)" if missing else ""
         lines.append(f"window:  spans {spans.said(decision.source['spans'])}{without}")
     if decision.source.get("repeated"):
         lines.append(f"twice:   {', '.join(decision.source['repeated'])}")

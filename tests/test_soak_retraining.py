@@ -1,0 +1,28 @@
+"""A week of retraining in simulated time; `make soak` lives through sixty days."""
+
+import pytest
+import soak_retraining
+from soak_retraining import FORTNIGHT, INVERTED, KILLED, LATE, MALFORMED, MISSING, SHUFFLED, TWICE, WEEK, training_spans
+
+
+def test_sixty_days_have_everything_in_them():
+    kinds = soak_retraining.calendar(60)
+    assert len(kinds) == 60
+    assert {MISSING, LATE, TWICE, MALFORMED, INVERTED, SHUFFLED, KILLED} <= {*kinds}
+    assert {*WEEK, *FORTNIGHT} == {*kinds}
+
+
+def test_the_calendar_knows_what_a_window_holds():
+    kinds = ["good", "good", "late", "inverted", "good", "missing", "good"]
+    assert training_spans(kinds, 3) == [1, 2]  # the third day's log is not there yet: 2 is the newest
+    assert training_spans(kinds, 4) == [2]  # 4 is the newest, and inverted
+    assert training_spans(kinds, 5) == [3, 5]
+    assert training_spans(kinds, 7) == [5, 7]
+
+
+@pytest.mark.slow
+def test_a_week(tmp_path):
+    days = soak_retraining.soak(tmp_path / "soak", 7)
+    soak_retraining.check(tmp_path / "soak", days)
+    assert {day.exit for day in days} >= {"PUSHED", "NOT_BLESSED", "DATA_REFUSED", "NOTHING_TO_DO"}
+    assert (tmp_path / "soak" / "metric.svg").read_text().startswith("<svg")
