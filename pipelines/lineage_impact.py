@@ -5,7 +5,6 @@ the data; what only judges (statistics' anomalies, evaluations, blessings) hands
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from tfx_ranking.components import spans
 from tfx_ranking.components.errors import RankingError
@@ -70,16 +69,14 @@ def _impact(store: Store, asked: str, sources: Sequence[Artifact]) -> Impact:
     leaves = {i: how for i, how in of_models.items() if i not in made_into or artifacts[i].digest}
     leaves = {i: EVALUATED for i in evaluated if i not in of_models} | leaves
     found = lineage_serving.describe(store, (artifacts[i] for i in leaves))
-    pushed: dict[str, list[Any]] = {}
-    for change in lineage_serving.pushes(store):
-        pushed.setdefault(change.digest, []).append(change)
-    digests = {each.digest for each in found} - {""}
-    now = lineage_serving.live(store, {change.base for digest in digests for change in pushed.get(digest, ())})
+    same = store.models({each.digest for each in found} - {""})
+    pushed = {digest: lineage_serving.changes(artifacts_of) for digest, artifacts_of in same.items()}
+    now = lineage_serving.live(store, {change.base for each in pushed.values() for change in each})
     touched = [
         Touched(
             each,
             leaves[each.id],
-            tuple(pushed.get(each.digest, ())) if each.digest else (),
+            tuple(pushed.get(each.digest, ())),
             tuple(at.base for at in now if at.digest and at.digest == each.digest),
         )
         for each in sorted(found, key=lambda each: each.id, reverse=True)

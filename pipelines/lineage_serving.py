@@ -6,11 +6,10 @@ label `stable` are one kind of event, and what served is what the last of them b
 
 import datetime
 import os
-import pathlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from tfx_ranking.components import serving_versions
+from tfx_ranking.components import places, serving_versions
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines import lineage
 from tfx_ranking.pipelines.lineage_store import Store
@@ -25,15 +24,19 @@ def pushes(store: Store, base: str | None = None) -> tuple[Push, ...]:
 
     A push that found its bytes serving changed nothing and is none.
     """
-    wanted = None if base is None else place(base)
+    wanted = None if base is None else as_recorded(base)
+    return tuple(each for each in changes(store.of_type("PushedModel")) if wanted in (None, each.base))
+
+
+def changes(artifacts: Iterable[Artifact]) -> list[Push]:
+    """The pushes that some artifacts tell of, oldest first; all of a version's have to be among them."""
     found: list[Push] = []
     there: set[tuple[str, str]] = set()
-    for artifact in store.of_type("PushedModel"):
-        if artifact.properties.get("pushed") and not artifact.properties.get("unchanged"):
-            change = _push(artifact, there)
-            there.add((change.base, change.version))
-            found += [change] if wanted in (None, change.base) else []
-    return tuple(found)
+    for each in sorted(artifacts, key=lambda each: each.id):
+        if each.type == "PushedModel" and each.properties.get("pushed") and not each.properties.get("unchanged"):
+            found.append(_push(each, there))
+            there.add((found[-1].base, found[-1].version))
+    return found
 
 
 def served(store: Store, base: str, since: datetime.datetime, until: datetime.datetime) -> tuple[Served, ...]:
@@ -128,8 +131,8 @@ def describe(store: Store, artifacts: Iterable[Artifact]) -> tuple[Model, ...]:
     return tuple(_model(each, given_by.get(each.id), taken_by[each.id], known) for each in wanted.values())
 
 
-def place(base: str) -> str:
-    """A destination as pushes name it: absolute, and as it is where it is no local folder."""
+def as_recorded(base: str) -> str:
+    """A destination as pushes name it; asks nothing of an object store, whose package may not be here."""
     return base.rstrip("/") if "://" in base else os.path.abspath(base)
 
 
@@ -143,7 +146,7 @@ def _push(artifact: Artifact, there: Collection[tuple[str, str]]) -> Push:
     said = {name: str(value) for name, value in artifact.properties.items()}
     directory = said.get("pushed_destination", "")
     base, _, name = directory.rpartition("/")
-    base, version = place(base) if base else "", said.get("pushed_version") or name
+    base, version = as_recorded(base) if base else "", said.get("pushed_version") or name
     kind = "rollback" if said.get("rollback_of") else "label" if (base, version) in there else "push"
     about = (said.get(each, "") for each in ("label", "rollback_of", "restores", "reason"))
     return Push(artifact.id, kind, artifact.made, base, version, directory, artifact.digest, *about)
@@ -162,18 +165,23 @@ def _periods(changes: Sequence[Push]) -> list[tuple[datetime.datetime, datetime.
 
 
 def _live(store: Store, base: str) -> Live:
-    known = pushes(store, base)
-    if "://" not in base and pathlib.Path(base).is_dir():
-        version = serving_versions.live_version(base)
-        if version is None:
-            return Live(base, "", "", seen=True)
-        recorded = [each.digest for each in known if each.version == str(version)]
-        digest = (
-            recorded[-1] if recorded else serving_versions.digest(serving_versions.version_directories(base)[version])
-        )
-        return Live(base, str(version), digest, seen=True)
-    last = _periods(known)[-1:]
-    return Live(base, last[0][2].version if last else "", last[0][2].digest if last else "", seen=False)
+    try:
+        reached = places.place(base).is_dir()
+        version = serving_versions.live_version(base) if reached else None
+    except (OSError, ImportError, ValueError):  # an object store that cannot be asked from here
+        reached, version = False, None
+    if not reached:
+        last = [each for _, _, each in _periods(pushes(store, base))][-1:]
+        return Live(base, last[0].version if last else "", last[0].digest if last else "", seen=False)
+    if version is None:
+        return Live(base, "", "", seen=True)
+    recorded = [
+        digest
+        for digest, same in store.models(store.pushed_as(str(version))).items()
+        if any(change.base == base and change.version == str(version) for change in changes(same))
+    ]
+    directory = serving_versions.version_directories(base)[version]
+    return Live(base, str(version), recorded[-1] if recorded else serving_versions.digest(directory), seen=True)
 
 
 def _files(store: Store, model: Model | None) -> tuple[File, ...]:
