@@ -1,7 +1,7 @@
 # `make demo` and `make test` do everything on a fresh machine, set-up included.
 PYTHON := .venv/bin/python
 
-.PHONY: demo test test-slow test-services check bench bench-serve setup lock format
+.PHONY: demo test test-slow test-services soak check bench bench-serve setup lock format
 
 demo: setup
 	.venv/bin/tfx-ranking demo
@@ -11,6 +11,10 @@ test: setup
 
 test-slow: setup
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m slow
+
+# Long: 200 pushes and rollbacks killed at random moments.
+soak: setup
+	$(PYTHON) tests/soak_push.py --kills 200
 
 # Real database servers, Debian's: installed where they are missing (as root), started by the tests.
 test-services: setup

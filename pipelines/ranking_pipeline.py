@@ -123,11 +123,15 @@ def ranking_pipeline(
 
 def _highest(config: RankingConfig, root: pathlib.Path) -> str:
     """The highest version that ML Metadata knows of; a destination that was emptied knows none itself."""
+    connection = metadata_connection(config, root)
+    if config.push is None or (
+        connection.HasField("sqlite") and not pathlib.Path(connection.sqlite.filename_uri).exists()
+    ):
+        return ""
     try:
-        store = metadata_store.MetadataStore(metadata_connection(config, root))
+        return str(push_records.highest_version(metadata_store.MetadataStore(connection), config.push.base) or "")
     except RuntimeError:  # no store can be reached from where the pipeline is put together
         return ""
-    return str(push_records.highest_version(store, config.push.base) or "") if config.push else ""
 
 
 def _digest(schema: str) -> str:

@@ -4,6 +4,7 @@
 """
 
 import fsspec
+import upath.registry
 from fsspec.implementations.local import LocalFileSystem
 
 
@@ -28,4 +29,9 @@ class Bucket(LocalFileSystem):
     mv_file = rename = move = mv
 
 
+class BucketPath(upath.UPath):
+    __slots__ = ()
+
+
 fsspec.register_implementation("bucket", Bucket, clobber=True)
+upath.registry.register_implementation("bucket", BucketPath, clobber=True)

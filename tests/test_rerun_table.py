@@ -30,7 +30,7 @@ BASE: dict[str, Any] = {
         "image": {"shape": [4]},
     },
     "training": {"propensity": {"power": 1.0}, "initialize_from": {"model": "start"}},
-    "push": {"base": "serving"},
+    "push": {"base": "serving", "models_config": "models.config"},
 }
 INGEST, SCHEMA, TRANSFORM, TRAIN = "RankingExampleGen", "RankingSchemaGen", "Transform", "RankingTrainer"
 EXPORT, LIVE, EVALUATE, PUSH, NOTHING = "SignatureExporter", "LiveModel", "RankingEvaluator", "RankingPusher", ""
@@ -128,6 +128,9 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("evaluation.bless.previous_spans", 3, EVALUATE),
     ("push.base", "elsewhere", LIVE),
     ("push.version", "next", PUSH),
+    ("push.keep", 3, PUSH),
+    ("push.models_config", "others.config", PUSH),
+    ("push.label", "canary", PUSH),
     ("retrain.min_lists", 9, NOTHING),  # the steps that look at new data alone: test_retraining.py
     ("retrain.max_age", 9.0, NOTHING),
     ("retrain.drift.label", 0.1, NOTHING),
