@@ -59,7 +59,7 @@ def lineage_page(lineage: Lineage) -> str:
     facts.append(("shown", f"{counted(len(lineage.executions), 'step')} of {counted(len(runs), 'run')}"))
     sheets = [_step_sheet(each) for each in lineage.executions]
     sheets += [_artifact_sheet(each, lineage) for each in lineage.artifacts.values()]
-    asked = pathlib.Path(lineage.asked).name if "/" in lineage.asked else lineage.asked
+    asked = pathlib.Path(lineage.asked).name if "/" in lineage.asked else lineage.asked.replace("version:", "version ")
     title = f"What came of {asked}" if lineage.down else f"Where {asked} came from"
     return render(Page(title, [("asked for", lineage.asked), *facts], sections, sheets))
 

@@ -46,6 +46,7 @@ class Chart:
 
     width: float
     height: float
+    radius: float  # of the marks: smaller where they are many
     marks: tuple[Mark, ...]
     course: str  # SVG's path through the marks
     across: tuple[Label, ...]  # the values, each with a line across at its height
@@ -73,7 +74,8 @@ def chart(points: Sequence[Point], width: int, height: int) -> Chart:
     kinds = list(dict.fromkeys(each.kind for each in points))
     starts = [LEFT + 8 + sum(38 + 7.2 * len(each) for each in kinds[:i]) for i in range(len(kinds))]
     legend = tuple(Mark(x, 12, kind, kind, "") for x, kind in zip(starts, kinds))
-    return Chart(width, height, marks, course, across, below, legend)
+    radius = round(min(4.5, max(1.5, room / len(points) / 2)), 1)
+    return Chart(width, height, radius, marks, course, across, below, legend)
 
 
 def _ticks(values: Sequence[float]) -> tuple[list[float], int]:

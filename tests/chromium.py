@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pathlib
+import select
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 COMMAND = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
+PATIENCE = 60  # seconds; a machine may be busy
 
 
 class Chromium:
@@ -40,7 +42,9 @@ class Chromium:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
-        self._call("Page.navigate", url=file.resolve().as_uri())
+        loading = self._call("Page.navigate", url=file.resolve().as_uri())
+        if "errorText" in loading:
+            raise AssertionError(f"{file}: {loading['errorText']}")
         while not self.ask("document.readyState == 'complete' && location.protocol == 'file:'"):
             time.sleep(0.02)
 
@@ -95,6 +99,9 @@ class Chromium:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._unread:
+            ready, _, _ = select.select([self._read], [], [], PATIENCE)
+            if not ready:
+                raise AssertionError(f"Chromium said nothing for {PATIENCE} s")
             read = self._read.read(1 << 20)
             if not read:
                 raise AssertionError("Chromium ended")
