@@ -8,14 +8,18 @@ the features, these before vocabularies, config, code and packages.
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfx_ranking.components import contract, spans
+from tfx_ranking.components import spans
+from tfx_ranking.components.serving_versions import CONTRACT_IN_MODEL
 from tfx_ranking.pipelines import lineage, lineage_files
 from tfx_ranking.pipelines.lineage_files import Feature
 from tfx_ranking.pipelines.lineage_sides import Known, Side, known
 from tfx_ranking.pipelines.lineage_store import Store
 from tfx_ranking.pipelines.lineage_values import Execution, judged_by
+
+if TYPE_CHECKING:  # brings the config's classes along, which a diff without two contracts need not wait for
+    from tfx_ranking.components.contract import Comparison
 
 LEAST = 0.02  # a distance between two spreads below this is no move, however many lists there are
 REFUSED = ("quarantined", "dropped", "dropped_lists", "capped", "duplicates", "shared_group_ids")
@@ -69,7 +73,7 @@ class Diff:
     config: tuple[Change, ...]  # by key path; None: not said, its default
     code: tuple[Change, ...]  # digests of the user's own code, by step
     packages: tuple[Change, ...]
-    contract: contract.Comparison | None  # what the clients of the first find changed
+    contract: "Comparison | None"  # what the clients of the first find changed
     unknown: tuple[str, ...]  # what could not be compared, and why
 
 
@@ -205,19 +209,23 @@ def _packages(one: Known, other: Known, unknown: list[str]) -> tuple[Change, ...
     return tuple(_changes(one.packages, other.packages)) if one.packages and other.packages else ()
 
 
-def _contract(store: Store, one: Known, other: Known, unknown: list[str]) -> contract.Comparison | None:
+def _contract(store: Store, one: Known, other: Known, unknown: list[str]) -> "Comparison | None":
     folders = []
     for each in (one, other):
         digest = each.side.model.digest if each.side.model else ""
-        folders.append(lineage_files.model_folder(store.model(digest)) if digest else None)
-        if folders[-1] is None:
+        folder = lineage_files.model_folder(store.model(digest)) if digest else None
+        if folder is None:
             at = f"the files of {digest[:12]} are gone" if digest else "no model was exported"
             unknown.append(f"contract of {each.side.asked}: {at}")
-        elif contract.read(folders[-1]) is None:
-            folders[-1] = None
+        elif not (folder / CONTRACT_IN_MODEL).is_file():
             unknown.append(f"contract of {each.side.asked}: its model has none")
-    before, after = folders
-    return contract.compare_models(before, after) if before and after else None
+        else:
+            folders.append(folder)
+    if len(folders) < 2:
+        return None
+    from tfx_ranking.components import contract
+
+    return contract.compare_models(*folders)
 
 
 def _causes(found: Diff, one: Known, other: Known) -> Iterable[str]:
