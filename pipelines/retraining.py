@@ -285,12 +285,21 @@ def _reasons(
 
 
 def _came_of(store: Store, run_id: str) -> tuple[Exit, str]:
-    pushed = _given(store, run_id, "PushedModel")[-1]
+    steps = store.steps([store.run(run_id)])[0]
+    given = store.artifacts({link.artifact for each in steps for link in each.outputs})
+    kinds = {given[link.artifact].type: (given[link.artifact], each.state) for each in steps for link in each.outputs}
+    pushed, _ = kinds["PushedModel"]
     if pushed.properties.get("pushed"):
         return (Exit.NOTHING_TO_DO if pushed.properties.get("unchanged") else Exit.PUSHED), pushed.summary
+    if pushed.properties.get("refused") == "not blessed":
+        _, judged = kinds["ModelBlessing"]
+        again = "the same data, config and live model as before, and the same answer: "
+        return (
+            (Exit.NOTHING_TO_DO, again + pushed.summary) if judged == "cached" else (Exit.NOT_BLESSED, pushed.summary)
+        )
     # Rolled back by hand: training on the same data again gives the same model, until other data come.
-    refused = {"not blessed": Exit.NOT_BLESSED, "rolled back": Exit.NOTHING_TO_DO}
-    return refused.get(str(pushed.properties.get("refused")), Exit.FAILED), pushed.summary
+    rolled_back = pushed.properties.get("refused") == "rolled back"
+    return (Exit.NOTHING_TO_DO if rolled_back else Exit.FAILED), pushed.summary
 
 
 def _given(store: Store, run_id: str, kind: str) -> list[Artifact]:

@@ -9,7 +9,7 @@ import json
 import pathlib
 
 import pytest
-from lineage_stores import StoreMaker, saved_model
+from lineage_stores import CACHED, COMPLETE, StoreMaker, saved_model
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import serving_versions, sources
@@ -28,6 +28,7 @@ class Shop:
         self.maker = StoreMaker(folder)
         self.found: dict[int | None, dict] = {}  # by span: what its check finds, or the failure
         self.outcome: dict = {"pushed": 1, "summary": "pushed version 2"}
+        self.evaluated = COMPLETE
         self.jobs: list[Job] = []
         self.write(**config)
 
@@ -71,6 +72,8 @@ class Shop:
             return Ended(run)
         if "failure" in self.outcome:
             return Ended(run, self.outcome["failure"], self.outcome["of_the_data"])
+        blessing = self.maker.artifact("ModelBlessing", run)
+        self.maker.step(run, "RankingEvaluator", {}, {"blessing": blessing}, state=self.evaluated)
         pushed = self.maker.artifact("PushedModel", run, **self.outcome)
         self.maker.step(run, "RankingPusher", {}, {"pushed_model": pushed})
         return Ended(run)
@@ -211,6 +214,16 @@ def test_what_came_of_the_training(shop, outcome, exit):
     shop.outcome = outcome
     came = shop.retrain()
     assert (came.exit, came.said) == (exit, outcome.get("summary") or outcome["failure"])
+
+
+def test_what_was_not_blessed_before_is_nothing_new(shop):
+    shop.deliver(3)
+    shop.outcome = {"pushed": 0, "refused": "not blessed", "summary": "not pushed: worse"}
+    assert shop.retrain().exit == Exit.NOT_BLESSED
+    shop.evaluated = CACHED
+    outcome = shop.retrain()
+    assert outcome.exit == Exit.NOTHING_TO_DO
+    assert outcome.said == "the same data, config and live model as before, and the same answer: not pushed: worse"
 
 
 def test_a_dry_run_checks_and_trains_nothing(shop):
