@@ -15,6 +15,7 @@ test-slow: setup
 # Long: 200 pushes and rollbacks killed at random moments.
 soak: setup
 	$(PYTHON) tests/soak_push.py --kills 200
+	$(PYTHON) tests/soak_retraining.py --days 60
 
 # Real database servers, Debian's: installed where they are missing (as root), started by the tests.
 test-services: setup

@@ -344,7 +344,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def text(decision: Decision) -> str:
-    """The decision for people."""
+    """What the decision went by, for people."""
     live = decision.live
     lines = ["serving: nothing"]
     if live is not None:
@@ -359,7 +359,4 @@ def text(decision: Decision) -> str:
     for each in decision.checks:
         verdict = f"refused: {each.refused}" if each.refused else f"{each.lists:,} lists, good"
         lines.append(f"new:     {each.what}: {verdict}")
-    lines += [f"reason:  {each}" for each in decision.reasons]
-    if decision.exit is not None:
-        lines += [f"not now: {each}" for each in decision.against]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"reason:  {each}" for each in decision.reasons)])
