@@ -34,7 +34,14 @@ Nodes = tuple[frozenset[int], frozenset[int]]  # ids of executions and of all th
 PIPELINE = "shop"
 DAY = 86_400
 FIRST = 1_700_000_000  # the version that the first run pushed
-NODES = ("LiveModel", "RankingExampleGen", "StatisticsGen", "RankingSchemaGen", "Transform", "RankingTrainer")
+NODES: tuple[str, ...] = (
+    "LiveModel",
+    "RankingExampleGen",
+    "StatisticsGen",
+    "RankingSchemaGen",
+    "Transform",
+    "RankingTrainer",
+)
 NODES += ("SignatureExporter", "RankingEvaluator", "RankingPusher")
 
 

@@ -1,14 +1,17 @@
 """What served when, what some data touched, the metric over versions: on stores written step by step."""
 
+import dataclasses
 import datetime
 import json
+import pathlib
+import re
 
 import pytest
 from lineage_stores import CACHED, FAILED, StoreMaker, saved_model
 
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.serving_versions import digest
-from tfx_ranking.pipelines import cli, lineage_impact, lineage_serving, lineage_store
+from tfx_ranking.pipelines import cli, lineage_impact, lineage_serving, lineage_store, lineage_values
 
 MOMENT = datetime.timedelta(milliseconds=1)
 TUESDAY = datetime.datetime(2026, 11, 17, 15, 0).astimezone()
@@ -263,3 +266,37 @@ def test_an_empty_store(tmp_path, capsys):
     for question in (["served", "here"], ["impact", "--span", "1"], ["impact", "--run", "x"], ["diff", "a", "b"]):
         assert cli.main([*question, *at]) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_questions_in_python_as_documented(tmp_path, monkeypatch, capsys):
+    days = Days(tmp_path)
+    days.run("one", 1, version=10)
+    days.run("two", 2, version=20)
+    monkeypatch.chdir(tmp_path)
+    page = pathlib.Path(__file__).parent.parent / "docs" / "lineage.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    exec(example, {})
+    told = capsys.readouterr().out
+    assert "two done 2 mrr 0.5 20" in told
+    assert "two RankingExampleGen ['/logs/2.csv']" in told
+    assert f"two trained ('{days.base}',)" in told
+    assert "they were measured on other lists" in told
+
+
+def test_the_commands_of_the_documentation_are_there(capsys):
+    page = pathlib.Path(__file__).parent.parent / "docs" / "lineage.md"
+    commands = re.findall(r"`tfx-ranking (\w+)", page.read_text())
+    assert len(commands) == 7
+    for command in commands:
+        with pytest.raises(SystemExit) as left:
+            cli.main([command, "--help"])
+        assert left.value.code == 0
+        told = capsys.readouterr().out
+        assert all(option in told for option in ("--json", "--html", "--metadata", "example: "))
+
+
+@pytest.mark.parametrize("kind", [each for each in vars(lineage_values).values() if dataclasses.is_dataclass(each)])
+def test_values_cannot_be_changed(kind):
+    assert kind.__dataclass_params__.frozen
+    for field in dataclasses.fields(kind):
+        assert not str(field.type).startswith(("list", "dict", "set"))
