@@ -159,7 +159,7 @@ def _step_sheet(step: Execution) -> Sheet:
     facts += [("why", step.reason)] if step.reason else []
     facts += [("run", step.run), ("pipeline", step.pipeline)]
     facts += [("started", views.clock(step.started)), ("ended", views.clock(step.ended))]
-    for side, links in (("took", step.inputs), ("gave", step.outputs)):
+    for side, links in (("input", step.inputs), ("output", step.outputs)):
         for name in dict.fromkeys(link.name for link in links):
             facts.append((f"{side} {name}", artifact_links(link.artifact for link in links if link.name == name)))
     return Sheet(step_key(step.id), f"{step.node} (step {step.id})", facts, _yaml(step.properties))
