@@ -264,7 +264,9 @@ def _reasons(
 ) -> tuple[list[str], list[str]]:
     """(reasons to train, what falls short of one)"""
     asked = config.retrain
-    lists, what = sum(each.lists for each in good), ", ".join(each.what for each in good)
+    numbers = [each.span for each in good if each.span is not None]
+    what = f"span{'s' * (len(numbers) > 1)} {spans.said(numbers)}" if numbers else good[0].what
+    lists = sum(each.lists for each in good)
     new = f"{lists:,} new lists in {what}"
     if asked.min_lists is None and asked.max_age is None and asked.drift is None:
         return [new], []

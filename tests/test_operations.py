@@ -24,7 +24,7 @@ def commands() -> list[list[str]]:
     shown = re.findall(r"tfx-ranking ([^\n`]*)", "\n".join(blocks("sh")))
     scheduled = re.findall(r"tfx-ranking (retrain ranking\.yaml)", "\n".join(map("\n".join, map(blocks, LANGUAGES))))
     inline = re.findall(r"`tfx-ranking ([^`]*)`", TEXT)
-    return [shlex.split(each) for each in (*shown, *scheduled, *inline)]
+    return [shlex.split(each, comments=True) for each in (*shown, *scheduled, *inline)]
 
 
 LANGUAGES = ("crontab", "ini", "yaml")

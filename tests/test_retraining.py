@@ -127,7 +127,7 @@ def test_a_late_span_is_new_and_so_is_one_that_was_delivered_again(tmp_path):
     shop.serve()
     shop.deliver(2)
     shop.deliver(3, content="price,label,group_id\n2,1,q")
-    assert shop.retrain().decision.reasons == ("200 new lists in span 2, span 3",)
+    assert shop.retrain().decision.reasons == ("200 new lists in spans 2-3",)
     assert shop.trained_on() == [1, 2, 3]
 
 
