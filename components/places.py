@@ -58,7 +58,7 @@ def children(folder: pathlib.Path) -> list[pathlib.Path]:
         return []
     try:
         return sorted(folder.iterdir(), key=lambda child: child.name)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

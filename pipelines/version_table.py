@@ -89,7 +89,7 @@ def text(found: Sequence[Version]) -> str:
         ]
         for each in found
     ]
-    used = [column for column in range(len(heading)) if any(row[column] for row in rows)]
+    used = [column for column in range(len(heading)) if any(row[column] for row in rows[1:])]
     widths = {column: max(len(row[column]) for row in rows) for column in used}
     return "\n".join("  ".join(row[column].ljust(widths[column]) for column in used).rstrip() for row in rows)
 
