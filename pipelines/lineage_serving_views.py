@@ -64,7 +64,9 @@ def models_text(found: Sequence[tuple[Push, Model | None]], live: Sequence[Live]
     for change, model in reversed(found):
         row = [change.version, *([change.base] if several else []), short_clock(change.at), model.run if model else "?"]
         row += [spans.said(model.spans) if model else "", metric_of(model), kind_of(change)]
-        rows.append([*row, "live" if (change.base, change.version) in serving and not change.label else ""])
+        is_live = (change.base, change.version) in serving
+        serving -= {(change.base, change.version)}  # marked once, where it was last pushed or labelled
+        rows.append([*row, "live" if is_live else ""])
     return "\n".join(columns(rows))
 
 

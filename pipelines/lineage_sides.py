@@ -46,7 +46,12 @@ def known(store: Store, asked: str) -> Known:
     """Looks a run or a model up.  Raises RankingError when the store does not know it, or it is neither."""
     found = lineage.upstream(store, asked, alone=True)
     is_run = not pathlib.Path(asked).is_dir() and store.run(asked) is not None
-    exported = [each for each in found.subject if each.type == "Model" and not each.copied]
+    digests = {each.digest for each in found.subject} - {""}
+    same = (
+        store.models(digests).values() if len(digests) == 1 and not is_run else ()
+    )  # a push is of the model that was exported
+    subject = {each.id: each for each in (*found.subject, *(each for several in same for each in several))}
+    exported = [each for each in subject.values() if each.type == "Model" and not each.copied]
     if not is_run and not exported:
         kinds = ", ".join(sorted({each.type for each in found.subject}))
         raise RankingError(f"{asked}: a diff is of two runs or two models, and this is of type {kinds}.")

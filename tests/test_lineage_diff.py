@@ -201,7 +201,12 @@ def test_the_likeliest_cause_comes_first(tmp_path):
 def test_the_same_model_under_two_names(tmp_path):
     maker = StoreMaker(tmp_path)
     side = Side(maker, "one", **BEFORE)
-    found = lineage_diff.diff(lineage_store.connect(str(maker.file)), str(side.directory), digest(side.directory))
+    same = digest(side.directory)
+    pushed = maker.artifact("PushedModel", "pushed/1", digest=same, pushed=1, pushed_version="1", refused="")
+    maker.step("one", "RankingPusher", {}, {"pushed_model": pushed})
+    store = lineage_store.connect(str(maker.file))
+    found = lineage_diff.diff(store, str(side.directory), same)
+    assert lineage_diff.diff(store, same, f"artifact:{pushed.id}").causes == found.causes
     assert found.causes == ("it is the same model, byte by byte",)
     assert (found.data, found.features, found.vocabularies, found.config) == ((), (), (), ())
     assert found.before.run == "one"
@@ -228,7 +233,9 @@ def test_files_that_are_gone_are_said(tmp_path):
 
 def test_a_run_that_ended_early(tmp_path):
     maker = StoreMaker(tmp_path)
-    Side(maker, "one", **BEFORE)
+    first = Side(maker, "one", **BEFORE)
+    live = maker.artifact("Model", "live/early", live=1, digest=digest(first.directory))
+    maker.step("early", "LiveModel", {}, {"model": live})  # which is no model of this run
     examples = maker.artifact("Examples", "examples/early", span=2)
     maker.step("early", "RankingExampleGen", {}, {"examples": examples})
     maker.step("early", "StatisticsGen", {"examples": examples}, {}, FAILED)
