@@ -81,7 +81,7 @@ def _schedule(arguments: argparse.Namespace) -> int:
         name=config.name,
         folder=artifacts / "schedule",
         run_lock=artifacts / runs.LOCK,
-        command=schedule.retrain(file.absolute(), root),
+        command=schedule.retrain(config, file.absolute(), root),
         cron=arguments.cron,
         every=arguments.every,
         timezone=arguments.timezone,

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy.exc
 import tzlocal
@@ -28,10 +28,13 @@ from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.errors import ConfigError, RankingError
 from tfx_ranking.pipelines import process_lock, schedule_history, schedule_hooks
 from tfx_ranking.pipelines.schedule_history import DIED, FAILED, NOTHING_TO_DO, OUTCOMES, STOPPED, Attempt
 from tfx_ranking.pipelines.stop_signals import StopSignals
+
+if TYPE_CHECKING:
+    from tfx_ranking.components.config import RankingConfig
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")  # cron's 0 to 6; APScheduler 3 counts from Monday
@@ -247,7 +250,7 @@ class _Service:
         ended = datetime.datetime.now(self.zone).isoformat(timespec="seconds")
         done = dataclasses.replace(attempt, ended=ended, exit_code=code, outcome=outcome, said=last_line(log, outcome))
         schedule_history.record(self.folder, done)
-        self.say(f"run ended: {outcome}{f': {done.said}' if done.said else ''}")
+        self.say(f"run ended: {done.said if done.said.startswith(outcome) else f'{outcome}: {done.said}'}")
         return done
 
     def leave_for_the_next_start(self, number: int) -> None:
@@ -275,8 +278,10 @@ class _Service:
         self.print(f"{datetime.datetime.now(self.zone):%Y-%m-%d %H:%M:%S} {text}")
 
 
-def retrain(config_file: pathlib.Path, root: pathlib.Path) -> tuple[str, ...]:
-    """The command that a schedule runs."""
+def retrain(config: "RankingConfig", config_file: pathlib.Path, root: pathlib.Path) -> tuple[str, ...]:
+    """The command that a schedule runs.  Raises ConfigError for a config that no run of it could succeed with."""
+    if config.push is None:
+        raise ConfigError("push.base: retraining goes by the model that serves; say where that is.")
     return (sys.executable, "-m", "tfx_ranking.pipelines.cli", "retrain", str(config_file), "--root", str(root))
 
 

@@ -24,7 +24,7 @@ from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.pipelines import process_lock, schedule, schedule_history
+from tfx_ranking.pipelines import cli, process_lock, schedule, schedule_history
 from tfx_ranking.pipelines.retraining import Exit
 from tfx_ranking.pipelines.schedule_history import Attempt, Status
 
@@ -352,6 +352,16 @@ def test_cron_means_what_cron_means():
 def test_plans_that_make_no_sense(plan, message, tmp_path):
     with pytest.raises(RankingError, match=message):
         schedule.serve(schedule.Plan("shop", tmp_path, tmp_path / "run.lock", ("true",), **plan))
+
+
+def test_a_config_that_pushes_nowhere_is_refused_at_once(tmp_path, capsys):
+    file = tmp_path / "ranking.yaml"
+    raw = {"name": "a", "data": {"input": "x", "format": "csv"}, "items": {"f": {}}}
+    file.write_text(json.dumps(raw))
+    assert cli.main(["schedule", str(file), "--every", "6h"]) == 1
+    assert "push.base: retraining goes by the model that serves" in capsys.readouterr().err
+    assert cli.main(["schedule", str(file), str(file), "--every", "6h"]) == 1
+    assert "expected one config, or status and a config" in capsys.readouterr().err
 
 
 def test_a_store_of_jobs_that_is_none(service):
