@@ -24,7 +24,7 @@ def test_the_config_is_taken():
 
 def test_the_commands_are_there(capsys):
     commands = re.findall(r"^tfx-ranking (\S+)", "\n".join(_blocks("sh")), re.MULTILINE)
-    assert len(commands) == 7
+    assert len(commands) == 11
     for command in commands:
         with pytest.raises(SystemExit) as left:
             cli.main([command, "--help"])
