@@ -41,7 +41,8 @@ def check(model: pathlib.Path, ask: Ask = serving_process.ask) -> str:
     try:
         answers = ask(str(model), calls)
     except RankingError as error:
-        raise PushRefused(f"it cannot be loaded and asked as TensorFlow Serving does: {error}") from error
+        said = str(error).strip().splitlines()[-1]  # above it stands where in TensorFlow it was raised
+        raise PushRefused(f"it cannot be loaded and asked as TensorFlow Serving does: {said}") from error
     for signature, outputs in expected.items():
         if wrong := difference(outputs, answers[signature][0]):
             raise PushRefused(f"signature {signature} answers its sample otherwise than when it was exported: {wrong}")

@@ -135,7 +135,10 @@ def test_a_model_that_does_not_load_is_not_pushed(models, tmp_path, pusher, monk
     (broken / "saved_model.pb").write_bytes(graph.replace(b"Placeholder", b"Placemolder"))  # no such op
     refused = run(pusher, broken, base, blessed=1)
     assert refused.get_int_custom_property("pushed") == 0
-    assert "version 1 still serves: it cannot be loaded" in refused.get_string_custom_property("summary")
+    summary = refused.get_string_custom_property("summary")
+    assert summary.startswith("not pushed, version 1 still serves: it cannot be loaded and asked as TensorFlow Serving")
+    assert "Op type not registered 'Placemolder'" in summary
+    assert "\n" not in summary
     assert list(seen(base)) == [1]
 
 
