@@ -68,7 +68,8 @@ def _serving(user: str, command: Sequence[str], data: pathlib.Path, ready: Calla
     try:
         end = time.monotonic() + _START
         while not ready():
-            assert server.poll() is None and time.monotonic() < end, log.read_text()
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
             time.sleep(0.2)
         yield
     finally:

@@ -3,6 +3,7 @@
 `make test-services` installs and starts MariaDB and PostgreSQL; without it these tests are skipped.
 """
 
+import datetime
 import json
 import pathlib
 import shutil
@@ -13,7 +14,7 @@ import pytest
 import run_support
 
 from tfx_ranking.components import serving_versions
-from tfx_ranking.pipelines import cli, lineage, lineage_store
+from tfx_ranking.pipelines import cli, lineage, lineage_impact, lineage_serving, lineage_store
 
 SERVERS = {"mariadb": database_servers.mariadb, "postgresql": database_servers.postgresql}
 SHOPS = ("north", "east", "south", "west")
@@ -64,6 +65,9 @@ def _answers(shop: run_support.Shop, store: lineage_store.Store) -> dict[str, ob
 
         return sorted((each.node, each.state, links(each.inputs), links(each.outputs)) for each in found.executions)
 
+    now = datetime.datetime.now(datetime.timezone.utc)
+    (serving,) = lineage_serving.served(store, str(shop.base), now, now)
+    impact = lineage_impact.of_run(store, run.id)
     files = [file for each in upstream.executions for file in each.files]
     assert {each.run for each in upstream.executions} == {run.id}
     assert {pathlib.Path(file.path).parent for file in files} == {shop.folder / "logs"}
@@ -74,6 +78,10 @@ def _answers(shop: run_support.Shop, store: lineage_store.Store) -> dict[str, ob
         "upstream": steps(upstream),
         "downstream": steps(downstream),
         "files": [(pathlib.Path(file.path).name, file.size, file.digest) for file in files],
+        "served": (serving.push.version == served.name, serving.until, serving.model.run == run.id),
+        "served files": [pathlib.Path(file.path).name for file in serving.files],
+        "impact": [each.how for each in impact.models],
+        "live": [(each.base == str(shop.base), each.version == served.name) for each in impact.live],
         "config": sorted({name for each in upstream.executions for name in each.config}),
     }
 
@@ -86,11 +94,10 @@ def test_the_answers_are_those_of_sqlite(shops, sqlite):
 
 
 def test_nothing_is_lost_between_four_pipelines(shops):
-    opened, connection = shops
-    executions = [each for shop in opened[:1] for each in shop.store.get_executions()]
+    store = shops[0][0].store  # all four have the same
+    executions = store.get_executions()
     assert sorted(each.type.rpartition(".")[2] for each in executions) == sorted(run_support.COMPONENTS * 4)
     assert {each.last_known_state for each in executions} == {each.COMPLETE for each in executions}
-    store = opened[0].store
     events = store.get_events_by_execution_ids([each.id for each in executions])
     made = [each.artifact_id for each in events if each.type == each.OUTPUT]
     assert len(made) == len(set(made)) == len(store.get_artifacts())  # each is given once, none is left over
