@@ -233,7 +233,7 @@ def run_title(run: tuple[str, str]) -> str:
     pipeline, name = run
     if name == "?":
         return "made by steps that are not followed"
-    return (f"run {name}" if name else "no run") + (f" of {pipeline}" if pipeline else "")
+    return (f"run {name}" if name else "outside any run") + (f" of {pipeline}" if pipeline else "")
 
 
 def _state(step: Execution) -> str:

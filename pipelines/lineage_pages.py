@@ -56,7 +56,8 @@ def lineage_page(lineage: Lineage) -> str:
         sections += _beside(lineage, of_run)
     digests = sorted({each.digest for each in lineage.subject} - {""})
     facts: list[tuple[str, Held]] = [("model", Cell(digest, "code")) for digest in digests[:1] if len(digests) == 1]
-    facts.append(("shown", f"{counted(len(lineage.executions), 'step')} of {counted(len(runs), 'run')}"))
+    named = sum(bool(name) for _, name in runs)
+    facts.append(("shown", f"{counted(len(lineage.executions), 'step')} of {counted(named, 'run')}"))
     sheets = [_step_sheet(each) for each in lineage.executions]
     sheets += [_artifact_sheet(each, lineage) for each in lineage.artifacts.values()]
     asked = pathlib.Path(lineage.asked).name if "/" in lineage.asked else lineage.asked.replace("version:", "version ")
@@ -159,9 +160,9 @@ def _step_sheet(step: Execution) -> Sheet:
     facts += [("why", step.reason)] if step.reason else []
     facts += [("run", step.run), ("pipeline", step.pipeline)]
     facts += [("started", views.clock(step.started)), ("ended", views.clock(step.ended))]
-    for side, links in (("input", step.inputs), ("output", step.outputs)):
-        for name in dict.fromkeys(link.name for link in links):
-            facts.append((f"{side} {name}", artifact_links(link.artifact for link in links if link.name == name)))
+    for side, links in (("inputs", step.inputs), ("outputs", step.outputs)):
+        found = [Cell(f"#{link.artifact} {link.name}", to=artifact_key(link.artifact)) for link in links]
+        facts += [(side, found)] if found else []
     return Sheet(step_key(step.id), f"{step.node} (step {step.id})", facts, _yaml(step.properties))
 
 

@@ -58,7 +58,7 @@ def impact_page(found: Impact) -> str:
         part = HOW[which.how] if which else "has nothing to do with it" if at.version else ""
         seen = "" if at.seen else "as it was recorded last; the destination cannot be seen from here"
         said = ", ".join(each for each in (f"version {at.version}" if at.version else "nothing", part, seen) if each)
-        facts.append((f"live at {at.base}", Cell(said, "live" if which else "quiet")))
+        facts.append(("serves now", Cell(f"{at.base}: {said}", "live" if which else "quiet")))
     rows = [
         Row(
             [
@@ -101,7 +101,7 @@ def _marks(found: _Found, serving: set[str]) -> dict[str, str]:
 
 
 def _plot(base: str, found: _Found, marks: dict[str, str]) -> list[Section]:
-    """Of the metric that the newest model was judged by; none where no model was judged."""
+    """Of the metric that the newest model was judged by; none where fewer than two versions were."""
     judged = [
         (change, model) for change, model in found if model and model.value is not None and change.kind != "label"
     ]
@@ -119,6 +119,8 @@ def _plot(base: str, found: _Found, marks: dict[str, str]) -> list[Section]:
         for change, model in judged
         if model.metric == metric and model.value is not None
     ]
+    if len(points) < 2:
+        return []
     left_out = len({change.version for change, _ in found}) - len({point.key for point in points})
     note = f"{counted(left_out, 'version')} without a figure of it not shown" if left_out > 0 else ""
     return [Plot(f"{metric} of what was pushed to {base}", chart(points, 1190, 300), chart(points, 366, 260), note)]

@@ -255,7 +255,7 @@ def test_what_served_and_what_was_touched():
     touched = (Touched(HISTORY[1][1], "trained", (HISTORY[1][0],), ("/serving/shop",)),)
     root = read(lineage_serving_pages.impact_page(Impact("span 3", (), touched, tuple(LIVE))))
     told = " ".join(" ".join(next(root.iter("dl")).itertext()).split())
-    assert told == "found 1 model (1 trained on it), 1 pushed live at /serving/shop version 4, trained on it"
+    assert told == "found 1 model (1 trained on it), 1 pushed serves now /serving/shop: version 4, trained on it"
     assert rows(root, "Models")[1] == ["d2", "of d2", "trained on it", "3", "ndcg@10 0.6400", "yes", "2", "live"]
 
 

@@ -54,6 +54,11 @@ FAINT = """
 })()
 """
 
+NARROW = """
+[...document.querySelectorAll("dl:not(.many) > dd, td.text, td.code")]
+  .filter(each => each.checkVisibility() && each.clientWidth < 110).map(each => each.textContent)
+"""
+
 
 def _pages():
     runs = [
@@ -108,6 +113,7 @@ def test_a_page_stays_in_its_window_and_can_be_read(show, name, width, dark):
     assert len(page.asked) == 1  # the file itself
     assert page.ask("[innerWidth, document.documentElement.scrollWidth]") == [width, width]
     assert page.ask(FAINT) == []
+    assert page.ask(NARROW) == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])
