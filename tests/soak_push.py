@@ -15,16 +15,16 @@ import argparse
 import collections
 import json
 import logging
+import multiprocessing
 import os
 import pathlib
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.process import BaseProcess
 
 import buckets  # noqa: F401  registers bucket://
 
@@ -51,8 +51,8 @@ def destinations(folder: pathlib.Path) -> dict[str, tuple[str, Terms]]:
 # --- the process that is killed
 
 
-def child(folder: str, kind: str, model: str, socket: str) -> None:
-    """Says "ready", waits for a line, then pushes `model`, or rolls back where that is "back"; names each step."""
+def child(folder: str, kind: str, model: str, socket: str, said: Connection) -> None:
+    """Pushes `model` when it is told to, or rolls back where that is "back"; names each step."""
     base, terms = destinations(pathlib.Path(folder))[kind]
     resident = Client(socket)
 
@@ -63,18 +63,17 @@ def child(folder: str, kind: str, model: str, socket: str) -> None:
             raise PushRefused(refused)
         return str(found)
 
-    print("ready", flush=True)
-    sys.stdin.readline()
+    said.recv()
     try:
         if model == "back":
-            roll_back(base, terms=terms, check=check, on_step=lambda step: print(step, flush=True))
+            roll_back(base, terms=terms, check=check, on_step=said.send)
         else:
             forced = Terms("next", keep=KEEP, labels=terms.labels, force=True)  # what was rolled back as well
-            push(model, base, forced, check=check, on_step=lambda step: print(step, flush=True))
+            push(model, base, forced, check=check, on_step=said.send)
     except PushError as error:
         if "go back to" not in str(error) and "nothing serves" not in str(error):
             raise
-    print("done", flush=True)
+    said.send("done")
 
 
 # --- the process that looks
@@ -169,19 +168,22 @@ class Views:
             self.bad.append(f"{kind}: models.config names a version that is not there")
 
 
-def kill(process: "subprocess.Popen[str]", takes: float, rng: random.Random) -> list[str]:
+def kill(process: BaseProcess, said: Connection, takes: float, rng: random.Random) -> list[str]:
     """Kills a process that has begun, at a random moment; gives what it said until then."""
-    assert process.stdout
-    said = []
-    if rng.random() < 0.5:
-        for _ in range(rng.randrange(STEPS_OF_A_PUSH)):
-            said += process.stdout.readline().split()
-        time.sleep(rng.uniform(0.0, 0.01))
-    else:
-        time.sleep(rng.uniform(0.0, takes))
-    process.kill()
-    process.wait()
-    return said + process.stdout.read().split()
+    heard = list[str]()
+    try:
+        if rng.random() < 0.5:
+            for _ in range(rng.randrange(STEPS_OF_A_PUSH)):
+                heard.append(said.recv())
+            time.sleep(rng.uniform(0.0, 0.01))
+        else:
+            time.sleep(rng.uniform(0.0, takes))
+        process.kill()
+        while True:
+            heard.append(said.recv())
+    except (EOFError, OSError):  # it has ended, perhaps in the middle of a word
+        process.join()
+        return heard
 
 
 def soak(kills: int, seed: int, folder: pathlib.Path) -> int:
@@ -189,29 +191,29 @@ def soak(kills: int, seed: int, folder: pathlib.Path) -> int:
     begun, rng = time.monotonic(), random.Random(seed)
     models, kinds = make_models(folder), destinations(folder)
     views, steps, longest = Views(models), collections.Counter[str](), dict.fromkeys(kinds, 1.0)
+    processes = multiprocessing.get_context("forkserver")  # each begins with everything imported but TensorFlow
+    processes.set_forkserver_preload(["buckets", "tfx_ranking.components.contract", "tfx_ranking.components.samples"])
     with Listener(str(folder / "check.sock"), "AF_UNIX", backlog=8) as listener:
         killed = finished = 0
         while killed < kills:
             kind = rng.choice([*kinds])
             what = "back" if rng.random() < 0.2 else str(rng.choice([*models.values()]))
-            command = [sys.executable, __file__, "--child", str(folder), kind, what, str(listener.address)]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            assert process.stdin
-            assert process.stdout
+            said, its = processes.Pipe()
+            process = processes.Process(target=child, args=(str(folder), kind, what, listener.address, its))
+            process.start()
+            its.close()
             threading.Thread(target=answer, args=[listener.accept()], daemon=True).start()
-            assert process.stdout.readline() == "ready\n"
             went = time.monotonic()
-            process.stdin.write("go\n")
-            process.stdin.flush()
-            said = kill(process, longest[kind], rng)
-            if "done" in said:
+            said.send("go")
+            heard = kill(process, said, longest[kind], rng)
+            if "done" in heard:
                 longest[kind] = 0.7 * longest[kind] + 0.3 * (time.monotonic() - went)
                 finished += 1
-            elif process.returncode == -signal.SIGKILL:
+            elif process.exitcode == -signal.SIGKILL:
                 killed += 1
-                steps[said[-1] if said else "begun"] += 1
-            elif "locked" in said:
-                views.bad.append(f"{kind}: a push failed with {process.returncode} after {said}")
+                steps[heard[-1] if heard else "begun"] += 1
+            else:
+                views.bad.append(f"{kind}: a push failed with {process.exitcode} after {heard}")
             views.look(kind, *kinds[kind])
     for kind, (base, terms) in kinds.items():
         last = Terms("next", keep=KEEP, labels=terms.labels, force=True)
@@ -237,9 +239,6 @@ def soak(kills: int, seed: int, folder: pathlib.Path) -> int:
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["--child"]:
-        child(*sys.argv[2:])
-        return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
