@@ -352,6 +352,23 @@ def bad_labels(tmp_path_factory):
     return write_examples(tmp_path_factory.mktemp("inverted"), inverted)
 
 
+def test_shuffled_labels_tell_nothing_of_a_worse_model(tmp_path, rankers):
+    """They have the distribution of good ones, and every model is as good as any on them."""
+    batch = make_lists(300, seed=2)
+    shuffled = np.random.default_rng(3).permutation(batch.items["label"])
+    lists = write_examples(tmp_path / "new", batch._replace(items={**batch.items, "label": shuffled}))
+    live = blessed_on(tmp_path, rankers["good"], range(1, 41))
+    for spans, blessed in ((0, 1), (10, 0)):
+        config = asking_back(spans)
+        config["evaluation"]["bless"]["min_improvement"] = -0.1
+        report, _, blessing = evaluate(tmp_path / str(spans), lists, rankers["bad"], live, config)
+        assert abs(report["metrics"]["ndcg@10"]["difference"]) < 0.1
+        assert blessing.get_int_custom_property("blessed") == blessed
+    assert blessing.get_string_custom_property("reason").startswith(
+        "on spans 31-40, which the live model was blessed on"
+    )
+
+
 def blessed_on(folder, ranker, spans, **data):
     """The live model, whose receipt names examples of some spans, one list a span and file."""
     examples = write_examples(folder / "examples", make_lists(len(spans)), files=len(spans))
