@@ -22,13 +22,20 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ml_metadata import metadata_store
+from ml_metadata import errors, metadata_store
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import DataError, RankingError
 from tfx_ranking.pipelines import process_lock
-from tfx_ranking.pipelines.runs import LOCK, artifacts_root, end_dead_executions, metadata_connection, open_store
+from tfx_ranking.pipelines.runs import (
+    LOCK,
+    artifacts_root,
+    end_dead_executions,
+    metadata_connection,
+    open_store,
+    say_why_it_failed,
+)
 from tfx_ranking.pipelines.stop_signals import StopSignals
 
 ORCHESTRATORS = ("beam", "local")
@@ -182,6 +189,10 @@ def _run(
         try:
             with _stopped_between_components(stop):
                 _runner(orchestrator).run_with_ir(pipeline)
+        except Exception as error:
+            with contextlib.suppress(errors.StatusError):  # the error itself is what is to be seen
+                say_why_it_failed(store, run_id, reason(error))
+            raise
         finally:
             end_dead_executions(store, config.name)
     return run_id
@@ -243,8 +254,8 @@ def _stopped_between_components(stop: Stop) -> Iterator[None]:
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """What it began with, without Beam's and TFX's wrapping."""
-    while error.__cause__ is not None:
+    """What it began with, without Beam's and TFX's wrapping; what is ours says itself what was behind it."""
+    while error.__cause__ is not None and not isinstance(error, RankingError):
         error = error.__cause__
     return error
 

@@ -122,6 +122,21 @@ def end_dead_executions(store: metadata_store.MetadataStore, pipeline_name: str)
     return [execution.id for execution in running]
 
 
+def say_why_it_failed(store: metadata_store.MetadataStore, run_id: str, reason: str) -> None:
+    """Writes into a run's failed executions why they did, where nothing is written yet; TFX leaves it to the log."""
+    context = store.get_context_by_type_and_name("pipeline_run", run_id)
+    failed = [
+        execution
+        for execution in (store.get_executions_by_context(context.id) if context else [])
+        if execution.last_known_state == metadata_store_pb2.Execution.FAILED
+        and "reason" not in execution.custom_properties
+    ]
+    for execution in failed:
+        execution.custom_properties["reason"].string_value = reason
+    if failed:
+        store.put_executions(failed)
+
+
 def _node(store: metadata_store.MetadataStore, execution: Any) -> str:
     for context in store.get_contexts_by_execution(execution.id):
         if context.type == "node":

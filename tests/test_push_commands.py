@@ -228,3 +228,23 @@ def test_the_commands_as_a_person_uses_them(shop, capsys):
     wrong = servable_models.save(shop.file.parent / "wrong", 7.0, answer=9.0)
     assert cli.main(["push", str(wrong), "serving", "--force"]) == 1
     assert "scores[0] is 14.0, it was 9.0" in capsys.readouterr().err
+
+
+def test_why_a_step_failed_is_in_ml_metadata(shop):
+    """TFX writes that a step failed, not why."""
+    from lineage_stores import FAILED
+
+    from tfx_ranking.components.errors import PushError
+    from tfx_ranking.pipelines import lineage, local, runs
+
+    shop.step("run2", "RankingPusher", {}, {}, FAILED)
+    try:
+        try:
+            raise PushError("serving/1: No space left on device. Nothing was pushed.") from OSError(28, "No space left")
+        except PushError as error:
+            raise RuntimeError("Beam's wrapping") from error
+    except RuntimeError as error:
+        runs.say_why_it_failed(shop.store, "run2", local.reason(error))
+    newest = lineage.runs(lineage_store.connect(None), 1)[0]
+    assert (newest.id, newest.state) == ("run2", "failed")
+    assert newest.reason == "RankingPusher: serving/1: No space left on device. Nothing was pushed."
