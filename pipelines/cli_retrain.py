@@ -49,7 +49,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
     import rich.console
 
     from tfx_ranking.components import config as ranking_config
-    from tfx_ranking.pipelines import local, progress, retraining, runs
+    from tfx_ranking.pipelines import local, progress, retraining, retraining_views, runs
 
     config = ranking_config.load(arguments.config)
     root = (arguments.root or arguments.config.absolute().parent).absolute()
@@ -73,10 +73,14 @@ def _retrain(arguments: argparse.Namespace) -> int:
         return retraining.Ended(begun.run_id, f"{failed}{reason} Log: {begun.log}", begun.of_the_data)
 
     outcome = retraining.retrain(
-        arguments.config, root, run, arguments.dry_run, decided=lambda decision: say(retraining.text(decision))
+        arguments.config,
+        root,
+        run,
+        arguments.dry_run,
+        decided=lambda decision: say(retraining_views.decision_text(decision)),
     )
     if arguments.json:
-        print(json.dumps(retraining.as_json(outcome), indent=2))
+        print(json.dumps(retraining_views.outcome_json(outcome), indent=2))
     elif outcome.exit in (retraining.Exit.FAILED, retraining.Exit.DATA_REFUSED):
         print(f"{outcome.exit.said}: {outcome.said}", file=sys.stderr)
     else:

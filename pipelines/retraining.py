@@ -21,7 +21,8 @@ from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
 from tfx_ranking.pipelines import runs
 from tfx_ranking.pipelines.lineage_store import Store
-from tfx_ranking.pipelines.lineage_values import Artifact, Execution
+from tfx_ranking.pipelines.lineage_values import Artifact
+from tfx_ranking.pipelines.live_run import LiveRun, live_run
 
 
 class Exit(enum.IntEnum):
@@ -38,20 +39,6 @@ class Exit(enum.IntEnum):
     @property
     def said(self) -> str:
         return self.name.lower().replace("_", " ")
-
-
-@dataclasses.dataclass(frozen=True)
-class LiveRun:
-    """The model that serves, and what the run that made it read; the rest is empty where lineage knows no such run."""
-
-    version: str
-    digest: str
-    run: str = ""
-    made: datetime.datetime | None = None
-    files: frozenset[str] = frozenset()  # digests of what it was trained on
-    spans: tuple[int, ...] = ()
-    statistics: str = ""  # uris of its artifacts
-    schema: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +150,8 @@ def decide(config_file: pathlib.Path, root: pathlib.Path, run: Runner, now: date
     by_span: dict[int | None, list[str]] = {}
     for each in new:
         by_span.setdefault(each.get("span"), []).append(each["path"])
-    checks = [_check(config, root, run, live, source, span, paths) for span, paths in sorted(by_span.items(), key=str)]
+    in_order = sorted(by_span.items(), key=lambda each: each[0] or 0)
+    checks = [_check(config, root, run, live, source, span, paths) for span, paths in in_order]
     return judge(config, live, source, checks, now)
 
 
@@ -185,33 +173,6 @@ def judge(
         reasons=tuple(reasons),
         against=() if reasons else tuple(against),
         exit=None if reasons else Exit.NOTHING_TO_DO,
-    )
-
-
-def live_run(store: Store, version: str, digest: str) -> LiveRun:
-    """The run that made the model of these bytes, and what it read."""
-    made = [each for each in store.model(digest) if each.type == "Model" and not each.copied]
-    exports = store.made(store.makers(each.id for each in made)).values()
-    export = next((each for each in exports if _input(each, "examples") and _input(each, "schema")), None)
-    if export is None:
-        return LiveRun(version, digest)
-    examples, schema = _input(export, "examples"), _input(export, "schema")
-    makers = store.made(store.makers([examples])).values()
-    users = store.made(store.users([examples])).values()
-    statistics = [link.artifact for each in users for link in each.outputs if link.name == "statistics"]
-    held = store.artifacts([examples, schema, *statistics])
-    files = frozenset(file.digest for each in makers for file in each.files)
-    told = held[examples].properties.get("spans", [])
-    newest = max(statistics, default=None)
-    return LiveRun(
-        version,
-        digest,
-        export.run,
-        made[0].made,
-        files,
-        tuple(told),
-        held[newest].uri if newest in held else "",
-        held[schema].uri,
     )
 
 
@@ -312,53 +273,5 @@ def _given(store: Store, run_id: str, kind: str) -> list[Artifact]:
     return [given[each] for each in ordered if given[each].type == kind]
 
 
-def _input(execution: Execution, name: str) -> int:
-    return next((link.artifact for link in execution.inputs if link.name == name), 0)
-
-
 def _store(config: RankingConfig, root: pathlib.Path) -> Store:
     return Store(runs.metadata_connection(config, root))
-
-
-def as_json(outcome: Outcome) -> dict[str, Any]:
-    """The outcome for programs."""
-    decision, live = outcome.decision, outcome.decision.live
-    return {
-        "exit": int(outcome.exit),
-        "outcome": outcome.exit.said,
-        "said": outcome.said,
-        "run": outcome.run_id,
-        "live": live
-        and {
-            "version": live.version,
-            "digest": live.digest,
-            "run": live.run,
-            "made": live.made and live.made.isoformat(timespec="seconds"),
-            "spans": list(live.spans),
-        },
-        "window": decision.source.get("spans"),
-        "missing_spans": decision.source.get("missing_spans"),
-        "repeated": decision.source.get("repeated"),
-        "checks": [dataclasses.asdict(each) for each in decision.checks],
-        "reasons": list(decision.reasons),
-        "against": list(decision.against),
-    }
-
-
-def text(decision: Decision) -> str:
-    """What the decision went by, for people."""
-    live = decision.live
-    lines = ["serving: nothing"]
-    if live is not None:
-        of = f", trained on spans {spans.said(live.spans)}" if live.spans else ""
-        lines = [f"serving: version {live.version}{of}{f' (run {live.run})' if live.run else ''}"]
-    if "spans" in decision.source:
-        missing = decision.source.get("missing_spans")
-        without = f" ({spans.said(missing)} missing)" if missing else ""
-        lines.append(f"window:  spans {spans.said(decision.source['spans'])}{without}")
-    if decision.source.get("repeated"):
-        lines.append(f"twice:   {', '.join(decision.source['repeated'])}")
-    for each in decision.checks:
-        verdict = f"refused: {each.refused}" if each.refused else f"{each.lists:,} lists, good"
-        lines.append(f"new:     {each.what}: {verdict}")
-    return "\n".join([*lines, *(f"reason:  {each}" for each in decision.reasons)])

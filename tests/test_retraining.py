@@ -14,7 +14,7 @@ from lineage_stores import CACHED, COMPLETE, StoreMaker, saved_model
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import serving_versions, sources
 from tfx_ranking.components.errors import ConfigError, RankingError
-from tfx_ranking.pipelines import retraining
+from tfx_ranking.pipelines import retraining, retraining_views
 from tfx_ranking.pipelines.retraining import Ended, Exit, Job
 
 DAY = datetime.timedelta(days=1)
@@ -135,7 +135,7 @@ def test_a_span_that_repeats_another_is_not_new(shop):
     (shop.folder / "logs" / "day-3.csv").write_bytes((shop.folder / "logs" / "day-2.csv").read_bytes())
     outcome = shop.retrain()
     assert outcome.exit == Exit.NOTHING_TO_DO
-    assert "twice:   " in retraining.text(outcome.decision)
+    assert "twice:   " in retraining_views.decision_text(outcome.decision)
 
 
 def test_refused_data_are_not_trained_on(shop):
@@ -147,13 +147,14 @@ def test_refused_data_are_not_trained_on(shop):
 
 
 def test_a_refused_span_does_not_hold_up_a_good_one(shop):
-    shop.deliver(3, 4)
-    shop.found[3] = {"failure": "900 of 900 records are bad", "of_the_data": True}
+    shop.deliver(9, 10)
+    shop.found[9] = {"failure": "900 of 900 records are bad", "of_the_data": True}
     outcome = shop.retrain()
-    assert (outcome.exit, shop.trained_on()) == (Exit.PUSHED, [2, 4])
-    assert [(each.span, each.refused) for each in outcome.decision.refused] == [(3, "900 of 900 records are bad")]
-    told = retraining.as_json(outcome)
-    assert (told["exit"], told["outcome"], told["window"]) == (0, "pushed", [2, 4])
+    assert [each.span for each in outcome.decision.checks] == [9, 10]
+    assert (outcome.exit, shop.trained_on()) == (Exit.PUSHED, [10])
+    assert [(each.span, each.refused) for each in outcome.decision.refused] == [(9, "900 of 900 records are bad")]
+    told = retraining_views.outcome_json(outcome)
+    assert (told["exit"], told["outcome"], told["window"], told["missing_spans"]) == (0, "pushed", [10], [8])
     assert json.loads(json.dumps(told))["checks"][0]["refused"] == "900 of 900 records are bad"
 
 
@@ -231,7 +232,7 @@ def test_a_dry_run_checks_and_trains_nothing(shop):
     outcome = shop.retrain(dry_run=True)
     assert (outcome.exit, outcome.said) == (Exit.PUSHED, "would train")
     assert [job.check is None for job in shop.jobs] == [False]
-    assert retraining.text(outcome.decision).splitlines() == [
+    assert retraining_views.decision_text(outcome.decision).splitlines() == [
         "serving: version 1, trained on spans 1-2 (run run-1)",
         "window:  spans 1-3",
         "new:     span 3: 100 lists, good",
