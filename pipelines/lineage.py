@@ -217,9 +217,8 @@ def _lineage(
 
 
 def _run(context: Any, pipeline: str, steps: Sequence[Execution], given: Sequence[Artifact], under_way: bool) -> Run:
-    def last(kind: str, having: str = "") -> Mapping[str, Any]:
-        of_kind = [each.properties for each in given if each.type == kind]
-        return next((held for held in reversed(of_kind) if not having or having in held), {})
+    def last(kind: str) -> Mapping[str, Any]:
+        return next((each.properties for each in reversed(given) if each.type == kind), {})
 
     states = {step.state for step in steps} | ({"running"} if under_way else set())
     state = next((each for each in ("running", "dead", "failed") if each in states), "done")
@@ -227,6 +226,7 @@ def _run(context: Any, pipeline: str, steps: Sequence[Execution], given: Sequenc
     started = datetime.datetime.fromtimestamp(context.create_time_since_epoch / 1000, datetime.timezone.utc)
     ended = max((step.ended for step in steps), default=started)
     ended = datetime.datetime.now(datetime.timezone.utc) if state == "running" else ended
+    examples = [each for each in given if each.spans]
     metric, value = judged_by(last("ModelEvaluation"))
     pushed = last("PushedModel")
     judged = last("ModelBlessing").get("blessed")
@@ -239,7 +239,8 @@ def _run(context: Any, pipeline: str, steps: Sequence[Execution], given: Sequenc
         round((ended - started).total_seconds(), 1),
         len(steps),
         sum(step.state == "cached" for step in steps),
-        last("Examples", "span").get("span"),
+        max(examples[0].spans) if examples else None,
+        examples[0].spans if examples else (),
         metric,
         value,
         None if judged is None else bool(judged),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # brings the config's classes along, which a diff without two
 
 LEAST = 0.02  # a distance between two spreads below this is no move, however many lists there are
 REFUSED = ("quarantined", "dropped", "dropped_lists", "capped", "duplicates", "shared_group_ids")
+LISTED = ("missing_spans", "repeated")  # of a window: nobody delivered them; files whose bytes came before
 COUNTS = ("lists_train", "lists_validation", "lists_test", "items_out", *REFUSED)
 
 
@@ -125,9 +126,10 @@ def _data(side: Side) -> dict[str, Any]:
     examples = side.examples
     if examples is None:
         return {}
-    held = {"spans": spans.said(examples.spans)} if examples.spans else {}
+    held: dict[str, Any] = {"spans": spans.said(examples.spans)} if examples.spans else {}
     held |= {f"missing {name}": n for name, n in (examples.properties.get("missing") or {}).items()}
     held |= {name: examples.properties[name] for name in COUNTS if name in examples.properties}
+    held |= {name: len(examples.properties[name]) for name in LISTED if examples.properties.get(name)}
     return held | {f"file {file.path}": file.digest for file in side.files}
 
 
@@ -249,7 +251,7 @@ def _causes(found: Diff, one: Known, other: Known) -> Iterable[str]:
         if each.anomalies:
             yield f"the data had anomalies {when}"
     data = {change.name: change for change in found.data}
-    for name in REFUSED:
+    for name in (*REFUSED, *LISTED):
         if name in data and (data[name].before or 0) != (data[name].after or 0):
             yield f"{name.replace('_', ' ')}: {data[name].before or 0:,} → {data[name].after or 0:,}"
     if "spans" in data:

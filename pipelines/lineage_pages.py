@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from tfx_ranking.components import spans
 from tfx_ranking.pipelines import lineage_views as views
 from tfx_ranking.pipelines.lineage import config_of, receipts
 from tfx_ranking.pipelines.lineage_bands import wide
@@ -25,7 +26,7 @@ _RUN: dict[str, Callable[[Run], Held]] = {
     "started": lambda run: views.clock(run.started),
     "took": lambda run: views.took(run.seconds),
     "steps": lambda run: f"{run.steps}" + (f" ({run.cached} cached)" if run.cached else ""),
-    "span": lambda run: "" if run.span is None else str(run.span),
+    "spans": lambda run: spans.said(run.spans),
     "metric": lambda run: "" if run.value is None else f"{run.metric} {run.value:.4f}",
     "blessed": lambda run: yes_or_no(run.blessed),
     "pushed": lambda run: Cell(f"{run.pushed} (unchanged)", "quiet") if run.unchanged else run.pushed,

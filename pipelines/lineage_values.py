@@ -110,7 +110,8 @@ class Run:
     seconds: float
     steps: int
     cached: int  # of the steps
-    span: int | None  # of the data
+    span: int | None  # of the data, the newest
+    spans: tuple[int, ...]  # all of them
     metric: str  # that the model is judged by; ""
     value: float | None
     blessed: bool | None  # None: not judged

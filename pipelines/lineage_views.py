@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfx_ranking.components import spans
 from tfx_ranking.pipelines.lineage import config_of, receipts
 from tfx_ranking.pipelines.lineage_values import Execution, Lineage, Run
 from tfx_ranking.pipelines.text_layout import WIDTH, columns, wrapped
@@ -19,10 +20,10 @@ def runs_text(runs: Sequence[Run]) -> str:
     if not runs:
         return "no runs yet"
     several = len({run.pipeline for run in runs}) > 1
-    heading = ["run", "state", "started", "took", "span", "metric", "blessed", "pushed"]
+    heading = ["run", "state", "started", "took", "spans", "metric", "blessed", "pushed"]
     rows = [[*heading[:1], *(["pipeline"] if several else []), *heading[1:]]]
     for run in runs:
-        row = [run.id, run.state, clock(run.started), took(run.seconds), "" if run.span is None else str(run.span)]
+        row = [run.id, run.state, clock(run.started), took(run.seconds), spans.said(run.spans)]
         row += [f"{run.metric} {run.value:.4f}" if run.value is not None else "", _blessed(run), _pushed(run)]
         rows.append([*row[:1], *([run.pipeline] if several else []), *row[1:]])
     lines = columns(rows)

@@ -443,7 +443,7 @@ def test_the_commands_print_text_and_json(shop, capsys):
     at = ["--metadata", str(shop.maker.file)]
     assert cli.main(["runs", *at]) == 0
     heading, three, reason, _, one = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["run", "state", "started", "took", "span", "metric", "blessed", "pushed"]
+    assert heading.split() == ["run", "state", "started", "took", "spans", "metric", "blessed", "pushed"]
     assert three.split()[:2] == ["three", "failed"]
     assert reason == "  RankingTrainer: no memory"
     assert one.split()[-4:] == ["ndcg@10", "0.5000", "yes", "100"]

@@ -183,7 +183,7 @@ def test_every_value_is_escaped():
     assert len(list(root.iter("script"))) == page.count("<script") == 1
     assert "<img" not in page
     assert rows(root, "What was asked for")[1][1] == " ".join(EVIL.split())
-    run = Run(EVIL, EVIL, EVIL, EVIL, NOW, 1.0, 1, 0, None, EVIL, 0.5, True, EVIL, False)
+    run = Run(EVIL, EVIL, EVIL, EVIL, NOW, 1.0, 1, 0, None, (), EVIL, 0.5, True, EVIL, False)
     assert len(list(read(lineage_pages.runs_page([run])).iter("script"))) == 1
     push = Push(1, EVIL, NOW, EVIL, EVIL, EVIL, EVIL, EVIL, EVIL, EVIL, EVIL)
     of = model(EVIL, 0.5)
