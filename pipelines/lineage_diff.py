@@ -7,8 +7,8 @@ the features, these before vocabularies, config, code and packages.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tfx_ranking.components import spans
 from tfx_ranking.components.serving_versions import CONTRACT_IN_MODEL
@@ -25,6 +25,7 @@ LEAST = 0.02  # a distance between two spreads below this is no move, however ma
 REFUSED = ("quarantined", "dropped", "dropped_lists", "capped", "duplicates", "shared_group_ids")
 LISTED = ("missing_spans", "repeated")  # of a window: nobody delivered them; files whose bytes came before
 COUNTS = ("lists_train", "lists_validation", "lists_test", "items_out", *REFUSED)
+Found = TypeVar("Found")
 
 
 class Change(NamedTuple):
@@ -134,14 +135,9 @@ def _data(side: Side) -> dict[str, Any]:
 
 
 def _features(one: Known, other: Known, unknown: list[str]) -> tuple[Moved, ...]:
-    read = []
-    for each in (one, other):
-        stats = lineage_files.feature_statistics(each.statistics) if each.statistics else None
-        if stats is None:
-            at = f"{each.statistics} is gone" if each.statistics else "no statistics were made"
-            unknown.append(f"feature statistics of {each.side.asked}: {at}")
-        read.append(stats)
-    before, after = read
+    about = "feature statistics", "no statistics were made", unknown
+    before = _read(one, one.statistics, lineage_files.feature_statistics, *about)
+    after = _read(other, other.statistics, lineage_files.feature_statistics, *about)
     if before is None or after is None:
         return ()
     said = [each.config.get("data") or {} for each in (one, other)]
@@ -171,14 +167,9 @@ def _missing(known: Known, feature: str) -> float:
 
 
 def _vocabularies(one: Known, other: Known, unknown: list[str]) -> tuple[Words, ...]:
-    read = []
-    for each in (one, other):
-        words = lineage_files.vocabularies(each.graph) if each.graph else None
-        if words is None:
-            at = f"{each.graph} is gone" if each.graph else "nothing was transformed"
-            unknown.append(f"vocabularies of {each.side.asked}: {at}")
-        read.append(words)
-    before, after = read
+    about = "vocabularies", "nothing was transformed", unknown
+    before = _read(one, one.graph, lineage_files.vocabularies, *about)
+    after = _read(other, other.graph, lineage_files.vocabularies, *about)
     if before is None or after is None:
         return ()
     pairs = [(name, set(before.get(name, ())), set(after.get(name, ()))) for name in sorted({**before, **after})]
@@ -192,6 +183,15 @@ def _config(one: Known, other: Known) -> Iterable[Change]:
         lineage.config_of([each for each in side.found.executions if each.node in both]) for side in (one, other)
     )
     return _changes(_flat(before), _flat(after))
+
+
+def _read(
+    side: Known, uri: str, read: Callable[[str], Found | None], what: str, not_made: str, unknown: list[str]
+) -> Found | None:
+    found = read(uri) if uri else None
+    if found is None:
+        unknown.append(f"{what} of {side.side.asked}: {f'{uri} is gone' if uri else not_made}")
+    return found
 
 
 def _code(executions: Iterable[Execution]) -> dict[str, str]:
