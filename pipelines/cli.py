@@ -6,16 +6,18 @@ The commands stand in the `cli_…` files.
 import argparse
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from tfx_ranking.pipelines import cli_lineage, cli_model, cli_pipeline, cli_push, cli_retrain, cli_schedule
 
+_EXITS = "exit codes: 0 done, 1 failed or refused, 2 wrong usage, 130 interrupted"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives its exit code: 0 done, 1 failed or refused, 2 wrong usage, 130 interrupted."""
-    parser = _parser()
-    parsed = parser.parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     try:
         code = int(parsed.command(parsed) or 0)
         sys.stdout.flush()
@@ -36,20 +38,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The tree of commands."""
+    tree = argparse.ArgumentParser(
         prog="tfx-ranking", description="Learning to rank on TFX, from logs to a served model."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = tree.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, what: Any, help: str, example: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help, description=help, epilog=f"example: {example}")
+    def command(name: str, what: Any, help: str, example: str, more: str = _EXITS) -> argparse.ArgumentParser:
+        """more: what else its help says, its exit codes among it."""
+        sub = commands.add_parser(
+            name,
+            help=help,
+            description=textwrap.fill(help, 100),
+            epilog=f"example: {example}\n\n{more}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         sub.set_defaults(command=what)
         return sub
 
     for group in (cli_pipeline, cli_model, cli_lineage, cli_push, cli_retrain, cli_schedule):
         group.add(command)
-    return parser
+    return tree
 
 
 if __name__ == "__main__":

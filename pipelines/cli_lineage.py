@@ -12,7 +12,7 @@ from typing import Any
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Adds the commands; `command(name, function, help, example)` gives a command's parser."""
+    """Adds the commands; `command(name, function, help, example, more)` gives a command's parser."""
     listed = command("runs", _runs, "List the pipeline's runs, newest first.", "tfx-ranking runs --limit 5")
     listed.add_argument("--limit", type=int, default=20, help="how many (default: 20; 0: all)")
     store_options(listed)

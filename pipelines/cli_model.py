@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Adds the commands; `command(name, function, help, example)` gives a command's parser."""
+    """Adds the commands; `command(name, function, help, example, more)` gives a command's parser."""
     inspect = command(
         "inspect", _inspect, "Show what an exported or pushed model holds.", "tfx-ranking inspect serving/shop"
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Adds the commands; `command(name, function, help, example)` gives a command's parser."""
+    """Adds the commands; `command(name, function, help, example, more)` gives a command's parser."""
     run = command("run", _run, "Run the pipeline of a config.", "tfx-ranking run ranking.yaml")
     run.add_argument("config", type=pathlib.Path, help="ranking.yaml")
     run.add_argument("--root", type=pathlib.Path, help="folder for the artifacts (default: the config's)")

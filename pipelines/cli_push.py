@@ -12,13 +12,13 @@ from typing import Any
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Adds the commands; `command(name, function, help, example)` gives a command's parser."""
+    """Adds the commands; `command(name, function, help, example, more)` gives a command's parser."""
     push = command(
         "push",
         _push,
-        "Make a model the version that TensorFlow Serving serves: tried first, then all at once. "
-        "Exit codes: 0 it serves, 1 not pushed, and why.",
+        "Make a model the version that TensorFlow Serving serves: tried first, then all at once.",
         "tfx-ranking push artifacts/shop/SignatureExporter/model/8 serving/shop",
+        "exit codes: 0 it serves, 1 not pushed, and why, 2 wrong usage",
     )
     push.add_argument("directory", metavar="DIR", help="a SavedModel, an exporter's artifact, or a folder of versions")
     _base(push)
@@ -32,9 +32,9 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "rollback",
         _rollback,
         "Let serve what served before: its bytes as a new, higher version, since TensorFlow Serving serves the "
-        "highest; where a models.config is kept, its label `stable` moves instead. "
-        "Exit codes: 0 it serves, 1 nothing changed, and why.",
+        "highest; where a models.config is kept, its label `stable` moves instead.",
         "tfx-ranking rollback serving/shop",
+        "exit codes: 0 it serves, 1 nothing changed, and why, 2 wrong usage",
     )
     _base(rollback)
     rollback.add_argument(

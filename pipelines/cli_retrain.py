@@ -22,14 +22,14 @@ CODES = """exit codes:
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Adds the command; `command(name, function, help, example)` gives a command's parser."""
+    """Adds the command; `command(name, function, help, example, more)` gives a command's parser."""
     retrain = command(
         "retrain",
         _retrain,
         "Train on new data when there is a reason to, and push what is no worse. For cron, systemd and Kubernetes.",
-        f"tfx-ranking retrain ranking.yaml\n\n{CODES}",
+        "tfx-ranking retrain ranking.yaml",
+        CODES,
     )
-    retrain.formatter_class = argparse.RawDescriptionHelpFormatter
     retrain.set_defaults(if_interrupted="the same command goes on from what was done")
     retrain.add_argument("config", type=pathlib.Path, help="ranking.yaml")
     retrain.add_argument("--root", type=pathlib.Path, help="folder of the artifacts (default: the config's)")

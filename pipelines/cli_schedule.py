@@ -15,19 +15,20 @@ _USAGE = """tfx-ranking schedule CONFIG (--cron "0 3 * * *" | --every 6h) [--tim
 
 _MEANT = """One run at a time, `run` and `retrain` by hand included; runs that were missed are caught up by one. SIGTERM
 ends the service when the component that is running has ended, a second one at once; the next start goes on.
+
 exit codes: 0 stopped (status: told), 1 refused (status: there is no schedule), 2 wrong usage"""
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Adds the commands; `command(name, function, help, example)` gives a command's parser."""
+    """Adds the commands; `command(name, function, help, example, more)` gives a command's parser."""
     schedule = command(
         "schedule",
         _schedule,
         "Retrain on a schedule, as a service in the foreground; `schedule status` tells of it.",
-        f'tfx-ranking schedule ranking.yaml --cron "0 3 * * *"\n\n{_MEANT}',
+        'tfx-ranking schedule ranking.yaml --cron "0 3 * * *"',
+        _MEANT,
     )
     schedule.usage = _USAGE
-    schedule.formatter_class = argparse.RawDescriptionHelpFormatter
     schedule.add_argument("config", metavar="CONFIG", help="ranking.yaml; or `status`")
     schedule.add_argument(
         "of", metavar="CONFIG", nargs="?", type=pathlib.Path, help="after `status` (default: ranking.yaml)"
