@@ -13,11 +13,15 @@ def test_sixty_days_have_everything_in_them():
 
 
 def test_the_calendar_knows_what_a_window_holds():
-    kinds = ["good", "good", "late", "inverted", "good", "missing", "good"]
-    assert training_spans(kinds, 3) == [1, 2]  # the third day's log is not there yet: 2 is the newest
-    assert training_spans(kinds, 4) == [2]  # 4 is the newest, and inverted
-    assert training_spans(kinds, 5) == [3, 5]
-    assert training_spans(kinds, 7) == [5, 7]
+    assert [training_spans(WEEK, day) for day in range(1, 8)] == [
+        [1],
+        [1, 2],
+        [1, 2],  # the third day's log is not there yet: 2 is the newest
+        [2],  # 4 is the newest, and inverted
+        [3],  # 5 is malformed; 3 is there at last
+        [6],
+        [6, 7],
+    ]
 
 
 @pytest.mark.slow
