@@ -7,10 +7,10 @@ demo: setup
 	.venv/bin/tfx-ranking demo
 
 test: setup
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not slow"
+	$(PYTHON) -m pytest -n 2 --dist loadfile --durations=25 -m "not slow"
 
 test-slow: setup
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m slow
+	$(PYTHON) -m pytest -n 2 --dist loadfile --durations=25 -m slow
 
 # Long: 200 pushes and rollbacks killed at random moments.
 soak: setup
