@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # brings the config's classes along, which a diff without two
 
 LEAST = 0.02  # a distance between two spreads below this is no move, however many lists there are
 REFUSED = ("quarantined", "dropped", "dropped_lists", "capped", "duplicates", "shared_group_ids")
-LISTED = ("missing_spans", "repeated")  # of a window: nobody delivered them; files whose bytes came before
+LISTED = {"missing_spans": "missing spans", "repeated": "repeated files"}  # which a window leaves out
 COUNTS = ("lists_train", "lists_validation", "lists_test", "items_out", *REFUSED)
 Found = TypeVar("Found")
 
@@ -130,7 +130,7 @@ def _data(side: Side) -> dict[str, Any]:
     held: dict[str, Any] = {"spans": spans.said(examples.spans)} if examples.spans else {}
     held |= {f"missing {name}": n for name, n in (examples.properties.get("missing") or {}).items()}
     held |= {name: examples.properties[name] for name in COUNTS if name in examples.properties}
-    held |= {name: len(examples.properties[name]) for name in LISTED if examples.properties.get(name)}
+    held |= {name: len(examples.properties.get(key) or ()) for key, name in LISTED.items() if examples.spans}
     return held | {f"file {file.path}": file.digest for file in side.files}
 
 
@@ -251,7 +251,7 @@ def _causes(found: Diff, one: Known, other: Known) -> Iterable[str]:
         if each.anomalies:
             yield f"the data had anomalies {when}"
     data = {change.name: change for change in found.data}
-    for name in (*REFUSED, *LISTED):
+    for name in (*REFUSED, *LISTED.values()):
         if name in data and (data[name].before or 0) != (data[name].after or 0):
             yield f"{name.replace('_', ' ')}: {data[name].before or 0:,} → {data[name].after or 0:,}"
     if "spans" in data:

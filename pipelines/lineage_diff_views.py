@@ -67,7 +67,9 @@ def _side(side: Side) -> list[str]:
     model = f"model {side.model.digest[:12] or '#' + str(side.model.id)}" if side.model else "no model"
     examples = side.examples
     data = f"examples #{examples.id}: {examples.summary}" if examples else "no examples"
-    data += f", span {spans.said(examples.spans)}" if examples and examples.spans else ""
+    several = "spans" if examples and len(examples.spans) > 1 else "span"
+    if examples and examples.spans and several not in examples.summary:
+        data += f", {several} {spans.said(examples.spans)}"
     return [run_name(side.run), model, data]
 
 

@@ -27,7 +27,7 @@ def of_span(store: Store, span: int) -> Impact:
         raise RankingError(
             f"span {span}: {store.name} knows no examples of it; it knows {spans.said(known) or 'none'}."
         )
-    return _impact(store, f"span {span}", examples)
+    return _impact(store, f"span {span}", examples, span)
 
 
 def of_file(store: Store, file: str) -> Impact:
@@ -56,9 +56,11 @@ def of_run(store: Store, run: str) -> Impact:
     return _impact(store, f"run {run}", [each for each in artifacts if not each.copied and each.type not in JUDGEMENTS])
 
 
-def _impact(store: Store, asked: str, sources: Sequence[Artifact]) -> Impact:
+def _impact(store: Store, asked: str, sources: Sequence[Artifact], span: int | None = None) -> Impact:
     executions, artifacts = lineage.walk_down(store, sources)
     reached, evaluated = _parts(sources, executions, artifacts)
+    judged = _judged_on(store, sources, span)
+    artifacts, evaluated = artifacts | judged, evaluated | judged.keys()
     of_models = {i: how for i, how in reached.items() if artifacts[i].type == "Model" and not artifacts[i].copied}
     made_into = {
         link.artifact
@@ -82,6 +84,15 @@ def _impact(store: Store, asked: str, sources: Sequence[Artifact]) -> Impact:
         for each in sorted(found, key=lambda each: each.id, reverse=True)
     ]
     return Impact(asked, tuple(sources), tuple(touched), now)
+
+
+def _judged_on(store: Store, sources: Sequence[Artifact], span: int | None) -> dict[int, Artifact]:
+    """The models that also had to hold on lists of the sources, when the data of their own runs were newer."""
+    evaluations = store.judged_on({each.uri for each in sources if each.type == "Examples"})
+    of_span = [each.id for each in evaluations if span is None or span in each.properties.get("previous_spans", ())]
+    steps = store.made(store.makers(of_span)).values()
+    taken = {link.artifact for each in steps for link in each.inputs if link.name not in lineage.COMPARED}
+    return {i: each for i, each in store.artifacts(taken).items() if each.type == "Model" and not each.copied}
 
 
 def _parts(

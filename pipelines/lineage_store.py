@@ -135,7 +135,7 @@ class Store:
         wanted = set(digests)
         new = wanted - self._models.keys()
         found: dict[str, list[Any]] = {digest: [] for digest in new}
-        for each in self._models_with("digest", new) if new - {""} else ():
+        for each in self._with(MODELS, "digest", new) if new - {""} else ():
             found[_text(each, "digest")].append(each)
         self._models |= {digest: tuple(map(values.artifact, same)) for digest, same in found.items()}
         return {digest: self._models[digest] for digest in wanted}
@@ -148,8 +148,12 @@ class Store:
 
     def pushed_as(self, version: str) -> list[str]:
         """The digests of the models that were pushed as a version, in the order of the pushes."""
-        pushed = self._models_with("pushed_version", {version})
+        pushed = self._with(MODELS, "pushed_version", {version})
         return list(dict.fromkeys(digest for each in pushed if (digest := _text(each, "digest"))))
+
+    def judged_on(self, uris: Collection[str]) -> tuple[Artifact, ...]:
+        """The evaluations that went back to examples of earlier runs, which lie at these uris."""
+        return tuple(values.artifact(each) for each in self._with(("ModelEvaluation",), "previous_examples", uris))
 
     def begun_from(self, digests: Collection[str]) -> set[int]:
         """The trainings that began from some models by their digests alone."""
@@ -179,11 +183,11 @@ class Store:
     def _of_types(self, kinds: Sequence[str]) -> list[Any]:
         return sorted((each for kind in kinds for each in self._of_type(kind)), key=lambda each: each.id)
 
-    def _models_with(self, name: str, wanted: Collection[str]) -> list[Any]:
-        """The artifacts of models that have one of some values as a property, oldest first."""
+    def _with(self, kinds: Sequence[str], name: str, wanted: Collection[str]) -> list[Any]:
+        """The artifacts of some types that have one of some values as a property, oldest first."""
         found = self._filtered("artifacts", name, _among(wanted))
-        held = self._of_types(MODELS) if found is None else sorted(found, key=lambda each: each.id)
-        return [each for each in held if each.type in MODELS and _text(each, name) in wanted]
+        held = self._of_types(kinds) if found is None else sorted(found, key=lambda each: each.id)
+        return [each for each in held if each.type in kinds and _text(each, name) in wanted]
 
     def _filtered(self, of: str, name: str, condition: str) -> list[Any] | None:
         """Artifacts or executions by a text property; None without a condition, or where no filter is taken."""
@@ -284,7 +288,7 @@ def _name(event: Any) -> str:
 
 def _among(texts: Collection[str]) -> str:
     """A filter's condition; "" where there is nothing to ask for, too much, or what cannot stand in quotes."""
-    takes = 0 < len(texts) <= _NAMED and all(re.fullmatch(r"[\w.-]+", each) for each in texts)
+    takes = 0 < len(texts) <= _NAMED and all(re.fullmatch(r"[\w./:=@ -]+", each) for each in texts)
     return f"IN ({', '.join(map(repr, sorted(texts)))})" if takes else ""
 
 

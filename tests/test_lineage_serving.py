@@ -190,6 +190,24 @@ def test_the_impact_of_a_span(tmp_path):
         lineage_impact.of_run(days.store, "nobody")
 
 
+def test_a_model_that_had_to_hold_on_earlier_spans(tmp_path):
+    days = Days(tmp_path)
+    examples = days.run("one", [16, 17], version=10)
+    judged = days.maker.artifact(
+        "ModelEvaluation", "e/later", previous_examples=examples.uri, previous_spans=json.dumps([17])
+    )
+    days.run("two", 18)
+    copy = days.maker.artifact("Model", "live/1", live=1, digest="digest of one")
+    inputs = {"model": days.model, "baseline_model": copy}
+    days.maker.step("two", "RankingEvaluator", inputs, {"evaluation": judged})
+    trained = ("one", "trained", ["10"], True)
+    assert _impact(lineage_impact.of_span(days.store, 17)) == [("two", "evaluated", [], False), trained]
+    assert _impact(lineage_impact.of_span(days.store, 16)) == [trained]  # the lists of the last span alone
+    unfiltered = days.store
+    unfiltered._filters = False
+    assert lineage_impact.of_span(unfiltered, 17) == lineage_impact.of_span(days.store, 17)
+
+
 def test_a_model_that_began_from_another_one(tmp_path):
     days = Days(tmp_path)
     days.run("one", 17, version=10)
