@@ -82,7 +82,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(retraining_views.outcome_json(outcome), indent=2))
     elif outcome.exit in (retraining.Exit.FAILED, retraining.Exit.DATA_REFUSED):
-        print(f"{outcome.exit.said}: {outcome.said}", file=sys.stderr)
+        print(f"{outcome.what}: {outcome.said}", file=sys.stderr)
     else:
-        say(f"{outcome.exit.said}: {outcome.said}")
+        say(f"{outcome.what}: {outcome.said}")
     return int(outcome.exit)

@@ -41,6 +41,9 @@ class Exit(enum.IntEnum):
         return self.name.lower().replace("_", " ")
 
 
+WOULD_TRAIN = "would train"  # a dry run's outcome in place of "pushed"
+
+
 @dataclasses.dataclass(frozen=True)
 class Check:
     """What was found in the new files of one span, or in all of them where the input has no spans."""
@@ -99,7 +102,12 @@ class Outcome:
     exit: Exit
     said: str  # one line
     decision: Decision
-    run_id: str = ""  # of the training
+    run_id: str = ""  # of the training; "" where nothing was trained, as in a dry run
+
+    @property
+    def what(self) -> str:
+        """The outcome in a word or two."""
+        return WOULD_TRAIN if self.exit == Exit.PUSHED and not self.run_id else self.exit.said
 
 
 Runner = Callable[[Job], Ended]
@@ -123,7 +131,7 @@ def retrain(
     if decision.exit is not None:
         return Outcome(decision.exit, "; ".join(decision.against), decision)
     if dry_run:
-        return Outcome(Exit.PUSHED, "would train", decision)
+        return Outcome(Exit.PUSHED, "; ".join(decision.reasons), decision)
     ended = run(Job(decision.source))
     if ended.failure:
         exit = Exit.DATA_REFUSED if ended.of_the_data else Exit.FAILED

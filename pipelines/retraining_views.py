@@ -12,7 +12,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     decision, live = outcome.decision, outcome.decision.live
     return {
         "exit": int(outcome.exit),
-        "outcome": outcome.exit.said,
+        "outcome": outcome.what,
         "said": outcome.said,
         "run": outcome.run_id,
         "live": live

@@ -230,7 +230,7 @@ def test_what_was_not_blessed_before_is_nothing_new(shop):
 def test_a_dry_run_checks_and_trains_nothing(shop):
     shop.deliver(3)
     outcome = shop.retrain(dry_run=True)
-    assert (outcome.exit, outcome.said) == (Exit.PUSHED, "would train")
+    assert (outcome.exit, outcome.what, outcome.said) == (Exit.PUSHED, "would train", "100 new lists in span 3")
     assert [job.check is None for job in shop.jobs] == [False]
     assert retraining_views.decision_text(outcome.decision).splitlines() == [
         "serving: version 1, trained on spans 1-2 (run run-1)",
