@@ -1,7 +1,11 @@
-"""An object store for tests, `bucket://<folder>`: local files by fsspec, which no rename moves.
+"""An object store for tests, `bucket://<folder>`: local files by fsspec, of which nothing is renamed.
 
-`import buckets` registers it, in whichever process.
+As in the real ones, an object appears when all of it has arrived.  `import buckets` registers it, in whichever process.
 """
+
+import os
+import shutil
+import tempfile
 
 import fsspec
 import upath.registry
@@ -23,10 +27,39 @@ class Bucket(LocalFileSystem):
     def unstrip_protocol(self, name):
         return f"bucket://{self._strip_protocol(name)}"
 
+    def _open(self, path, mode="rb", **options):
+        return super()._open(path, mode, **options) if "w" not in mode else _Upload(path)
+
+    def cp_file(self, path1, path2, **_):
+        self.makedirs(self._parent(path2), exist_ok=True)
+        with open(path1, "rb") as source, _Upload(path2) as target:
+            shutil.copyfileobj(source, target)
+
     def mv(self, *_, **__):
         raise NotImplementedError("an object store renames nothing")
 
     mv_file = rename = move = mv
+
+
+class _Upload:
+    """A file for writing that is there once it is closed."""
+
+    def __init__(self, path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        self.path, (descriptor, self.arriving) = path, tempfile.mkstemp(prefix="bucket-upload-")
+        self.file = os.fdopen(descriptor, "wb")
+        self.write, self.flush = self.file.write, self.file.flush
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        if not self.file.closed:
+            self.file.close()
+            os.replace(self.arriving, self.path)
 
 
 class BucketPath(upath.UPath):

@@ -212,6 +212,8 @@ def soak(kills: int, seed: int, folder: pathlib.Path) -> int:
             elif process.exitcode == -signal.SIGKILL:
                 killed += 1
                 steps[heard[-1] if heard else "begun"] += 1
+                if killed % 20 == 0:
+                    print(f"{killed} kills, {time.monotonic() - begun:.0f} s, bad views: {len(views.bad)}", flush=True)
             else:
                 views.bad.append(f"{kind}: a push failed with {process.exitcode} after {heard}")
             views.look(kind, *kinds[kind])
