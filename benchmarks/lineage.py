@@ -25,6 +25,7 @@ from typing import Any
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from tfx_ranking.components import serving_versions
 from tfx_ranking.pipelines import lineage, lineage_store
 
 ARTIFACTS = 50  # of each run
@@ -57,10 +58,9 @@ def main() -> None:
         file = folder / "metadata.sqlite"
         if not file.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            maker = Maker(folder)
+            maker = Maker(folder, options.runs)
             for day in range(options.runs):
                 maker.run(day)
-            maker.serve()
         # Counted without loading them: a process that is started from here begins with the memory of this one.
         with contextlib.closing(sqlite3.connect(file)) as opened:
             counts = [
@@ -214,8 +214,10 @@ def _connection(file: pathlib.Path) -> Any:
 class Maker:
     """Writes runs into one sqlite file, a transaction a run."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, runs: int) -> None:
         self.folder = folder
+        self.last = max(day for day in range(runs) if day % 4 != 3)  # that is pushed
+        self.served = self._serve(self.last)
         connection = mlmd.ConnectionConfig()
         connection.sqlite.filename_uri = str(folder / "metadata.sqlite")
         connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
@@ -230,7 +232,8 @@ class Maker:
     def run(self, day: int) -> None:
         """One run: examples of a span to a push."""
         steps: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = []
-        digest, value, version = f"{day + 1:064x}", 0.5 + day * 1e-5, str(FIRST + day * DAY)
+        digest = self.served if day == self.last else f"{day + 1:064x}"
+        value, version = 0.5 + day * 1e-5, str(FIRST + day * DAY)
         made = {
             "live": self._artifact("Model", "LiveModel", live=int(bool(self.live)), digest=self.live, summary="live"),
             "examples": self._artifact("Examples", "RankingExampleGen", span=day, summary="6,000 lists"),
@@ -287,12 +290,13 @@ class Maker:
         self._put(f"run-{day:04}", steps)
         self.trained = made["trained"]
 
-    def serve(self) -> None:
-        """Lays down what the last push would have, as far as it is looked at."""
-        directory = self.folder / "serving" / str(FIRST + (int(self.live, 16) - 1) * DAY)
+    def _serve(self, day: int) -> str:
+        """Lays down what the last push will have, as far as it is looked at; gives its digest."""
+        directory = self.folder / "serving" / str(FIRST + day * DAY)
         (directory / "variables").mkdir(parents=True)
         for name in ("saved_model.pb", "variables/variables.index"):
-            (directory / name).touch()
+            (directory / name).write_text("served")
+        return serving_versions.digest(directory)
 
     def _put(self, run: str, steps: list[Any]) -> None:
         contexts = [self.pipeline, mlmd.Context(type_id=self._type("Context", "pipeline_run"), name=run)]

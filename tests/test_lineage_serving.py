@@ -45,11 +45,13 @@ class Days:
         self.maker.step(name, "RankingTrainer", inputs, {"model": trained})
         if not exported:
             return examples
-        self.model = made("Model", f"exported/{name}", digest=f"digest of {name}")
+        there = self.base / str(version)
+        same = digest(there) if there.is_dir() else f"digest of {name}"
+        self.model = made("Model", f"exported/{name}", digest=same)
         self.maker.step(name, "SignatureExporter", {"trained_model": trained, "examples": examples}, {"m": self.model})
         self.evaluate(name, examples, self.model, value, version is not None)
         if version:
-            self.push(version, f"digest of {name}", run=name, model=self.model)
+            self.push(version, same, run=name, model=self.model)
         return examples
 
     def evaluate(self, name, examples, model, value, blessed):
@@ -156,8 +158,8 @@ def _impact(found):
 
 def test_the_impact_of_a_span(tmp_path):
     days = Days(tmp_path)
-    examples = days.run("one", 17, version=10)
     saved_model(days.base / "10", "served")
+    examples = days.run("one", 17, version=10)
     of_seventeen = days.model
     days.run("again", 17, examples=examples)  # on the cached examples, not blessed
     days.run("two", [16, 17, 18], version=20)
@@ -182,6 +184,8 @@ def test_the_impact_of_a_span(tmp_path):
     )  # by its digest
     assert [run for run, *_ in _impact(lineage_impact.of_file(days.store, "/logs/18.csv"))] == ["two"]
     assert _impact(lineage_impact.of_run(days.store, "again")) == [("again", "trained", [], False)]  # not what it took
+    saved_model(days.base / "40", "of somebody else")
+    assert {each.live for each in lineage_impact.of_span(days.store, 17).models} == {()}
     with pytest.raises(RankingError, match=r"span 5: .* knows no examples of it; it knows 16-21\."):
         lineage_impact.of_span(days.store, 5)
     with pytest.raises(RankingError, match=r"7\.csv: .* knows no examples that were read from it"):
