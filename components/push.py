@@ -191,7 +191,7 @@ def _finish(base: pathlib.Path, done: Pushed, terms: Terms, kept: Labels | None,
     """Label and prune: the version is whole by now, and is not taken back when these fail."""
     if kept:
         try:
-            version_labels.move(kept, terms.label, done.version, base)
+            version_labels.move(kept, terms.label, done.version, base, serving_versions.version_directories(base))
         except OSError as error:
             raise PushError(
                 f"{kept.file}: {error.strerror or error}; version {done.version} stands under {base} without the "

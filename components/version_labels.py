@@ -8,7 +8,7 @@ so that no request falls between two versions and the way back is loaded already
 import dataclasses
 import fcntl
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any
 
 from tfx_ranking.components import places
@@ -40,11 +40,13 @@ def listed(labels: Labels) -> set[int]:
     return {*map(int, model.version_labels.values()), *map(int, model.model_version_policy.specific.versions)}
 
 
-def move(labels: Labels, label: str, version: int, base: places.Path) -> None:
+def move(labels: Labels, label: str, version: int, base: places.Path, there: Collection[int]) -> None:
     """Gives `label` to a version, in one step; makes the file, or the model's part of it, where there is none.
 
     base: what a new part names as the model's base path; one that is there keeps its own, which may be the path that
-    the server sees.  Other models, and the comment that the file begins with, stay.
+    the server sees.  there: the versions that are; another label of one that is gone goes too, since TensorFlow Serving
+    takes no label at all from a file in which one has no version.  Other models, and the comment that the file begins
+    with, stay.
     """
     file = places.place(labels.file)
     places.make(file.parent)
@@ -56,7 +58,9 @@ def move(labels: Labels, label: str, version: int, base: places.Path) -> None:
             model.model_platform = "tensorflow"
         before = {model.version_labels[label]} if label in model.version_labels else set()
         model.version_labels[label] = version
-        model.model_version_policy.specific.versions[:] = sorted({*before, *model.version_labels.values()})
+        for other in [each for each, of in model.version_labels.items() if of not in there]:
+            del model.version_labels[other]
+        model.model_version_policy.specific.versions[:] = sorted({*before, *model.version_labels.values()} & {*there})
         places.write_whole(file, (_comment(file) + _text(config)).encode())
 
 
@@ -111,8 +115,3 @@ class _only_writer:
     def __exit__(self, *_: object) -> None:
         if self._held is not None:
             self._held.close()
-
-
-def shown(labels: Mapping[str, int], version: int) -> str:
-    """The labels of one version, as a table shows them."""
-    return ", ".join(sorted(label for label, of in labels.items() if of == version))

@@ -108,6 +108,16 @@ def test_a_labelled_version_that_is_gone_serves_nobody(models, tmp_path, kept):
     assert serving_versions.live_version(base) == 3
 
 
+def test_labels_of_versions_that_are_gone_go_with_the_next_move(models, tmp_path, kept):
+    base = tmp_path / "serving"
+    push(models[0], base, Terms("next", labels=kept), check=untried)
+    push(models[1], base, Terms("next", labels=kept, label="canary"), check=untried)
+    shutil.rmtree(base / "1")
+    shutil.rmtree(base / "2")
+    push(models[2], base, Terms("next", labels=kept), check=untried)
+    assert (version_labels.read(kept), listed(kept)) == ({"stable": 3}, [3])
+
+
 def test_without_the_file_no_labels_are_kept_any_more(models, tmp_path, kept):
     base = tmp_path / "serving"
     push(models[0], base, Terms("next", labels=kept), check=untried)
