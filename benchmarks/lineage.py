@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ml_metadata import errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -116,7 +117,8 @@ def _walks(file: pathlib.Path, day: int, turns: int) -> None:
         ("impact of the examples of the chain's first day", first, True, _impact),
     ):
         walks: dict[str, Callable[[pathlib.Path, int, bool], Nodes]] = {"tfx-ranking": ours, "a call a node": _naive}
-        if hasattr(store, "get_lineage_subgraph"):
+        with contextlib.suppress(errors.UnimplementedError):  # TFX 1.21
+            _subgraph(file, artifact, down)
             walks["get_lineage_subgraph"] = _subgraph
         seconds: dict[str, list[float]] = {name: [] for name in walks}
         answers: dict[str, Nodes] = {}

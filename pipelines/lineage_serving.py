@@ -24,8 +24,8 @@ def pushes(store: Store, base: str | None = None) -> tuple[Push, ...]:
 
     A push that found its bytes serving changed nothing and is none.
     """
-    wanted = None if base is None else as_recorded(base)
-    return tuple(each for each in changes(store.of_type("PushedModel")) if wanted in (None, each.base))
+    wanted = () if base is None else (as_recorded(base), os.path.realpath(base))
+    return tuple(each for each in changes(store.of_type("PushedModel")) if base is None or each.base in wanted)
 
 
 def changes(artifacts: Iterable[Artifact]) -> list[Push]:
@@ -44,10 +44,7 @@ def served(store: Store, base: str, since: datetime.datetime, until: datetime.da
 
     Raises RankingError when nothing was ever pushed there, or nothing until then.
     """
-    known = pushes(store, base)
-    if not known:
-        bases = ", ".join(sorted({each.base for each in pushes(store)})) or "none at all"
-        raise RankingError(f"{base}: {store.name} knows no push to it; it knows pushes to {bases}.")
+    known = _pushed_to(store, base)
     if known[0].at > until:
         raise RankingError(f"{base}: nothing served by then; the first push was at {clock(known[0].at)}.")
     periods = [each for each in _periods(known) if each[0] <= until and (each[1] is None or each[1] > since)]
@@ -98,10 +95,21 @@ def live(store: Store, bases: Iterable[str]) -> tuple[Live, ...]:
 
 
 def models(store: Store, base: str | None = None, limit: int | None = None) -> tuple[tuple[Push, Model | None], ...]:
-    """Every push with the model that was pushed, oldest first: the metric over versions.  limit: the last so many."""
-    known = pushes(store, base)[-(limit or 0) :]
+    """Every push with the model that was pushed, oldest first: the metric over versions.  limit: the last so many.
+
+    Raises RankingError when nothing was ever pushed to `base`.
+    """
+    known = (pushes(store) if base is None else _pushed_to(store, base))[-(limit or 0) :]
     of = described(store, {each.digest for each in known})
     return tuple((each, of.get(each.digest)) for each in known)
+
+
+def _pushed_to(store: Store, base: str) -> tuple[Push, ...]:
+    known = pushes(store, base)
+    if not known:
+        bases = ", ".join(sorted({each.base for each in pushes(store)})) or "none at all"
+        raise RankingError(f"{base}: {store.name} knows no push to it; it knows pushes to {bases}.")
+    return known
 
 
 def described(store: Store, digests: Iterable[str]) -> dict[str, Model]:

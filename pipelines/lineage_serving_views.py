@@ -4,6 +4,7 @@ Enters: the values of `lineage_serving` and `lineage_impact`.  Leaves: text to p
 """
 
 import dataclasses
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +60,17 @@ def models_text(found: Sequence[tuple[Push, Model | None]], live: Sequence[Live]
         return "no model was pushed yet"
     several = len({change.base for change, _ in found}) > 1
     serving = {(each.base, each.version) for each in live}
-    heading = ["version", *(["destination"] if several else []), "pushed", "run", "spans", "metric", "", "now"]
+    zone = datetime.datetime.now().astimezone().tzname()
+    heading = [
+        "version",
+        *(["destination"] if several else []),
+        f"pushed ({zone})",
+        "run",
+        "spans",
+        "metric",
+        "",
+        "now",
+    ]
     rows = [heading]
     for change, model in reversed(found):
         row = [change.version, *([change.base] if several else []), short_clock(change.at), model.run if model else "?"]

@@ -243,9 +243,15 @@ def test_the_metric_over_versions(tmp_path, capsys):
     at = ["--metadata", str(days.maker.file)]
     assert cli.main(["models", *at]) == 0
     heading, last, middle, _ = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["version", "pushed", "run", "spans", "metric", "now"]
+    zone = f"({TUESDAY.tzname()})"
+    assert heading.split() == ["version", "pushed", zone, "run", "spans", "metric", "now"]
     assert (last.split()[0], last.split()[-1]) == ("30", "live")
     assert middle.split()[-4:] == ["two", "1-2", "mrr", "0.7000"]
+    assert cli.main(["models", "elsewhere", *at]) == 1
+    assert f"elsewhere: {days.maker.file} knows no push to it" in capsys.readouterr().err
+    (tmp_path / "link").symlink_to(days.base)
+    assert cli.main(["models", str(tmp_path / "link"), "--limit", "1", *at]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["version", "30"]
     assert cli.main(["models", "--json", *at]) == 0
     assert [each["live"] for each in json.loads(capsys.readouterr().out)] == [False, False, True]
 
