@@ -142,7 +142,8 @@ def _features(one: Known, other: Known, unknown: list[str]) -> tuple[Moved, ...]
         return ()
     said = [each.config.get("data") or {} for each in (one, other)]
     ids = {name for each in said for name in (each.get("group_id"), each.get("item_id"))}
-    roles = {each[name]: name for each in said for name in ("label", "position") if each.get(name)}
+    roles = {each.get("label", "label"): "label" for each in said}
+    roles |= {each["position"]: "position" for each in said if each.get("position")}
     moved = [
         _moved(before[name], after[name], roles.get(name, "feature"), _missing(one, name), _missing(other, name))
         for name in before
@@ -248,8 +249,8 @@ def _causes(found: Diff, one: Known, other: Known) -> Iterable[str]:
         same = [f"; on the latter {each.name} is {each.before:.4f} → {each.after:.4f}" for each in found.same_lists]
         yield f"they were measured on other lists, of examples #{one.lists} and #{other.lists}{''.join(same[:1])}"
     for each, when in ((one, "before"), (other, "now")):
-        if each.anomalies:
-            yield f"the data had anomalies {when}"
+        for complaint in [said for uri in each.anomalies for said in lineage_files.anomalies(uri) or ("anomalies",)]:
+            yield f"the data {when}: {complaint}"
     data = {change.name: change for change in found.data}
     for name in (*REFUSED, *LISTED.values()):
         if name in data and (data[name].before or 0) != (data[name].after or 0):

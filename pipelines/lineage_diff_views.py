@@ -70,7 +70,7 @@ def _side(side: Side) -> list[str]:
     several = "spans" if examples and len(examples.spans) > 1 else "span"
     if examples and examples.spans and several not in examples.summary:
         data += f", {several} {spans.said(examples.spans)}"
-    return [run_name(side.run), model, data]
+    return [run_name(side.run), model, data, side.problem]
 
 
 def _metric(change: Change) -> list[str]:

@@ -1,4 +1,4 @@
-"""What artifacts say on the disk: feature statistics, vocabularies.
+"""What artifacts say on the disk: feature statistics, anomalies, vocabularies.
 
 Enters: artifacts, or their uris.  Leaves: immutable values; None where the files are gone, which is no error: the store
 outlives them.  Imports neither TensorFlow nor TFX.
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from tensorflow_metadata.proto.v0 import statistics_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from tfx_ranking.components.serving_versions import is_loadable
 from tfx_ranking.pipelines.lineage_values import Artifact
@@ -86,6 +86,17 @@ def vocabularies(uri: str) -> dict[str, tuple[bytes, ...]] | None:
         return None
     files = sorted(assets.iterdir()) if assets.is_dir() else []
     return {file.name: tuple(file.read_bytes().splitlines()) for file in files if file.is_file()}
+
+
+def anomalies(uri: str) -> tuple[str, ...]:
+    """What an ExampleAnomalies artifact complains of, once for all splits; () for nothing, or where it is gone."""
+    found: dict[str, None] = {}
+    for file in sorted(pathlib.Path(uri).glob("Split-*/SchemaDiff.pb")):
+        read = anomalies_pb2.Anomalies.FromString(file.read_bytes())
+        found |= {
+            f"{name}: {each.short_description or each.description}": None for name, each in read.anomaly_info.items()
+        }
+    return tuple(sorted(found))
 
 
 def model_folder(same: Sequence[Artifact]) -> pathlib.Path | None:

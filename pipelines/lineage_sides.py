@@ -24,6 +24,7 @@ class Side:
     model: Model | None  # None: the run exported none
     examples: Artifact | None  # None: the run made none
     files: tuple[File, ...]
+    problem: str = ""  # the step of the run that failed, and why
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Known:
     compared: str  # the digest of the model that it was compared with over these; ""
     statistics: str  # uri
     graph: str  # uri of the transform graph
-    anomalies: bool  # the data had some
+    anomalies: tuple[str, ...]  # of the data: the uris of what was found
     packages: Mapping[str, str]
     config: Mapping[str, Any]
 
@@ -70,7 +71,8 @@ def known(store: Store, asked: str) -> Known:
         for a in given
         if a.type == "ModelEvaluation" and (model is None or model.id in {link.artifact for link in each.inputs})
     ]
-    blessed = [a.properties.get("blessed") for _, given in steps for a in given if a.type == "ExampleAnomalies"]
+    checked = [a for _, given in steps for a in given if a.type == "ExampleAnomalies"]
+    ill = next((each for each in found.executions if each.run == run and each.state in ("failed", "dead")), None)
     own = [each["packages"] for each in lineage.receipts(found) if each["run"] == run]
     return Known(
         Side(
@@ -80,6 +82,7 @@ def known(store: Store, asked: str) -> Known:
             model,
             examples,
             tuple(f for each, given in steps if made_of in {a.id for a in given} for f in each.files),
+            f"{ill.node}: {ill.reason}".removesuffix(": ") if ill else "",
         ),
         found,
         judged[0][1].properties if judged else {},
@@ -87,10 +90,15 @@ def known(store: Store, asked: str) -> Known:
         _compared(judged[0][0], found) if judged else "",
         next((a.uri for _, given in about for a in given if a.type == "ExampleStatistics"), ""),
         next((a.uri for _, given in steps for a in given if a.type == "TransformGraph"), ""),
-        any(isinstance(each, Mapping) and not all(each.values()) for each in blessed),
+        tuple(each.uri for each in checked if _complains(each.properties.get("blessed"))),
         own[0] if own else {},
         lineage.config_of(found.executions),
     )
+
+
+def _complains(blessed: Any) -> bool:
+    """blessed: by split, as ExampleValidator writes it."""
+    return isinstance(blessed, Mapping) and not all(blessed.values())
 
 
 def _compared(evaluator: Execution, found: Lineage) -> str:

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from lineage_stores import FAILED, StoreMaker, saved_model
-from tensorflow_metadata.proto.v0 import statistics_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.serving_versions import CONTRACT_IN_MODEL, digest
@@ -196,6 +196,26 @@ def test_the_likeliest_cause_comes_first(tmp_path):
     ranks = [next(i for i, kind in enumerate(kinds) if kind in cause) for cause in found.causes]
     assert ranks == sorted(ranks)
     assert set(ranks) == set(range(len(kinds)))
+
+
+def test_anomalies_of_the_data(tmp_path):
+    maker = StoreMaker(tmp_path)
+    sides = [Side(maker, run, **BEFORE) for run in ("one", "two")]
+    found = maker.artifact("ExampleAnomalies", "anomalies/two", blessed=json.dumps({"train": 0, "test": 1}))
+    complaints = anomalies_pb2.Anomalies()
+    complaints.anomaly_info["price"].short_description = "Out-of-range values"
+    file = pathlib.Path(found.uri, "Split-train", "SchemaDiff.pb")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(complaints.SerializeToString())
+    maker.step("two", "ExampleValidator", {"examples": sides[1].examples}, {"anomalies": found})
+    maker.step("two", "RankingTrainer", {"anomalies": found}, {}, FAILED, reason="refused")
+    store = lineage_store.connect(str(maker.file))
+    compared = lineage_diff.diff(store, "one", "two")
+    assert compared.causes[1] == "the data now: price: Out-of-range values"
+    assert compared.after.problem == "RankingTrainer: refused"
+    assert "RankingTrainer: refused" in lineage_diff_views.diff_text(compared).splitlines()[1]
+    shutil.rmtree(found.uri)
+    assert lineage_diff.diff(store, "one", "two").causes[1] == "the data now: anomalies"
 
 
 def test_the_same_model_under_two_names(tmp_path):
