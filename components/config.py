@@ -445,6 +445,10 @@ class Push:
     def __post_init__(self) -> None:
         if self.keep is not None and self.keep < 1:
             raise Refused("keep", f"expected at least 1 version; got {self.keep}")
+        if self.models_config is not None and self.keep is None:
+            raise Refused(
+                "keep", "with labels TensorFlow Serving loads every version that stands there: say how many may"
+            )
         if self.label != "stable" and self.models_config is None:
             raise Refused("label", "labels are kept in a models.config: say in models_config where")
 

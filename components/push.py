@@ -189,9 +189,11 @@ def _publish(
 
 def _finish(base: pathlib.Path, done: Pushed, terms: Terms, kept: Labels | None, step: OnStep) -> Pushed:
     """Label and prune: the version is whole by now, and is not taken back when these fail."""
+    before = None
     if kept:
+        there = serving_versions.version_directories(base)
         try:
-            version_labels.move(kept, terms.label, done.version, base, serving_versions.version_directories(base))
+            before = version_labels.move(kept, terms.label, done.version, base, there)
         except OSError as error:
             raise PushError(
                 f"{kept.file}: {error.strerror or error}; version {done.version} stands under {base} without the "
@@ -201,7 +203,8 @@ def _finish(base: pathlib.Path, done: Pushed, terms: Terms, kept: Labels | None,
         step("labelled")
     if terms.keep is not None:
         try:
-            done = dataclasses.replace(done, pruned=staging.prune(base, push_ledger.read(base), terms.keep, step))
+            pruned = staging.prune(base, push_ledger.read(base), terms.keep, before, step)
+            done = dataclasses.replace(done, pruned=pruned)
         except OSError as error:
             why = f"old versions could not be deleted: {error.filename or base}: {error.strerror or error}"
             done = dataclasses.replace(done, problem=why)

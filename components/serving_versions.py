@@ -92,12 +92,6 @@ def labels(base: Path) -> dict[str, int]:
     return version_labels.read(kept) if kept else {}
 
 
-def listed(base: Path) -> set[int]:
-    """The versions that the models.config names in which the labels of `base` are kept; none where none are."""
-    kept = kept_labels(base)
-    return version_labels.listed(kept) if kept else set()
-
-
 def kept_labels(base: Path) -> version_labels.Labels | None:
     """Where the labels of `base` are kept; None where they are not."""
     ledger = push_ledger.read(base)

@@ -117,14 +117,16 @@ def clear_debris(base: pathlib.Path, ledger: Ledger) -> None:
             withdraw(versions[entry.version])
 
 
-def prune(base: pathlib.Path, ledger: Ledger, keep: int, on_step: Callable[[str], None]) -> tuple[int, ...]:
+def prune(
+    base: pathlib.Path, ledger: Ledger, keep: int, also: int | None, on_step: Callable[[str], None]
+) -> tuple[int, ...]:
     """Deletes all but the newest `keep` versions that load; gives what was deleted, and writes it into the ledger.
 
-    What is live or named in models.config stays, and does count.
+    What is live or has a label stays besides, and so does `also`.
     """
     versions = serving_versions.version_directories(base)
     loadable = [number for number in versions if serving_versions.is_loadable(versions[number])]
-    stay = {*loadable[-keep:], serving_versions.live_version(base), *serving_versions.listed(base)}
+    stay = {*loadable[-keep:], serving_versions.live_version(base), *serving_versions.labels(base).values(), also}
     # What neither loads nor was pushed is somebody else's, who may be about to copy it.
     known = {*loadable, *(entry.version for entry in ledger.entries)}
     gone = tuple(number for number in versions if number in known - stay and number < max(loadable, default=0))

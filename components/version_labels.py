@@ -1,8 +1,8 @@
 """Version labels in TensorFlow Serving's `models.config`: which version is `stable`, which is `canary`.
 
 Enters: the file (a ModelServerConfig as text), a model's name.  Leaves: its labels, or the file anew.  The one idea:
-the file is replaced in one step and lists the versions to load: those with a label, and the one that a label came from,
-so that no request falls between two versions and the way back is loaded already.  Nothing here imports TensorFlow.
+the file is replaced in one step, and the server loads every version that stands there, with a label or without:
+it reads a file's labels first and takes none that moves to a version which is not loaded.  No TensorFlow here.
 """
 
 import dataclasses
@@ -32,21 +32,14 @@ def read(labels: Labels) -> dict[str, int]:
     return {} if model is None else {str(label): int(version) for label, version in model.version_labels.items()}
 
 
-def listed(labels: Labels) -> set[int]:
-    """The versions of a model that the file names: with a label, or only to be loaded."""
-    model = _model(_parsed(labels.file), labels.model)
-    if model is None:
-        return set()
-    return {*map(int, model.version_labels.values()), *map(int, model.model_version_policy.specific.versions)}
-
-
-def move(labels: Labels, label: str, version: int, base: places.Path, there: Collection[int]) -> None:
-    """Gives `label` to a version, in one step; makes the file, or the model's part of it, where there is none.
+def move(labels: Labels, label: str, version: int, base: places.Path, there: Collection[int]) -> int | None:
+    """Gives `label` to a version, in one step; gives the version that it came from, which the server asks until it has
+    read the file.  Makes the file, or the model's part of it, where there is none.
 
     base: what a new part names as the model's base path; one that is there keeps its own, which may be the path that
     the server sees.  there: the versions that are; another label of one that is gone goes too, since TensorFlow Serving
-    takes no label at all from a file in which one has no version.  Other models, and the comment that the file begins
-    with, stay.
+    takes no label at all from a file in which one has no version.  Other models, the comment that the file begins with
+    and a policy that names a number of latest versions stay.
     """
     file = places.place(labels.file)
     places.make(file.parent)
@@ -56,12 +49,14 @@ def move(labels: Labels, label: str, version: int, base: places.Path, there: Col
         if model is None:
             model = config.model_config_list.config.add(name=labels.model, base_path=places.absolute(base))
             model.model_platform = "tensorflow"
-        before = {model.version_labels[label]} if label in model.version_labels else set()
+        before = int(model.version_labels[label]) if label in model.version_labels else None
         model.version_labels[label] = version
         for other in [each for each, of in model.version_labels.items() if of not in there]:
             del model.version_labels[other]
-        model.model_version_policy.specific.versions[:] = sorted({*before, *model.version_labels.values()} & {*there})
+        if not model.model_version_policy.HasField("latest"):
+            model.model_version_policy.all.SetInParent()
         places.write_whole(file, (_comment(file) + _text(config)).encode())
+        return before
 
 
 def _parsed(file: str) -> Any:

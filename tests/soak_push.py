@@ -164,7 +164,7 @@ class Views:
                 self.bad.append(f"{kind}: version {version}: {error}")
         if self.seen[kind] and serving_versions.live_version(base) is None:
             self.bad.append(f"{kind}: nothing serves any more")
-        if terms.labels and not serving_versions.listed(base) <= {*versions}:
+        if terms.labels and not {*serving_versions.labels(base).values()} <= {*versions}:
             self.bad.append(f"{kind}: models.config names a version that is not there")
 
 

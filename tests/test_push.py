@@ -253,5 +253,5 @@ def test_a_kill_after_the_version_appeared_is_made_good_by_the_same_push(models,
     assert (again.version, again.unchanged) == (3, step != "published")
     assert serving_versions.live_version(base) == 3
     pushing.push(make_model(tmp_path / "next", b"next"), base, terms, check=lambda model: "")
-    assert list(seen(base)) == [3, 4]  # 3 had the label, and is loaded until the server has read the file
+    assert list(seen(base)) == [3, 4]  # 3 had the label, and is asked until the server has read the file
     assert sorted(child.name for child in base.iterdir()) == [push_ledger.LEDGER, pushing.LOCK, "3", "4"]

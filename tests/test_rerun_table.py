@@ -30,7 +30,7 @@ BASE: dict[str, Any] = {
         "image": {"shape": [4]},
     },
     "training": {"propensity": {"power": 1.0}, "initialize_from": {"model": "start"}},
-    "push": {"base": "serving", "models_config": "models.config"},
+    "push": {"base": "serving", "models_config": "models.config", "keep": 5},
 }
 INGEST, SCHEMA, TRANSFORM, TRAIN = "RankingExampleGen", "RankingSchemaGen", "Transform", "RankingTrainer"
 EXPORT, LIVE, EVALUATE, PUSH, NOTHING = "SignatureExporter", "LiveModel", "RankingEvaluator", "RankingPusher", ""

@@ -34,22 +34,17 @@ def parsed(kept):
     return {each.name: each for each in config.model_config_list.config}
 
 
-def listed(kept):
-    return list(parsed(kept)["shop"].model_version_policy.specific.versions)
-
-
 def test_a_push_makes_the_file_and_moves_stable(models, tmp_path, kept):
     base = tmp_path / "serving"
     done = push(models[0], base, Terms("next", labels=kept), check=untried)
     assert (done.version, done.label) == (1, "stable")
     shop = parsed(kept)["shop"]
     assert (shop.base_path, shop.model_platform) == (str(base), "tensorflow")
-    assert (dict(shop.version_labels), listed(kept)) == ({"stable": 1}, [1])
+    assert dict(shop.version_labels) == {"stable": 1}
+    # Loaded as it appears, label or not: a label moves to what is loaded and to nothing else.
+    assert shop.model_version_policy.WhichOneof("policy_choice") == "all"
     push(models[1], base, Terms("next", labels=kept), check=untried)
     assert dict(parsed(kept)["shop"].version_labels) == {"stable": 2}
-    assert listed(kept) == [1, 2]  # where the label came from stays loaded, so that no request falls between
-    push(models[2], base, Terms("next", labels=kept), check=untried)
-    assert listed(kept) == [2, 3]
 
 
 def test_live_is_the_one_labelled_stable(models, tmp_path, kept):
@@ -94,7 +89,7 @@ def test_what_has_a_label_is_not_pruned(models, tmp_path, kept):
     push(models[0], base, Terms("next", labels=kept), check=untried)
     for model in models[1:]:
         push(model, base, Terms("next", keep=1, labels=kept, label="canary"), check=untried)
-    # 1 is stable, 4 the canary, and 3 was it until now: it is loaded until the server has read the file.
+    # 1 is stable, 4 the canary, and 3 was it until now: it is asked until the server has read the file.
     assert list(serving_versions.version_directories(base)) == [1, 3, 4]
 
 
@@ -115,7 +110,7 @@ def test_labels_of_versions_that_are_gone_go_with_the_next_move(models, tmp_path
     shutil.rmtree(base / "1")
     shutil.rmtree(base / "2")
     push(models[2], base, Terms("next", labels=kept), check=untried)
-    assert (version_labels.read(kept), listed(kept)) == ({"stable": 3}, [3])
+    assert version_labels.read(kept) == {"stable": 3}
 
 
 def test_without_the_file_no_labels_are_kept_any_more(models, tmp_path, kept):
@@ -132,12 +127,13 @@ def test_other_models_and_the_users_own_words_stay(models, tmp_path, kept):
     (tmp_path / "models.config").write_text("""# ours
 model_config_list {
   config { name: "other" base_path: "/models/other" version_labels { key: "stable" value: 7 } }
-  config { name: "shop" base_path: "/models/shop" model_platform: "tensorflow" }
+  config { name: "shop" base_path: "/models/shop" model_version_policy { latest { num_versions: 4 } } }
 }
 """)
     push(models[0], tmp_path / "serving", Terms("next", labels=kept), check=untried)
     assert (tmp_path / "models.config").read_text().startswith("# ours\nmodel_config_list")
     assert parsed(kept)["shop"].base_path == "/models/shop"  # as the server sees it
+    assert parsed(kept)["shop"].model_version_policy.latest.num_versions == 4
     assert dict(parsed(kept)["other"].version_labels) == {"stable": 7}
     assert version_labels.read(kept) == {"stable": 1}
 
@@ -150,11 +146,17 @@ def test_a_file_that_is_none_is_not_overwritten(models, tmp_path, kept):
     assert serving_versions.version_directories(tmp_path / "serving") == {}
 
 
-def test_a_label_without_a_file_is_refused():
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"base": "b", "label": "canary"}, r"push\.label: labels are kept in a models\.config"),
+        ({"base": "b", "models_config": "m"}, r"push\.keep: with labels TensorFlow Serving loads every version"),
+    ],
+)
+def test_labels_need_a_file_and_a_number_of_versions(section, said):
     from tfx_ranking.components import config as ranking_config
     from tfx_ranking.components.errors import ConfigError
 
-    push_section = {"base": "b", "label": "canary"}
-    raw = {"name": "a", "data": {"input": "x", "format": "csv"}, "items": {"f": {}}, "push": push_section}
-    with pytest.raises(ConfigError, match=r"push\.label: labels are kept in a models\.config"):
+    raw = {"name": "a", "data": {"input": "x", "format": "csv"}, "items": {"f": {}}, "push": section}
+    with pytest.raises(ConfigError, match=said):
         ranking_config.parse(raw)
