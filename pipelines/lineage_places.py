@@ -50,16 +50,19 @@ class Places:
         if execution.id not in self._runs:
             self._find_run(execution)
         run = self._runs[execution.id]
-        if run not in self._pipelines or not run:
-            one = len(self._names) == 1 and run
-            self._pipelines[run] = (
-                next(iter(self._names.values())) if one else self._pipeline(self._contexts(execution.id))
-            )
-        pipeline = self._pipelines[run]
+        pipeline = self._pipeline_of(run, execution.id)
         name = type_name(execution)
-        if run and pipeline in self._plain and name in self._plain[pipeline]:
+        if run and name in self._plain.get(pipeline, ()):
             return Place(pipeline, run, name)
         return Place(pipeline, run, self._contexts(execution.id).get("node", "")[len(pipeline) + 1 :])
+
+    def _pipeline_of(self, run: str, execution: int) -> str:
+        if not run:
+            return self._pipeline(self._contexts(execution))
+        if run not in self._pipelines:
+            only = next(iter(self._names.values())) if len(self._names) == 1 else ""
+            self._pipelines[run] = only or self._pipeline(self._contexts(execution))
+        return self._pipelines[run]
 
     def _find_run(self, execution: Any) -> None:
         """Executions are made after their run and mostly before the next one: that is tried first."""

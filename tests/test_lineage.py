@@ -18,6 +18,7 @@ from tfx_ranking.pipelines import (
     lineage,
     lineage_diff,
     lineage_impact,
+    lineage_places,
     lineage_serving,
     lineage_store,
     lineage_values,
@@ -214,6 +215,20 @@ def test_two_pipelines_in_one_store(tmp_path):
     assert lineage_views.runs_text(found).splitlines()[0].split()[:3] == ["run", "pipeline", "state"]
     (step,) = lineage.upstream(store, str(examples.id)).executions
     assert (step.pipeline, step.run, step.node) == ("shop.eu", "of shop.eu", "RankingExampleGen")
+
+
+def test_many_runs_of_two_pipelines(tmp_path):
+    wanted = {}
+    for pipeline in ("shop", "shop.eu"):
+        maker = StoreMaker(tmp_path, pipeline)
+        for i in range(lineage_places._FEW // 2 + 1):  # more than are asked for one by one
+            run = f"{i} of {pipeline}"
+            examples = maker.artifact("Examples", f"RankingExampleGen/examples/{run}", span=i)
+            maker.step(run, "RankingExampleGen", {}, {"examples": examples})
+            wanted[run] = pipeline
+    store = lineage_store.connect(str(maker.file))
+    assert {each.id: each.pipeline for each in lineage.runs(store)} == wanted
+    assert {each.id: each.pipeline for each in lineage.runs(store, 3)}.items() <= wanted.items()
 
 
 def _with_a_running_step(root):
