@@ -616,8 +616,8 @@ def test_in_a_pipeline_the_destination_decides_what_runs_again(tmp_path, example
     assert summary.startswith("not pushed, version 2 still serves: its ndcg@10 of")
     for version in ("1", "2"):
         (base / version).rename(tmp_path / f"gone{version}")
-    assert run("bad") == ({**again, "LiveModel": "CACHED", "RankingEvaluator": "CACHED"}, "pushed version 1")
-    assert serving_versions.digest(base / "1") == serving_versions.digest(rankers["bad"] / "Format-Serving")
+    assert run("bad") == ({**again, "LiveModel": "CACHED", "RankingEvaluator": "CACHED"}, "pushed version 3")
+    assert serving_versions.digest(base / "3") == serving_versions.digest(rankers["bad"] / "Format-Serving")
     blessings = store().get_artifacts_by_type("ModelBlessing")
     models = {found.id: found.uri for found in store().get_artifacts_by_type("Model")}
     for blessing in blessings:
