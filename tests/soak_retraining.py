@@ -99,7 +99,7 @@ def calendar(days: int) -> list[str]:
 
 
 def soak(folder: pathlib.Path, days: int) -> list[Day]:
-    """Lives through the days; `folder` holds everything afterwards, `days.jsonl` and `metric.svg` too."""
+    """Lives through the days; `folder` holds everything afterwards, `days.jsonl` too."""
     (folder / "logs").mkdir(parents=True)
     file = folder / "ranking.yaml"
     file.write_text(json.dumps(CONFIG))
@@ -129,7 +129,6 @@ def soak(folder: pathlib.Path, days: int) -> list[Day]:
             output.write(json.dumps(dataclasses.asdict(day)) + "\n")
         served = f"version {day.version:3} ndcg@10 {day.quality:.4f} (trained {day.candidate:.4f})"
         print(f"day {number:2} {kind:9} {day.exit:13} {served} {day.seconds:5.1f} s  {day.said}", flush=True)
-    (folder / "metric.svg").write_text(plot(lived))
     return lived
 
 
@@ -275,30 +274,35 @@ def given(store: Store, run: str) -> list[Any]:
 
 
 def plot(days: Sequence[Day]) -> str:
-    """What served each evening by its NDCG@10 on the reference lists, as SVG; pushes are dots, other outcomes ticks."""
-    width, height, left, top = 900, 300, 60, 30
-    values = [day.quality for day in days if not np.isnan(day.quality)]
-    low, high = min(values) - 0.01, max(values) + 0.01
-    x = lambda day: left + (width - left - 20) * (day.number - 1) / max(1, len(days) - 1)  # noqa: E731
-    y = lambda value: top + (height - 2 * top) * (high - value) / (high - low)  # noqa: E731
-    colours = {"PUSHED": "#1a7f37", "NOT_BLESSED": "#bc4c00", "DATA_REFUSED": "#cf222e", "NOTHING_TO_DO": "#8c959f"}
-    line = " ".join(f"{x(day):.1f},{y(day.quality):.1f}" for day in days if not np.isnan(day.quality))
-    marks = "".join(
-        f'<circle cx="{x(d):.1f}" cy="{y(d.quality) if d.exit == "PUSHED" else height - top:.1f}" r="4" '
-        f'fill="{colours.get(d.exit, "black")}"><title>day {d.number}, {d.kind}: {d.exit}</title></circle>'
-        for d in days
-        if not np.isnan(d.quality)
+    """NDCG@10 on the reference lists over the days, as SVG: what served each evening as a line, each day's model as a
+    dot (hollow: not pushed), a day without a training as a tick below."""
+    width, height, left, top, bottom = 900, 320, 60, 30, 260
+    known = [value for day in days for value in (day.quality, day.candidate) if not np.isnan(value)]
+    low, high = min(known), max(known)
+    x = {day.number: left + (width - left - 20) * (day.number - 1) / max(1, len(days) - 1) for day in days}
+
+    def y(value: float) -> float:
+        return top + (bottom - top) * (high - value) / max(high - low, 1e-9)
+
+    def mark(day: Day) -> str:
+        pushed = day.exit == Exit.PUSHED.name
+        about = f"<title>day {day.number}, {day.kind}: {Exit[day.exit].said}</title>"
+        if np.isnan(day.candidate):
+            at = f'x="{x[day.number] - 1:.1f}" y="{bottom + 10}" width="2" height="10"'
+            return f'<rect {at} fill="{"#cf222e" if day.exit == Exit.DATA_REFUSED.name else "#8c959f"}">{about}</rect>'
+        look = 'fill="#0969da"' if pushed else 'fill="white" stroke="#cf222e" stroke-width="2"'
+        return f'<circle cx="{x[day.number]:.1f}" cy="{y(day.candidate):.1f}" r="4" {look}>{about}</circle>'
+
+    line = " ".join(f"{x[day.number]:.1f},{y(day.quality):.1f}" for day in days if not np.isnan(day.quality))
+    said = (
+        "line: what serves; dots: each day's model, hollow where it was not pushed; ticks: data refused, nothing to do"
     )
-    legend = "".join(
-        f'<text x="{left + 150 * i}" y="{height - 4}" fill="{colour}">{name.lower().replace("_", " ")}</text>'
-        for i, (name, colour) in enumerate(colours.items())
-    )
-    scale = "".join(f'<text x="4" y="{y(v):.1f}">{v:.3f}</text>' for v in (low + 0.01, high - 0.01))
-    title = f'<text x="{left}" y="16">NDCG@10 of what serves, {len(days)} days</text>'
-    style = 'font-family="sans-serif" font-size="12"'
+    texts = [(left, 18, f"NDCG@10 over {len(days)} days"), (left, height - 8, said)]
+    texts += [(8, y(value) + 4, f"{value:.3f}") for value in (low, high)]
+    written = "".join(f'<text x="{at:.1f}" y="{down:.1f}">{text}</text>' for at, down, text in texts)
     drawn = f'<polyline points="{line}" fill="none" stroke="#0969da" stroke-width="2"/>'
-    box = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {style}>'
-    return f"{box}{title}{scale}{drawn}{marks}{legend}</svg>\n"
+    box = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13"'
+    return f"<svg {box}>{written}{drawn}{''.join(map(mark, days))}</svg>\n"
 
 
 def summary(days: Sequence[Day]) -> str:
@@ -315,14 +319,24 @@ def summary(days: Sequence[Day]) -> str:
     )
 
 
+def lived_through(folder: pathlib.Path) -> list[Day]:
+    """The days of a soak, also of one that is not over."""
+    told = [json.loads(line) for line in (folder / "days.jsonl").read_text().splitlines()]
+    return [Day(**{**each, "window": (*each["window"],), "refused": (*each["refused"],)}) for each in told]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--days", type=int, default=60)
     parser.add_argument("--folder", type=pathlib.Path)
+    parser.add_argument(
+        "--look", action="store_true", help="only check and plot what a soak in --folder came to so far"
+    )
     arguments = parser.parse_args()
     folder = (arguments.folder or pathlib.Path(tempfile.mkdtemp(prefix="soak-"))).absolute()
     print(f"soak: {folder}")
-    lived = soak(folder, arguments.days)
+    lived = lived_through(folder) if arguments.look else soak(folder, arguments.days)
+    (folder / "metric.svg").write_text(plot(lived))
     print(summary(lived))
     check(folder, lived)
     print(f"every day was as it should be; {folder / 'metric.svg'}")

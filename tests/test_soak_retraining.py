@@ -29,4 +29,5 @@ def test_a_week(tmp_path):
     days = soak_retraining.soak(tmp_path / "soak", 7)
     soak_retraining.check(tmp_path / "soak", days)
     assert {day.exit for day in days} >= {"PUSHED", "NOT_BLESSED", "DATA_REFUSED", "NOTHING_TO_DO"}
-    assert (tmp_path / "soak" / "metric.svg").read_text().startswith("<svg")
+    assert soak_retraining.lived_through(tmp_path / "soak") == days
+    assert soak_retraining.plot(days).count("<circle") == sum(bool(day.run) for day in days)
