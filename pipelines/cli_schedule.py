@@ -76,9 +76,9 @@ def _schedule(arguments: argparse.Namespace) -> int:
         print(json.dumps(schedule_history.as_json(found), indent=2) if arguments.json else schedule_history.text(found))
         return 0
 
-    from tfx_ranking.pipelines import schedule
+    from tfx_ranking.pipelines import schedule, schedule_plan
 
-    plan = schedule.Plan(
+    plan = schedule_plan.Plan(
         name=config.name,
         folder=artifacts / "schedule",
         run_lock=artifacts / runs.LOCK,

@@ -49,12 +49,12 @@ def follow(run: Run, connection: object, console: rich.console.Console) -> list[
 
     with live or contextlib.nullcontext(), _interrupts(run) as interrupted:
         under_way = True
-        while under_way and not interrupted.is_set():
+        while under_way and not interrupted:
             under_way = run.under_way
             look()
             if under_way:
-                interrupted.wait(_EVERY)
-        if interrupted.is_set():
+                time.sleep(_EVERY)
+        if interrupted:
             look("interrupted, ending in order")
             run.stop()
             look("interrupted")
@@ -66,13 +66,17 @@ def follow(run: Run, connection: object, console: rich.console.Console) -> list[
 
 
 @contextlib.contextmanager
-def _interrupts(run: Run) -> Iterator[threading.Event]:
-    """Ctrl-C as an event: an exception may be raised inside a library's callback, which loses it.  SIGTERM goes on."""
-    asked = threading.Event()
+def _interrupts(run: Run) -> Iterator[list[int]]:
+    """Ctrl-C fills a list: an exception may be raised inside a library's callback, which loses it, and an event's lock
+    may be held by the very thread that the handler runs in.  SIGTERM goes on to the run."""
+    asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
         yield asked
         return
-    handlers = {signal.SIGINT: lambda *_: asked.set(), signal.SIGTERM: lambda *_: run.stop_after_component()}
+    handlers = {
+        signal.SIGINT: lambda number, _: asked.append(number),
+        signal.SIGTERM: lambda *_: run.stop_after_component(),
+    }
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield asked

@@ -10,55 +10,31 @@ import dataclasses
 import datetime
 import json
 import pathlib
-import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy.exc
-import tzlocal
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.combining import OrTrigger
-from apscheduler.triggers.cron import CronTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 
 from tfx_ranking.components.errors import ConfigError, RankingError
 from tfx_ranking.pipelines import process_lock, schedule_history, schedule_hooks
 from tfx_ranking.pipelines.schedule_history import DIED, FAILED, NOTHING_TO_DO, OUTCOMES, STOPPED, Attempt
+from tfx_ranking.pipelines.schedule_plan import Plan, seconds, trigger_of, zone_of
 from tfx_ranking.pipelines.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from tfx_ranking.components.config import RankingConfig
 
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")  # cron's 0 to 6; APScheduler 3 counts from Monday
 _LOCK_LOOK = 1.0  # seconds between two looks whether a run by hand has ended
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What to run, when, and what to do about failures."""
-
-    name: str  # the pipeline's
-    folder: pathlib.Path  # the schedule's own files
-    run_lock: pathlib.Path  # held by whoever runs the pipeline
-    command: tuple[str, ...]  # `retrain`, whose exit codes are OUTCOMES
-    cron: str = ""  # five fields; this or `every`
-    every: str = ""  # as in 90s, 30m, 6h, 1d, 2w
-    timezone: str = ""  # IANA's name; the machine's own when empty
-    retries: int = 2  # after a failure
-    retry_after: str = "5m"  # before the first one, then twice as long each time
-    notify: tuple[str, ...] = ()  # addresses and commands
-
-    @property
-    def when(self) -> str:
-        return f'cron "{self.cron}"' if self.cron else f"every {self.every}"
+_SIGNAL_LOOK = 0.1  # seconds between two looks whether a signal came
 
 
 def serve(plan: Plan, say: Callable[[str], None] = print) -> int:
@@ -67,7 +43,7 @@ def serve(plan: Plan, say: Callable[[str], None] = print) -> int:
 
     Raises RankingError for a plan that makes no sense, and when another service has this schedule.
     """
-    zone = _zone(plan.timezone)
+    zone = zone_of(plan.timezone)
     trigger = trigger_of(plan, zone)
     seconds(plan.retry_after, "--retry-after")
     if plan.retries < 0:
@@ -75,67 +51,6 @@ def serve(plan: Plan, say: Callable[[str], None] = print) -> int:
     refused = f"{plan.name}: its schedule is being served already (process {{holder}}); stop that service first."
     with process_lock.hold(plan.folder / schedule_history.SERVICE_LOCK, refused):
         return _Service(plan, zone, say).run(trigger)
-
-
-def trigger_of(plan: Plan, zone: datetime.tzinfo) -> Any:
-    """APScheduler's trigger of a plan.  Raises RankingError.
-
-    A weekday counts as cron counts, and a day of the month beside one means either of both, as in cron.
-    """
-    if bool(plan.cron) == bool(plan.every):
-        raise RankingError('expected either --cron "0 3 * * *" or --every 6h.')
-    if plan.every:
-        return IntervalTrigger(seconds=int(seconds(plan.every, "--every")), timezone=zone)
-    fields = plan.cron.split()
-    if len(fields) != 5:
-        raise RankingError(
-            f"--cron: expected five fields (minute, hour, day of the month, month, weekday); got {plan.cron!r}."
-        )
-    minute, hour, day, month, weekday = fields
-    try:
-        weekday = weekdays(weekday)
-        days = [(day, weekday)] if "*" in (day[0], weekday[0]) else [(day, "*"), ("*", weekday)]
-        triggers = [
-            CronTrigger(minute=minute, hour=hour, day=d, month=month, day_of_week=w, timezone=zone) for d, w in days
-        ]
-    except ValueError as error:
-        raise RankingError(f"--cron: {plan.cron!r} cannot be read ({error}).") from None
-    if triggers[0].get_next_fire_time(None, datetime.datetime.now(zone)) is None:
-        raise RankingError(f"--cron: {plan.cron!r} never comes.")
-    return triggers[0] if len(triggers) == 1 else OrTrigger(triggers)
-
-
-def weekdays(field: str) -> str:
-    """Cron's weekday field with its numbers as names.
-
-    >>> weekdays("1-5"), weekdays("0,6"), weekdays("5-7"), weekdays("mon-fri"), weekdays("*")
-    ('mon,tue,wed,thu,fri', 'sun,sat', 'fri,sat,sun', 'mon-fri', '*')
-    """
-    parts = []
-    for part in field.split(","):
-        numbers = re.fullmatch(r"([0-7])(?:-([0-7]))?(?:/([1-9]))?", part)
-        if numbers is None:
-            parts.append(part)
-            continue
-        first, last, step = (int(each) if each else None for each in numbers.groups())
-        assert first is not None  # the pattern begins with it
-        end = last if last is not None else (6 if step else first)
-        if end < first:
-            raise ValueError(f"weekdays {part} run backwards")
-        parts += [WEEKDAYS[each % 7] for each in range(first, end + 1, step or 1)]
-    return ",".join(dict.fromkeys(parts))
-
-
-def seconds(text: str, flag: str) -> float:
-    """A span of time in seconds.  Raises RankingError with the flag's name.
-
-    >>> seconds("6h", "--every")
-    21600.0
-    """
-    found = re.fullmatch(r"([1-9][0-9]*)([smhdw])", text)
-    if found is None:
-        raise RankingError(f"{flag}: expected a number and s, m, h, d or w, as in 6h; got {text!r}.")
-    return datetime.timedelta(**{UNITS[found[2]]: int(found[1])}).total_seconds()
 
 
 def due() -> None:
@@ -158,7 +73,9 @@ class _Service:
     def run(self, trigger: Any) -> int:
         global _serving
         _serving = self
-        before = {number: signal.signal(number, self.on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        # The handler only notes it: a lock that it took might be held by the very thread that it runs in.
+        noted = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, lambda *_: self.signals.again()) for number in noted}
         # One run at a time; one that comes due meanwhile waits for it, more than one do not.
         scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(1)}, timezone=self.zone)
         scheduler.add_jobstore(SQLAlchemyJobStore(url=f"sqlite:///{self.folder / schedule_history.JOBS}"))
@@ -169,14 +86,33 @@ class _Service:
         try:
             self.prepare(scheduler, trigger)
             scheduler.resume()
-            self.stop.wait()
+            while not self.signals.asked:
+                time.sleep(_SIGNAL_LOOK)
         finally:
-            scheduler.shutdown(wait=True)
+            self.end(scheduler)
             for number, handler in before.items():
                 signal.signal(number, handler)
             _serving = None
         self.say("stopped")
         return 0
+
+    def end(self, scheduler: BackgroundScheduler) -> None:
+        """Waits for the run that is under way, and passes on to it what the signals mean."""
+        self.stop.set()
+        self.pass_on(signal.SIGTERM, "stopping after the running component; once more: at once")
+        ending = threading.Thread(target=scheduler.shutdown)
+        ending.start()
+        passed_on = False
+        while ending.is_alive():
+            if self.signals.at_once and not passed_on:
+                passed_on = True
+                self.pass_on(signal.SIGINT, "stopping at once")
+            time.sleep(_SIGNAL_LOOK)
+
+    def pass_on(self, number: int, why: str) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.say(why)
+            self.process.send_signal(number)
 
     def prepare(self, scheduler: BackgroundScheduler, trigger: Any) -> None:
         """The job as it was left, or anew where the plan is another; says what comes next."""
@@ -267,13 +203,6 @@ class _Service:
             pass
         return not self.stop.is_set()
 
-    def on_signal(self, number: int, frame: Any) -> None:
-        first, again = not self.signals.asked, self.signals.again()
-        self.stop.set()
-        if (first or again) and self.process is not None and self.process.poll() is None:
-            self.say("stopping at once" if again else "stopping after the running component; once more: at once")
-            self.process.send_signal(signal.SIGINT if again else signal.SIGTERM)
-
     def say(self, text: str) -> None:
         self.print(f"{datetime.datetime.now(self.zone):%Y-%m-%d %H:%M:%S} {text}")
 
@@ -290,12 +219,3 @@ def last_line(log: pathlib.Path, outcome: str) -> str:
     lines = log.read_text(errors="replace").splitlines()
     said = next((line for line in reversed(lines) if line.strip() and not line.startswith("log:")), "")
     return said.removeprefix(f"{outcome}: ")
-
-
-def _zone(name: str) -> datetime.tzinfo:
-    if not name:
-        return tzlocal.get_localzone()
-    zone = schedule_history.zone_of(name)
-    if zone is None:
-        raise RankingError(f"--timezone: expected a name such as Europe/Berlin or UTC; got {name!r}.")
-    return zone

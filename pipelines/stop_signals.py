@@ -14,6 +14,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.first: float | None = None  # when, by time.monotonic
+        self.at_once = False  # whether a second one came
 
     @property
     def asked(self) -> bool:
@@ -24,4 +25,5 @@ class StopSignals:
         """To be called for each signal: whether it is a second one."""
         now = time.monotonic()
         self.first = now if self.first is None else self.first
-        return now - self.first > _TOGETHER
+        self.at_once = self.at_once or now - self.first > _TOGETHER
+        return self.at_once

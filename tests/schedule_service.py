@@ -9,11 +9,11 @@ import pathlib
 import sys
 
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.pipelines import schedule
+from tfx_ranking.pipelines import schedule, schedule_plan
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    plan = schedule.Plan(
+    plan = schedule_plan.Plan(
         **{
             **given,
             "folder": pathlib.Path(given["folder"]),
