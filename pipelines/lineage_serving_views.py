@@ -97,7 +97,8 @@ def models_json(found: Sequence[tuple[Push, Model | None]], live: Sequence[Live]
 def _serving(each: Served) -> list[str]:
     until = f"until {clock(each.until)}" if each.until else "and still"
     model = each.model
-    told = [f"version {each.push.version}, from {clock(each.since)} {until}", f"  {kind_of(each.push) or 'pushed'}"]
+    what = f"pushed {kind_of(each.push)}".rstrip() if each.push.kind == "push" else kind_of(each.push)
+    told = [f"version {each.push.version}, from {clock(each.since)} {until}", f"  {what}"]
     told[-1] += f": {each.push.reason}" * bool(each.push.reason)
     if model is None:
         return [*told, f"  model {each.push.digest or '?'}, of no step that the store knows"]
