@@ -14,7 +14,7 @@ import time
 import pytest
 
 from tfx_ranking.components import push as pushing
-from tfx_ranking.components import push_ledger, serving_versions, staging
+from tfx_ranking.components import push_ledger, push_lock, serving_versions, staging
 from tfx_ranking.components.errors import PushError
 from tfx_ranking.components.push import Terms
 from tfx_ranking.components.version_labels import Labels
@@ -235,7 +235,8 @@ def test_a_kill_at_any_step_leaves_the_old_versions_or_the_new_one_whole(models,
     # A number that was written down is not given again, though the version had not appeared yet.
     assert (again.version, again.unchanged) == (3 if step == "recorded" else 2, step == "published")
     assert seen(base) == {1: old, again.version: new}
-    assert sorted(child.name for child in base.iterdir()) == [push_ledger.LEDGER, pushing.LOCK, "1", str(again.version)]
+    names = sorted(child.name for child in base.iterdir())
+    assert names == [push_ledger.LEDGER, push_lock.LOCK, "1", str(again.version)]
 
 
 @pytest.mark.parametrize("step", ["published", "labelled", "pruning", "pruned"])
@@ -254,4 +255,4 @@ def test_a_kill_after_the_version_appeared_is_made_good_by_the_same_push(models,
     assert serving_versions.live_version(base) == 3
     pushing.push(make_model(tmp_path / "next", b"next"), base, terms, check=lambda model: "")
     assert list(seen(base)) == [3, 4]  # 3 had the label, and is asked until the server has read the file
-    assert sorted(child.name for child in base.iterdir()) == [push_ledger.LEDGER, pushing.LOCK, "3", "4"]
+    assert sorted(child.name for child in base.iterdir()) == [push_ledger.LEDGER, push_lock.LOCK, "3", "4"]
