@@ -66,11 +66,13 @@ def _retrain(arguments: argparse.Namespace) -> int:
         steps = progress.follow(begun, runs.metadata_connection(config, root), console)
         if begun.stop_asked and job.check is not None:  # in the check's last component: no training begins
             raise KeyboardInterrupt
+        ended = [retraining.Ended(**each) for each in begun.ended]
         if begun.process.returncode == 0:
-            return retraining.Ended(begun.run_id)
+            return ended
         failed = next((f"{step.node} failed: " for step in steps if step.state in ("failed", "running")), "")
         reason = begun.failure or f"the process ended with code {begun.process.returncode}"
-        return retraining.Ended(begun.run_id, f"{failed}{reason} Log: {begun.log}", begun.of_the_data)
+        failure = retraining.Ended(begun.run_id, f"{failed}{reason} Log: {begun.log}", begun.of_the_data)
+        return [*ended, *[failure] * (len(job.sources) - len(ended))]
 
     outcome = retraining.retrain(
         arguments.config,

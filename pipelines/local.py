@@ -56,6 +56,7 @@ class Run:
     failure: str = ""  # one paragraph; empty while nothing failed
     stop_asked: bool = False  # even where the component that was running was the last
     of_the_data: bool = False  # it failed because of its input
+    ended: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # of several runs: how each ended
 
     def __post_init__(self) -> None:
         self.listener = threading.Thread(target=self.listen, daemon=True)
@@ -75,6 +76,7 @@ class Run:
             self.nodes = tuple(said.get("nodes", self.nodes))
             self.failure = said.get("failure", self.failure)
             self.of_the_data = said.get("of_the_data", self.of_the_data)
+            self.ended += [said["ended"]] if "ended" in said else []
 
     def stop_after_component(self) -> None:
         """Asks the run to end when the component that is running has; asked once more, it ends at once."""
@@ -115,8 +117,9 @@ def start(
 ) -> Run:
     """Begins a run of the pipeline in `config_file`, artifacts under `root`.
 
-    job: `source`, the files to read in place of those that the config names now, and `check`, which has only the first
-    steps run, on these files (`data_check_pipeline`), or None.
+    job: `sources`, a run each: the files to read in place of those that the config names now; and `check`, which has
+    only the first steps run on these files (`data_check_pipeline`), or None.  A check that finds data which cannot be
+    read is an answer (`Run.ended`), and the next one goes on.
     """
     config = ranking_config.load(config_file)
     folder = artifacts_root(config, root) / "logs"
@@ -150,6 +153,7 @@ def run_here(
 ) -> str:
     """Runs the pipeline in this process, as `start` does in another; gives the run's id.
 
+    job: `source` and `check`, as `start` has them for each run.
     Raises RankingError when another run holds the lock.
     """
     config = ranking_config.load(config_file)
@@ -268,6 +272,24 @@ def reason(error: BaseException) -> str:
     return text if isinstance(error, RankingError) else f"{type(error).__name__}: {text}"
 
 
+def _jobs(file: pathlib.Path | None) -> list[dict[str, Any] | None]:
+    if file is None:
+        return [None]
+    asked = json.loads(file.read_text())
+    return [{"source": source, "check": asked["check"]} for source in asked["sources"]]
+
+
+def _run_and_tell(config: Any, arguments: Any, say: Any, stop: Stop, job: dict[str, Any] | None) -> None:
+    place = config, arguments.config, arguments.root, arguments.orchestrator, arguments.beam_arg
+    try:
+        say({"ended": {"run_id": _run(*place, say, stop, job)}})
+    except Exception as error:
+        if not (job and job["check"] and isinstance(first_cause(error), DataError)):
+            raise
+        traceback.print_exc()
+        say({"ended": {"run_id": "", "failure": reason(error), "of_the_data": True}})
+
+
 def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("config", type=pathlib.Path)
@@ -295,8 +317,8 @@ def _main() -> None:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
         config = ranking_config.load(arguments.config)
         with _lock(config, arguments.root):
-            job = json.loads(arguments.job.read_text()) if arguments.job else None
-            _run(config, arguments.config, arguments.root, arguments.orchestrator, arguments.beam_arg, say, stop, job)
+            for job in _jobs(arguments.job):
+                _run_and_tell(config, arguments, say, stop, job)
     except KeyboardInterrupt:
         say({"failure": "interrupted"})
         raise SystemExit(INTERRUPTED) from None

@@ -35,10 +35,14 @@ def follow(run: Run, connection: object, console: rich.console.Console) -> list[
     store: metadata_store.MetadataStore | None = None
     seen: dict[str, str] = {}
     latest: list[Step] = []
+    shown = ""  # the run; a process may make several
     live = rich.live.Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
 
     def look(note: str = "") -> None:
-        nonlocal store, latest
+        nonlocal store, latest, shown
+        if run.run_id != shown:
+            shown = run.run_id
+            seen.clear()
         if run.nodes:
             store = store or open_store(connection)
             latest = steps(store, run.run_id, run.nodes)

@@ -80,15 +80,15 @@ class Decision:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A run of the pipeline, or of its first steps: over these files, held against this run's data."""
+    """Runs of the pipeline, or of its first steps, one for each set of files, in one process."""
 
-    source: Mapping[str, Any]
+    sources: tuple[Mapping[str, Any], ...]
     check: Mapping[str, str] | None = None  # uris `statistics` and `schema`; None: the whole pipeline
 
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """How a job ended; `failure` "" when it went well."""
+    """How a run ended; `failure` "" when it went well."""
 
     run_id: str
     failure: str = ""
@@ -110,7 +110,7 @@ class Outcome:
         return WOULD_TRAIN if self.exit == Exit.PUSHED and not self.run_id else self.exit.said
 
 
-Runner = Callable[[Job], Ended]
+Runner = Callable[[Job], Sequence[Ended]]  # one for each source
 
 
 def retrain(
@@ -132,7 +132,7 @@ def retrain(
         return Outcome(decision.exit, "; ".join(decision.against), decision)
     if dry_run:
         return Outcome(Exit.PUSHED, "; ".join(decision.reasons), decision)
-    ended = run(Job(decision.source))
+    (ended,) = run(Job((decision.source,)))
     if ended.failure:
         exit = Exit.DATA_REFUSED if ended.of_the_data else Exit.FAILED
         return Outcome(exit, ended.failure, decision, ended.run_id)
@@ -159,7 +159,10 @@ def decide(config_file: pathlib.Path, root: pathlib.Path, run: Runner, now: date
     for each in new:
         by_span.setdefault(each.get("span"), []).append(each["path"])
     in_order = sorted(by_span.items(), key=lambda each: each[0] or 0)
-    checks = [_check(config, root, run, live, source, span, paths) for span, paths in in_order]
+    alone = tuple(_only(source, paths) for _, paths in in_order)
+    ended = run(Job(alone, {"statistics": live.statistics, "schema": live.schema}))
+    store = _store(config, root)
+    checks = [_check(store, span, paths, each) for (span, paths), each in zip(in_order, ended)]
     return judge(config, live, source, checks, now)
 
 
@@ -188,14 +191,13 @@ def runner_here(config_file: pathlib.Path, root: pathlib.Path, orchestrator: str
     """Runs jobs in this process, one after the other: TFX is imported once for many."""
     from tfx_ranking.pipelines import local
 
-    def run(job: Job) -> Ended:
+    def run_one(source: Mapping[str, Any], check: Mapping[str, str] | None) -> Ended:
         try:
-            return Ended(local.run_here(config_file, root, orchestrator, job=dataclasses.asdict(job)))
+            return Ended(local.run_here(config_file, root, orchestrator, job={"source": source, "check": check}))
         except Exception as error:
-            cause = local.first_cause(error)
-            return Ended("", local.reason(error), isinstance(cause, DataError))
+            return Ended("", local.reason(error), isinstance(local.first_cause(error), DataError))
 
-    return run
+    return lambda job: [run_one(source, job.check) for source in job.sources]
 
 
 def _nothing_new(live: LiveRun) -> str:
@@ -203,29 +205,20 @@ def _nothing_new(live: LiveRun) -> str:
     return f"no new data since version {live.version}{of}"
 
 
-def _check(
-    config: RankingConfig,
-    root: pathlib.Path,
-    run: Runner,
-    live: LiveRun,
-    source: Mapping[str, Any],
-    span: int | None,
-    paths: Sequence[str],
-) -> Check:
+def _only(source: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    return sources.only(dict(source), lambda entry: entry["path"] in paths)
+
+
+def _check(store: Store, span: int | None, paths: Sequence[str], ended: Ended) -> Check:
     found = Check(span, tuple(paths))
-    ended = run(Job(sources.only(dict(source), lambda entry: entry["path"] in paths), _compared_with(live)))
     if ended.failure:
         if not ended.of_the_data:
             raise RankingError(f"{found.what} could not be checked: {ended.failure}")
         return dataclasses.replace(found, refused=ended.failure)
-    told = _given(_store(config, root), ended.run_id, "ExampleAnomalies")[-1].properties
+    told = _given(store, ended.run_id, "ExampleAnomalies")[-1].properties
     return dataclasses.replace(
         found, lists=told["lists"], refused=told["refused"], moved=tuple(told["moved"]), drift=told["drift"]
     )
-
-
-def _compared_with(live: LiveRun) -> dict[str, str]:
-    return {"statistics": live.statistics, "schema": live.schema}
 
 
 def _reasons(

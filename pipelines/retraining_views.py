@@ -42,7 +42,8 @@ def decision_text(decision: Decision) -> str:
     if "spans" in decision.source:
         missing = decision.source.get("missing_spans")
         without = f" ({spans.said(missing)} missing)" if missing else ""
-        lines.append(f"window:  spans {spans.said(decision.source['spans'])}{without}")
+        taken = decision.source["spans"]
+        lines.append(f"window:  span{'s' * (len(taken) > 1)} {spans.said(taken)}{without}")
     if decision.source.get("repeated"):
         lines.append(f"twice:   {', '.join(decision.source['repeated'])}")
     for each in decision.checks:

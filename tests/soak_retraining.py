@@ -170,7 +170,7 @@ def kill_a_run(file: pathlib.Path, folder: pathlib.Path, decision: retraining.De
     if decision.exit is not None:
         return
     job = folder / "killed.job.json"
-    job.write_text(json.dumps(dataclasses.asdict(retraining.Job(decision.source))))
+    job.write_text(json.dumps(dataclasses.asdict(retraining.Job((decision.source,)))))
     script = pathlib.Path(__file__).with_name("killed_run.py")
     command = [sys.executable, str(script), "output", "RankingTrainer", str(file), "--root", str(folder)]
     done = subprocess.run([*command, "--job", str(job)], capture_output=True, check=False)

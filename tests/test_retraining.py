@@ -57,11 +57,14 @@ class Shop:
         exported = make("Model", f"model/{version}", digest=serving_versions.digest(model))
         self.maker.step(run, "SignatureExporter", {"examples": examples, "schema": schema}, {"model": exported})
 
-    def run(self, job: Job) -> Ended:
+    def run(self, job: Job) -> list[Ended]:
+        return [self.run_one(Job((source,), job.check)) for source in job.sources]
+
+    def run_one(self, job: Job) -> Ended:
         self.jobs.append(job)
         run = f"job-{len(self.jobs)}"
         if job.check is not None:
-            (span,) = job.source.get("spans") or [None]
+            (span,) = job.sources[0].get("spans") or [None]
             found = {"lists": 100, "refused": "", "moved": [], **self.found.get(span, {})}
             if "failure" in found:
                 return Ended(run, found["failure"], found["of_the_data"])
@@ -84,7 +87,7 @@ class Shop:
 
     def trained_on(self) -> list[int]:
         (job,) = (each for each in self.jobs if each.check is None)
-        return job.source["spans"]
+        return job.sources[0]["spans"]
 
 
 @pytest.fixture
@@ -113,10 +116,10 @@ def test_a_new_span_is_checked_alone_and_trained_on_with_the_window(shop):
     shop.deliver(3)
     outcome = shop.retrain()
     check, training = shop.jobs
-    assert [each["span"] for each in check.source["files"]["all"]] == [3]
+    assert [each["span"] for each in check.sources[0]["files"]["all"]] == [3]
     artifacts = shop.folder / "artifacts" / "shop"
     assert check.check == {"statistics": str(artifacts / "statistics/1"), "schema": str(artifacts / "schema/1")}
-    assert training.source["spans"] == [1, 2, 3]
+    assert training.sources[0]["spans"] == [1, 2, 3]
     assert (outcome.exit, outcome.said) == (Exit.PUSHED, "pushed version 2")
     assert outcome.decision.reasons == ("100 new lists in span 3",)
 
@@ -259,7 +262,7 @@ def test_files_without_spans(tmp_path):
     shop.deliver(3)
     outcome = shop.retrain()
     check, training = shop.jobs
-    assert [len(job.source["files"]["all"]) for job in (check, training)] == [1, 3]
+    assert [len(job.sources[0]["files"]["all"]) for job in (check, training)] == [1, 3]
     assert outcome.decision.reasons == ("100 new lists in 1 new file",)
     shop.found[None] = {"refused": "price: not a number"}
     assert shop.retrain().exit == Exit.DATA_REFUSED
