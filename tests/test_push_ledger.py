@@ -122,3 +122,13 @@ def test_fewer_than_one_cannot_be_kept(bad):
     raw = {"name": "a", "data": {"input": "x", "format": "csv"}, "items": {"f": {}}, "push": {"base": "b", "keep": bad}}
     with pytest.raises(ConfigError, match=r"push\.keep: expected at least 1 version"):
         ranking_config.parse(raw)
+
+
+def test_a_live_version_that_somebody_deleted_is_pushed_again_under_a_new_number(models, tmp_path):
+    base = tmp_path / "serving"
+    for model in models[:2]:
+        push(model, base, Terms("next"), check=untried)
+    shutil.rmtree(base / "2")
+    assert serving_versions.live_version(base) == 1
+    assert push(models[1], base, Terms("next"), check=untried).version == 3
+    assert roll_back(base, terms=Terms("next"), check=untried).restores == 1

@@ -1,5 +1,7 @@
 """What counts as the answer that a model gave when it was exported."""
 
+import shutil
+
 import numpy as np
 import pytest
 import servable_models
@@ -66,3 +68,17 @@ def test_a_sample_of_another_model(tmp_path):
         PushRefused, match=r"sample predict\.json asks for signature rank, which the model does not have"
     ):
         samples.check(model, lambda model, calls: {})
+
+
+@pytest.mark.slow
+def test_an_exported_model_answers_every_sample_and_with_another_vocabulary_none(shop, tmp_path):
+    signatures = len(shop.report["signatures"])
+    said = samples.check(shop.served)
+    assert said == f"loaded, and {signatures} sample requests answered as when it was exported"
+    other = tmp_path / "other"
+    shutil.copytree(shop.served, other)
+    for vocabulary in (other / "assets").iterdir():  # their words in another order: the model loads as before
+        words = vocabulary.read_bytes().splitlines(keepends=True)
+        vocabulary.write_bytes(b"".join(reversed([word.rstrip(b"\n") + b"\n" for word in words])))
+    with pytest.raises(PushRefused, match=r"signature \w+ answers its sample otherwise than when it was exported"):
+        samples.check(other)
