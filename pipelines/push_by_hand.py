@@ -17,7 +17,7 @@ from tfx_ranking.components import push as pushing
 from tfx_ranking.components.errors import PushError, PushRefused
 from tfx_ranking.components.push import Check, Pushed, Terms
 from tfx_ranking.components.push_ledger import Entry
-from tfx_ranking.components.version_labels import Labels
+from tfx_ranking.components.version_labels import STABLE, Labels
 from tfx_ranking.pipelines import push_records
 
 _UNIX_TIMES = 1_000_000_000  # a version from here on is a time in seconds
@@ -56,6 +56,7 @@ def push(
 ) -> Done:
     """Pushes the model that `directory` means (a SavedModel, an exporter's artifact, a folder of versions).
 
+    Where labels are kept, a version that stands under `base` already becomes the stable one.
     Raises PushRefused, unless `force`: ML Metadata says that it is not blessed, it was rolled back, it breaks clients;
     with or without `force`: it does not load or answers its samples otherwise.  PushError: see `push.push`.
     """
@@ -76,7 +77,10 @@ def push(
             if judged.blessing == "not blessed" and not force and not _serves(base, digest):
                 why = f"it was evaluated and not blessed: {judged.reason}; --force pushes it all the same"
                 raise PushRefused(why, "not blessed")
-        pushed = pushing.push(model, base, _terms(base, store, force), check=check, about=about)
+        terms = _terms(base, store, force)
+        if places.absolute(model).rpartition("/")[0] == places.absolute(base):
+            terms = dataclasses.replace(terms, label=STABLE)  # a version that stands there is named to serve
+        pushed = pushing.push(model, base, terms, check=check, about=about)
     except PushError as error:
         _record_refusal(store, push_records.PUSH, base, digest, error)
         if isinstance(error, PushRefused):

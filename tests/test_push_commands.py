@@ -141,6 +141,18 @@ def test_a_rollback_of_labels_is_recorded_with_the_label(shop, tmp_path):
     ]
 
 
+def test_a_canary_becomes_stable_by_its_directory(shop, tmp_path):
+    section = {"base": "serving", "version": "next", "models_config": "models.config", "keep": 9, "label": "canary"}
+    raw = {"name": "shop", "data": {"input": "x", "format": "csv"}, "items": {"f": {}}, "push": section}
+    (tmp_path / "ranking.yaml").write_text(json.dumps(raw))
+    done = push_by_hand.push("artifacts/shop/exported0", "serving", check=untried)
+    assert (done.pushed.label, serving_versions.labels("serving")) == ("canary", {"canary": 1})
+    done = push_by_hand.push("serving/1", "serving", check=untried)
+    assert (done.pushed.version, done.pushed.label, done.pushed.unchanged) == (1, "stable", False)
+    assert serving_versions.labels("serving") == {"canary": 1, "stable": 1}
+    assert pushes(shop, push_records.PUSH)[-1]["label"] == "stable"
+
+
 def test_numbers_go_on_above_what_ml_metadata_knows(shop):
     before = push_by_hand.push("artifacts/shop/exported0", "serving", check=untried).pushed.version
     other = shop.artifact(
