@@ -27,12 +27,14 @@ def data_check_pipeline(
     beam_args: Sequence[str] = (),
 ) -> pipeline.Pipeline:
     """source: the new files, as `sources.resolve` describes files.  live: uris of `statistics` and `schema`."""
-    undivided = dataclasses.replace(config.data, splits=Splits(validation=0.0, test=0.0))
-    config = dataclasses.replace(config, data=undivided)
+    # Nothing of the window these files are part of, so that the cache answers when that has moved on.
+    alone = dataclasses.replace(config.data, splits=Splits(validation=0.0, test=0.0), window=None, span=None)
+    config = dataclasses.replace(config, data=alone)
     files = {ALL: [entry for entries in source["files"].values() for entry in entries]}
+    found = {"files": files, "span": source["span"], "version": None}
+    found |= {"spans": source["spans"]} if "spans" in source else {}
     examples = example_gen.RankingExampleGen(
-        config=config.select(*example_gen.READS),
-        source=json.dumps({**source, "files": files, "missing_spans": []}, ensure_ascii=False),
+        config=config.select(*example_gen.READS), source=json.dumps(found, ensure_ascii=False)
     )
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     check = data_check.RankingDataCheck(

@@ -250,3 +250,20 @@ def dataclasses_in(kind: Any) -> list[Any]:
     if dataclasses.is_dataclass(kind):
         return [kind]
     return [found for argument in typing.get_args(kind) for found in dataclasses_in(argument)]
+
+
+@pytest.mark.parametrize("change", [{"window": {"spans": 2}}, {"span": 2}, {"splits": {"test": 0.2}}])
+def test_a_check_of_new_files_does_not_run_again_for_another_window(folder, change):
+    from tfx_ranking.components import sources
+    from tfx_ranking.pipelines.data_check_pipeline import data_check_pipeline
+
+    for span in (1, 2):
+        (folder / f"day-{span}.csv").write_text(f"query,label\n{span},1\n")
+    told = []
+    for data in ({"window": {"spans": 3}}, {"window": {"spans": 3}, **change}):
+        raw = {"name": "shop", "data": {"input": str(folder / "day-{SPAN}.csv"), "format": "csv", **data}}
+        config = ranking_config.parse({**raw, "items": {"price": {}}})
+        source = sources.only(sources.resolve(config.data), lambda entry: entry["span"] == 1)
+        steps = data_check_pipeline(config, folder, source, {"statistics": "a", "schema": "b"}).components
+        told.append([step.exec_properties for step in steps])
+    assert told[0] == told[1]
