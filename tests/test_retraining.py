@@ -7,6 +7,8 @@ A runner stands in for the pipeline: it writes into the store what the pipeline'
 import datetime
 import json
 import pathlib
+import subprocess
+import sys
 
 import pytest
 from lineage_stores import CACHED, COMPLETE, StoreMaker, saved_model
@@ -14,7 +16,7 @@ from lineage_stores import CACHED, COMPLETE, StoreMaker, saved_model
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import serving_versions, sources
 from tfx_ranking.components.errors import ConfigError, RankingError
-from tfx_ranking.pipelines import retraining, retraining_views
+from tfx_ranking.pipelines import cli, retraining, retraining_views
 from tfx_ranking.pipelines.retraining import Ended, Exit, Job
 
 DAY = datetime.timedelta(days=1)
@@ -272,3 +274,28 @@ def test_a_config_that_pushes_nowhere(shop):
     shop.write(push=None)
     with pytest.raises(ConfigError, match=r"push\.base: retraining goes by the model that serves"):
         shop.retrain()
+
+
+def test_the_command_with_nothing_new_ends_with_10_and_loads_no_tensorflow(shop):
+    script = f"""
+import sys
+from tfx_ranking.pipelines import cli
+code = cli.main(["retrain", {str(shop.file)!r}, "--json"])
+loaded = {{name.split(".")[0] for name in sys.modules}} & {{"tensorflow", "tfx", "apache_beam", "keras"}}
+print(sorted(loaded), file=sys.stderr)
+raise SystemExit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == Exit.NOTHING_TO_DO, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["exit"], told["outcome"]) == (10, "nothing to do")
+    serving, window, loaded = done.stderr.splitlines()
+    assert (serving, window) == ("serving: version 1, trained on spans 1-2 (run run-1)", "window:  spans 1-2")
+    assert loaded == "[]"
+
+
+def test_the_command_without_any_input_fails_in_one_line(tmp_path, capsys):
+    shop = Shop(tmp_path)
+    assert cli.main(["retrain", str(shop.file)]) == Exit.FAILED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tfx-ranking: data.input: no span for ")
