@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -40,6 +41,7 @@ from tfx_ranking.pipelines.stop_signals import StopSignals
 
 ORCHESTRATORS = ("beam", "local")
 INTERRUPTED = 130  # exit code of a run that was stopped: the same command goes on from what was done
+_INSIST = 2.0  # seconds between one signal and the next
 _GRACE = 20.0  # seconds that an interrupted run has to end cleanly
 
 
@@ -86,25 +88,34 @@ class Run:
 
     def stop(self) -> None:
         """Interrupts the run and waits until it has ended; one that does not within 20 s is killed."""
-        if self.process.poll() is None:
+        end = time.monotonic() + _GRACE
+        while self.process.poll() is None and time.monotonic() < end:
+            # Again and again: what a signal raises within a library's callback is lost.
             self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(_GRACE)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-                with _lock(self.config, self.root):
-                    end_dead_executions(_store(self.config, self.root), self.config.name)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_INSIST)
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+            with _lock(self.config, self.root):
+                end_dead_executions(_store(self.config, self.root), self.config.name)
 
 
 class Stop(StopSignals):
     """A wish to end the run in order: no component begins any more."""
 
     before = ""  # the component that did not begin
+    ending = False  # what is done now must not be interrupted
 
     def on_signal(self, *_: Any) -> None:
         """SIGTERM's handler; a second one ends the run at once."""
-        if self.again():
+        if self.again() and not self.ending:
+            raise KeyboardInterrupt
+
+    def on_interrupt(self, *_: Any) -> None:
+        """SIGINT's handler: ends the run at once."""
+        self.first = self.first or time.monotonic()  # where the exception is lost, no component begins after this one
+        if not self.ending:
             raise KeyboardInterrupt
 
 
@@ -198,6 +209,7 @@ def _run(
                 say_why_it_failed(store, run_id, reason(error))
             raise
         finally:
+            stop.ending = stop.asked
             end_dead_executions(store, config.name)
     return run_id
 
@@ -306,6 +318,7 @@ def _main() -> None:
 
     stop = Stop()
     signal.signal(signal.SIGTERM, stop.on_signal)
+    signal.signal(signal.SIGINT, stop.on_interrupt)
 
     def say(said: dict[str, Any]) -> None:
         pipe.write(json.dumps(said) + "\n")
