@@ -167,15 +167,17 @@ def digests(base: pathlib.Path, ledger: Ledger) -> dict[int, str]:
 
 @contextlib.contextmanager
 def readable_errors(source: pathlib.Path, base: pathlib.Path) -> Iterator[None]:
-    """What the operating system refuses, as a PushError."""
+    """What the operating system or an object store refuses, as a PushError."""
     try:
         yield
     except RankingError:
         raise
-    except OSError as error:
+    except Exception as error:
+        if not isinstance(error, OSError) and places.is_local(base):
+            raise  # a store's package has errors of its own
+        where, what = getattr(error, "filename", None) or base, getattr(error, "strerror", None) or error
         raise PushError(
-            f"{error.filename or base}: {error.strerror or error}, while pushing {source} to {base}. "
-            "Nothing was pushed; what served before still serves."
+            f"{where}: {what}, while pushing {source} to {base}. Nothing was pushed; what served before still serves."
         ) from error
 
 

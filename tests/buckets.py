@@ -28,11 +28,11 @@ class Bucket(LocalFileSystem):
         return f"bucket://{self._strip_protocol(name)}"
 
     def _open(self, path, mode="rb", **options):
-        return super()._open(path, mode, **options) if "w" not in mode else _Upload(path)
+        return super()._open(path, mode, **options) if "w" not in mode else Upload(path)
 
     def cp_file(self, path1, path2, **_):
         self.makedirs(self._parent(path2), exist_ok=True)
-        with open(path1, "rb") as source, _Upload(path2) as target:
+        with open(path1, "rb") as source, Upload(path2) as target:
             shutil.copyfileobj(source, target)
 
     def mv(self, *_, **__):
@@ -41,7 +41,7 @@ class Bucket(LocalFileSystem):
     mv_file = rename = move = mv
 
 
-class _Upload:
+class Upload:
     """A file for writing that is there once it is closed."""
 
     def __init__(self, path):

@@ -16,15 +16,21 @@ from tfx_ranking.components.errors import PushError
 HOST = os.uname().nodename
 
 
-@pytest.fixture(params=["flock", "no flock"])
+@pytest.fixture(params=["flock", "no flock", "no flock, no links"])
 def kind(request, monkeypatch):
     """On a file system with flock, and on one that has none."""
-    if request.param == "no flock":
+    if request.param != "flock":
 
         def fail(descriptor, how):
             raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
         monkeypatch.setattr(fcntl, "flock", fail)
+    if request.param == "no flock, no links":
+
+        def no_link(source, target):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(os, "link", no_link)
     return request.param
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import uuid
 
-import buckets  # noqa: F401
+import buckets
 import pytest
 import servable_models
 
@@ -101,6 +101,32 @@ def test_a_lock_is_an_object_with_its_owner(base, models):
     assert push(models[0], base, Terms("next"), check=untried, on_step=another).version == 1
     assert push_lock.OWNER not in names(base)
     assert list(seen(base)) == [1]
+
+
+@pytest.mark.parametrize("fails_at", ["put", "copy"])
+def test_what_a_store_refuses_is_said_in_one_line(models, tmp_path, monkeypatch, fails_at):
+    base = f"bucket://{tmp_path}/serving"
+    push(models[0], base, Terms("next"), check=untried)
+    before = seen(base)
+
+    class Forbidden(Exception):
+        """As Google's package has them: no OSError."""
+
+    def fail(*_, **__):
+        raise Forbidden("403: no write access")
+
+    close = buckets.Upload.close
+    with monkeypatch.context() as refused:
+        if fails_at == "copy":
+            refused.setattr(buckets.Bucket, "cp_file", fail)
+        else:
+            refused.setattr(buckets.Upload, "close", lambda self: fail() if "variables" in self.path else close(self))
+        with pytest.raises(PushError, match=r"403: no write access, while pushing .*Nothing was pushed; what served"):
+            push(models[1], base, Terms("next"), check=untried)
+    assert seen(base) == before
+    again = push(models[1], base, Terms("next"), check=untried)
+    assert seen(base) == {**before, again.version: serving_versions.digest(models[1])}
+    assert names(base) == [push_ledger.LEDGER, "1", str(again.version)]
 
 
 def test_a_store_that_nobody_knows(models):
