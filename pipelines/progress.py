@@ -122,5 +122,6 @@ def outcome(config: RankingConfig, latest: Sequence[Step]) -> str:
     version = live_version(config.push.base)
     if version:
         directory = f"{config.push.base}/{version}"
-        lines += [f"serving: {directory}", f"next:    tfx-ranking inspect {directory}"]
+        look = f"inspect {directory}" if "://" not in directory else f"versions {config.push.base}"
+        lines += [f"serving: {directory}", f"next:    tfx-ranking {look}"]
     return "\n".join(lines)

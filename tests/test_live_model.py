@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tfx_ranking.components import serving_versions
+from tfx_ranking.components import places, serving_versions
 from tfx_ranking.components.errors import RankingError
 
 
@@ -107,6 +107,16 @@ def test_live_model_of_an_empty_destination_is_an_empty_directory(tmp_path, live
     assert list((tmp_path / "copy").iterdir()) == []
     assert artifact.get_int_custom_property("live") == 0
     assert artifact.get_string_custom_property("digest") == ""
+
+
+def test_live_model_of_an_object_store(tmp_path, live_model):
+    base = "memory://test_live_model/serving"
+    model = make_model(tmp_path / "model")
+    for path, file in places.files(model).items():
+        places.copy(file, places.place(base) / "4" / path)
+    copied = live_model.copy_live(serving_versions.state(base), tmp_path / "copy")
+    assert copied == {"base": base, "version": "4", "digest": serving_versions.digest(model)}
+    assert serving_versions.digest(tmp_path / "copy") == serving_versions.digest(model)
 
 
 def test_live_model_refuses_a_destination_that_changed(tmp_path, live_model):
