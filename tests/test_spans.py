@@ -51,7 +51,7 @@ def test_the_last_spans_and_what_is_missing_among_them(tmp_path):
     assert source["missing_spans"] == [4]
     assert source["span"] == 7
     earlier = sources.resolve(config(tmp_path / "day-{SPAN}.csv", window={"spans": 4}, span=5).data)
-    assert (json.loads(earlier["spans"]), json.loads(earlier["missing_spans"])) == (
+    assert (earlier["spans"], earlier["missing_spans"]) == (
         [3, 5],
         [4],
     )  # none before the first
@@ -88,7 +88,7 @@ def test_what_was_delivered_twice_is_taken_once(tmp_path):
     source = sources.resolve(config(tmp_path / "day-{SPAN:2}*.csv", window={"spans": 2}).data)
     assert taken(source) == [(1, "day-01-again.csv")]
     assert source["spans"] == [1]
-    repeated = [pathlib.Path(each).name for each in json.loads(source["repeated"])]
+    repeated = [pathlib.Path(each).name for each in source["repeated"]]
     assert repeated == ["day-01.csv", "day-02.csv"]
 
 
