@@ -272,6 +272,8 @@ class _Asked:
                 return getattr(self._store, question)(*asked)
             except errors.UnimplementedError:
                 raise
+            except errors.NotFoundError:
+                return []  # so says ML Metadata of an execution without contexts, as a push by hand may be
             except errors.StatusError as error:
                 raise RankingError(f"{self._name}: ML Metadata could not answer {question}: {error}") from error
 

@@ -132,7 +132,10 @@ def _models(store: metadata_store.MetadataStore, digest: str) -> list[Any]:
 
 def _contexts(store: metadata_store.MetadataStore, models: Sequence[Any]) -> list[Any]:
     """The pipeline whose model it is."""
-    of_model = store.get_contexts_by_artifact(models[-1].id) if models else []
+    try:
+        of_model = store.get_contexts_by_artifact(models[-1].id) if models else []
+    except errors.NotFoundError:  # it is in none: no pipeline made it
+        of_model = []
     return [each for each in of_model if each.type == "pipeline"]
 
 

@@ -260,3 +260,25 @@ def test_why_a_step_failed_is_in_ml_metadata(shop):
     newest = lineage.runs(lineage_store.connect(None), 1)[0]
     assert (newest.id, newest.state) == ("run2", "failed")
     assert newest.reason == "RankingPusher: serving/1: No space left on device. Nothing was pushed."
+
+
+def test_lineage_knows_a_push_of_a_model_from_elsewhere(shop, capsys):
+    servable_models.save(shop.file.parent / "elsewhere", 7.0)
+    done = push_by_hand.push("elsewhere", "serving", force=True, check=untried)
+    assert cli.main(["lineage", f"serving/{done.pushed.version}"]) == 0
+    told = capsys.readouterr().out
+    assert f"model {done.pushed.digest}" in told
+    assert "Push" in told
+    assert cli.main(["served", "--at", "now", "serving"]) == 0
+    assert str(done.pushed.version) in capsys.readouterr().out
+
+
+def test_a_model_that_no_pipeline_made_can_be_pushed(shop):
+    served = servable_models.save(shop.file.parent / "alone" / "Format-Serving", 8.0)
+    model = shop.artifact("Model", "alone", digest=serving_versions.digest(served))
+    (model.id,) = shop.store.put_artifacts([model])  # as a notebook leaves it: in no context
+    done = push_by_hand.push(served, "serving", force=True, check=untried)
+    (execution,) = shop.store.get_executions_by_type(push_records.PUSH)
+    taken = [each.artifact_id for each in shop.store.get_events_by_execution_ids([execution.id])]
+    assert model.id in taken
+    assert done.summary == f"pushed version {done.pushed.version}"
