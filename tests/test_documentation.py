@@ -25,7 +25,7 @@ def _calls() -> list[list[str]]:
         text = file.read_text()
         for language, block in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL):
             # Elsewhere a call stands within something else: a line of cron, a unit, a list in YAML.
-            call = r"^tfx-ranking (.*)$" if language == "sh" else r"tfx-ranking ([a-z][^\n;\"]*)"
+            call = r"^tfx-ranking (.*)$" if language == "sh" else r"tfx-ranking ([a-z][^\n;&\"]*)"
             found += re.findall(call, block, re.MULTILINE)
         found += re.findall(r"`tfx-ranking ([^`]+ [^`]*)`", text)
     calls = [shlex.split(re.sub(r" > .*", "", each), comments=True) for each in found]
