@@ -12,7 +12,6 @@ Traceback (most recent call last):
 tfx_ranking.components.errors.ConfigError: data.lable: unknown key; did you mean 'label'?
 """
 
-import contextvars
 import dataclasses
 import datetime
 import fnmatch
@@ -26,25 +25,11 @@ import pydantic
 import yaml
 
 from tfx_ranking.components import signatures
-from tfx_ranking.components.config_errors import Refused, explain, near
+from tfx_ranking.components.config_data import Data
+from tfx_ranking.components.config_errors import STRICT, Refused, being_cut, explain, near, unless_cut
+from tfx_ranking.components.config_features import Feature
 from tfx_ranking.components.config_selection import pick
 from tfx_ranking.components.errors import ConfigError
-
-_strict = pydantic.ConfigDict(extra="forbid")
-SPLIT_NAMES = ("train", "validation", "test")
-
-
-_cut = contextvars.ContextVar("_cut", default=False)  # a selection of a checked config is being read
-
-
-def _unless_cut(check: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A selection lacks keys on purpose; what it was cut from has been checked."""
-
-    def checked(self: Any) -> None:
-        if not _cut.get():
-            check(self)
-
-    return checked
 
 
 def _checked(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -57,238 +42,10 @@ def _checked(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Splits:
-    """How lists are divided: by a hash of the group id, or by a time column (the latest lists are tested on)."""
-
-    __pydantic_config__ = _strict
-    by: str = "group_id"  # "group_id", or the name of a column whose values order the lists in time
-    train: float | None = None  # share of the lists; the rest when left out
-    validation: float = 0.1  # share of the lists
-    test: float = 0.1  # share of the lists
-
-    @_unless_cut
-    def __post_init__(self) -> None:
-        shares = {"train": self.train, "validation": self.validation, "test": self.test}
-        for name, share in shares.items():
-            if share is not None and not 0 <= share < 1:
-                raise Refused(name, f"expected a share of the lists in [0, 1); got {share}")
-        if self.train is not None and abs(self.train + self.validation + self.test - 1) > 1e-6:
-            total = self.train + self.validation + self.test
-            raise Refused("train", f"train, validation and test are shares that add up to 1; got {total:g}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Window:
-    """Which spans of the input are taken together: the last so many, or all that came since the live model's."""
-
-    __pydantic_config__ = _strict
-    spans: int | None = None  # the last so many numbers, whether every one was delivered or not
-    since: Literal["live"] | None = None  # after the newest that the live model was trained on; all without one
-
-    @_unless_cut
-    def __post_init__(self) -> None:
-        if (self.spans is None) == (self.since is None):
-            raise Refused("spans", "expected spans or since, and not both")
-        if self.spans is not None and self.spans < 1:
-            raise Refused("spans", f"expected at least 1; got {self.spans}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Data:
-    """Where the logs are and what their columns mean."""
-
-    __pydantic_config__ = _strict
-    input: str | tuple[str, ...] | dict[str, str | tuple[str, ...]]  # file pattern(s), or pattern(s) per split
-    format: Literal["letor", "csv", "parquet", "elwc", "sequence_example", "tf_example", "list_example"]
-    group_id: str = "group_id"
-    group_from: Literal["column", "record"] = "column"  # record: a list format's file and record number name the list
-    item_id: str | None = None  # LETOR: the key in the comment, as in "# docid = …"
-    label: str = "label"
-    label_range: tuple[float, float] | None = None  # lowest and highest label, both allowed
-    weight: str | None = None  # per item
-    position: str | None = None  # rank at which the item was shown, from 1
-    group_sizes: str | None = None  # suffix of the side file that holds the list sizes, e.g. ".query"
-    order: Literal["any", "grouped"] = "any"  # grouped: the rows of a list stand together, no shuffle
-    duplicates: Literal["last", "refuse"] = "last"  # LETOR: the same feature id twice on one line
-    max_bad_fraction: float = 0.001  # of all records
-    max_items: int | None = None  # items a list keeps
-    keep: Literal["position", "label"] = "position"  # which items a capped list keeps
-    no_relevant: Literal["keep", "drop"] = "keep"  # lists without a relevant item
-    on_anomaly: Literal["fail", "warn"] = "fail"
-    schema: str | None = None  # a curated schema (pbtxt) in place of the inferred one
-    span: int | None = None  # with {SPAN} in the pattern, a window's last; the newest when left out
-    window: Window | None = None  # several spans; that one alone when left out
-    splits: Splits = Splits()
-
-    @_unless_cut
-    def __post_init__(self) -> None:
-        if isinstance(self.input, dict):
-            unknown = sorted(set(self.input) - set(SPLIT_NAMES))
-            if unknown:
-                raise Refused(f"input.{unknown[0]}", f"expected a split, one of {', '.join(SPLIT_NAMES)}")
-            if "train" not in self.input:
-                raise Refused("input", "expected a pattern for train; the other splits may be hashed out of it")
-        if self.window is not None:
-            several = self.input.values() if isinstance(self.input, dict) else (self.input,)
-            patterns = [each for some in several for each in ((some,) if isinstance(some, str) else some)]
-            bare = [each for each in patterns if "{SPAN" not in each and "{DD}" not in each]
-            if bare:
-                raise Refused("window", f"spans need {{SPAN}}, or {{YYYY}}, {{MM}} and {{DD}}, in {bare[0]!r}")
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise Refused("max_bad_fraction", f"expected a fraction in [0, 1]; got {self.max_bad_fraction}")
-        if self.max_items is not None and self.max_items < 1:
-            raise Refused("max_items", f"expected at least 1 item; got {self.max_items}")
-        if self.max_items is not None and self.keep == "position" and self.position is None:
-            raise Refused("keep", "keeping by position needs data.position; name it, or set keep: label")
-        if self.label_range is not None and self.label_range[0] >= self.label_range[1]:
-            raise Refused("label_range", f"expected [lowest, highest]; got {list(self.label_range)}")
-        if self.group_from == "record" and self.format not in ("elwc", "sequence_example", "list_example"):
-            raise Refused(
-                "group_from", f"only a format whose records are lists can name them; got format {self.format}"
-            )
-        if self.group_sizes is not None and self.format != "letor":
-            raise Refused("group_sizes", f"a side file of list sizes goes with format letor; got {self.format}")
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """The columns that are no features: role to column name, only those that are set."""
-        roles = {role: getattr(self, role) for role in ("group_id", "item_id", "label", "weight", "position")}
-        return {role: column for role, column in roles.items() if column is not None}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Clip:
-    """Cut to [low, high]."""
-
-    __pydantic_config__ = _strict
-    clip: tuple[float, float]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Bucketize:
-    """Quantile buckets, learned in training; the bucket's number becomes a category."""
-
-    __pydantic_config__ = _strict
-    bucketize: int
-
-
-Step = Literal["z_score", "min_max", "log1p", "sign_log1p", "query_normalise"] | Clip | Bucketize
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Vocabulary:
-    """The values that occur in training, as TensorFlow Transform learns them."""
-
-    __pydantic_config__ = _strict
-    top_k: int | None = None
-    frequency_threshold: int | None = None
-    num_oov_buckets: int = 1
-
-    @_unless_cut
-    def __post_init__(self) -> None:
-        for key in ("top_k", "frequency_threshold", "num_oov_buckets"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                reason = "; a value that training never saw needs an id" if key == "num_oov_buckets" else ""
-                raise Refused(key, f"expected at least 1{reason}; got {value}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Hash:
-    """A value's hash modulo `num_buckets`: no vocabulary to learn."""
-
-    __pydantic_config__ = _strict
-    num_buckets: int
-
-    @_unless_cut
-    def __post_init__(self) -> None:
-        if self.num_buckets < 1:
-            raise Refused("num_buckets", f"expected at least 1; got {self.num_buckets}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Tokens(Vocabulary):
-    """Text cut at white space (or tokens that came apart already), looked up one by one."""
-
-    lower: bool = True
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Feature:
-    """One feature, of the query (`context`) or of each item (`items`)."""
-
-    __pydantic_config__ = _strict
-    dtype: Literal["float", "int", "string"] = "float"
-    shape: tuple[int, ...] = ()  # of a dense vector
-    default: float | int | str | None = None  # in place of a missing value: 0, 0.0 or "" when left out
-    indicator: bool = False  # one more input: 1.0 where the value is missing
-    transform: tuple[Step, ...] = ()
-    vocabulary: Vocabulary | None = None
-    hash: Hash | None = None
-    tokens: Tokens | None = None
-    embedding: int | None = None  # width
-
-    @_unless_cut
-    def __post_init__(self) -> None:
-        categorical = [key for key in ("vocabulary", "hash", "tokens") if getattr(self, key) is not None]
-        buckets = [i for i, step in enumerate(self.transform) if isinstance(step, Bucketize)]
-        if len(categorical) > 1:
-            raise Refused(categorical[1], f"expected one of vocabulary, hash, tokens; got {' and '.join(categorical)}")
-        if self.tokens is not None and self.dtype != "string":
-            raise Refused("tokens", f"tokens are cut from dtype string; got dtype {self.dtype}")
-        if self.dtype == "string" and not categorical:
-            raise Refused("dtype", "a string needs vocabulary, hash or tokens to become an input")
-        if self.dtype == "float" and categorical:
-            raise Refused(categorical[0], "expected dtype string or int; got float (bucketize makes floats categories)")
-        if categorical and self.transform:
-            raise Refused("transform", f"transforms are for numbers; this feature is a category by {categorical[0]}")
-        if self.shape and (self.dtype != "float" or categorical):
-            raise Refused("shape", "a dense vector has dtype float and no vocabulary, hash or tokens")
-        if any(size < 1 for size in self.shape):
-            raise Refused("shape", f"expected sizes of at least 1; got {list(self.shape)}")
-        if buckets and (buckets[0] != len(self.transform) - 1 or self.shape):
-            raise Refused(f"transform[{buckets[0]}]", "bucketize comes last and takes one number, not a vector")
-        for i, step in enumerate(self.transform):
-            if isinstance(step, Clip) and not step.clip[0] < step.clip[1]:
-                raise Refused(f"transform[{i}].clip", f"expected [low, high]; got {list(step.clip)}")
-            if isinstance(step, Bucketize) and step.bucketize < 2:
-                raise Refused(f"transform[{i}].bucketize", f"expected at least 2 buckets; got {step.bucketize}")
-        if self.embedding is not None and not (categorical or buckets):
-            raise Refused("embedding", "an embedding needs a category: vocabulary, hash, tokens or bucketize")
-        if self.embedding is not None and self.embedding < 1:
-            raise Refused("embedding", f"expected a width of at least 1; got {self.embedding}")
-        if self.indicator and (self.dtype != "float"):
-            raise Refused("indicator", f"only a float can be missing (NaN); got dtype {self.dtype}")
-        expected: tuple[type, ...] = {"float": (int, float), "int": (int,), "string": (str,)}[self.dtype]
-        if self.default is not None and (not isinstance(self.default, expected) or isinstance(self.default, bool)):
-            raise Refused("default", f"expected a value of dtype {self.dtype}; got {self.default!r}")
-
-    @property
-    def width(self) -> int:
-        """Numbers per value: the product of `shape`, 1 for a scalar."""
-        width = 1
-        for size in self.shape:
-            width *= size
-        return width
-
-    @property
-    def missing(self) -> float | int | str:
-        """What stands in place of a missing value once the transform graph has run."""
-        empty: dict[str, float | int | str] = {"float": 0.0, "int": 0, "string": ""}
-        return empty[self.dtype] if self.default is None else self.default
-
-    @property
-    def is_category(self) -> bool:
-        """Whether the feature reaches the scorer as an id to embed and not as a number."""
-        bucketized = any(isinstance(step, Bucketize) for step in self.transform)
-        return bucketized or any(part is not None for part in (self.vocabulary, self.hash, self.tokens))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Transform:
     """Preprocessing: derived from the features, or the user's own function."""
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = STRICT
     preprocessing_fn: str | None = None  # dotted path of `f(inputs, custom_config)`
 
 
@@ -296,7 +53,7 @@ class Transform:
 class Model:
     """The scorer and its loss."""
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = STRICT
     scorer: str = "dnn"  # linear, dnn, or the dotted path of a function that builds one
     hidden: tuple[int, ...] = (256, 128, 64)
     activation: str = "relu"  # Keras' name
@@ -304,7 +61,7 @@ class Model:
     normalisation: Literal["none", "batch", "layer"] = "none"
     loss: Literal["softmax", "approx_ndcg", "pairwise_logistic", "sigmoid_cross_entropy", "mean_squared"] = "softmax"
 
-    @_unless_cut
+    @unless_cut
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise Refused("dropout", f"expected a fraction in [0, 1); got {self.dropout}")
@@ -316,7 +73,7 @@ class Model:
 class EarlyStopping:
     """Stop when the validation split's metric has not risen for `patience` epochs; the best weights stay."""
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = STRICT
     metric: str = "ndcg@10"
     patience: int = 5  # epochs
 
@@ -325,7 +82,7 @@ class EarlyStopping:
 class PowerPropensity:
     """The position at rank k is looked at with probability k ** -power."""
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = STRICT
     power: float
 
 
@@ -333,7 +90,7 @@ class PowerPropensity:
 class InitializeFrom:
     """Layers that start from an exported model's weights, by their names in its `weights.npz`."""
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = STRICT
     model: str  # an exported or pushed model's folder, or a folder of versions (the one that serves)
     layers: tuple[str, ...] = ()  # patterns with *; every layer that both have when left out
     freeze: tuple[str, ...] = ()  # patterns of layers that training leaves as they are
@@ -343,7 +100,7 @@ class InitializeFrom:
 class Training:
     """How the scorer is trained."""
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = STRICT
     epochs: int = 30
     batch_lists: int = 64
     optimizer: str = "adam"  # Keras' name
@@ -355,7 +112,7 @@ class Training:
     warm_start: bool = False  # begin from the model that push.base serves
     seed: int = 1
 
-    @_unless_cut
+    @unless_cut
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_lists"):
             if getattr(self, key) < 1:
@@ -374,7 +131,7 @@ class Training:
 class Serving:
     """The exported model's signatures; `list_example` is always among them."""
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = STRICT
     signatures: tuple[str, ...] = ("predict", "list_example")
     default: str = "predict"  # what `serving_default` is
     compatibility: tuple[Literal["tf_ranking", "ml4ir"], ...] = ()  # signatures that clients of these systems call
@@ -385,7 +142,7 @@ class Serving:
     tflite: bool = False  # the network as a TFLite model beside the SavedModel
     parity_lists: int = 256  # of the test split, scored through every signature before the export
 
-    @_unless_cut
+    @unless_cut
     def __post_init__(self) -> None:
         names = list(_checked(lambda: signatures.chosen(self)))
         if self.default not in names:
@@ -402,7 +159,7 @@ class Serving:
 class Bless:
     """When a model may be pushed."""
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = STRICT
     metric: str = "ndcg@10"
     min_improvement: float = 0.0  # over the live model; an improvement of exactly this passes
     min_value: float | None = None
@@ -411,7 +168,7 @@ class Bless:
     # bad are bad in the new test split as well.
     previous_spans: int = 0
 
-    @_unless_cut
+    @unless_cut
     def __post_init__(self) -> None:
         if self.previous_spans < 0:
             raise Refused("previous_spans", f"expected 0 (not asked) or more; got {self.previous_spans}")
@@ -421,7 +178,7 @@ class Bless:
 class Evaluation:
     """The metrics on the test split, and the convention they are computed by."""
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = STRICT
     metrics: tuple[str, ...] = ("ndcg@5", "ndcg@10", "mrr")
     slices: tuple[str, ...] = ()  # context features
     relevant_from: float = 1.0  # lowest label that counts as relevant
@@ -434,14 +191,14 @@ class Evaluation:
 class Push:
     """Where TensorFlow Serving looks for versions."""
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = STRICT
     base: str  # a folder, or one in an object store, such as gs://bucket/shop
     version: Literal["unix_time", "next"] = "unix_time"
     keep: int | None = None  # versions, the newest; what is live or has a label stays besides.  All when left out
     models_config: str | None = None  # TensorFlow Serving's models.config, where version labels are to be kept in it
     label: Literal["stable", "canary"] = "stable"  # that a pushed version gets there; the one labelled stable is live
 
-    @_unless_cut
+    @unless_cut
     def __post_init__(self) -> None:
         if self.keep is not None and self.keep < 1:
             raise Refused("keep", f"expected at least 1 version; got {self.keep}")
@@ -457,11 +214,11 @@ class Push:
 class Metadata:
     """The ML Metadata store: a sqlite file, or any connection as ML Metadata's ConnectionConfig in JSON."""
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = STRICT
     sqlite: str | None = None  # metadata.sqlite beside the artifacts when nothing is said
     connection: dict[str, Any] | None = None
 
-    @_unless_cut
+    @unless_cut
     def __post_init__(self) -> None:
         if self.sqlite is not None and self.connection is not None:
             raise Refused("connection", "expected sqlite or connection; got both")
@@ -472,11 +229,11 @@ class Drift:
     """How far new data may have moved from those of the live model: TFDV's L-infinity distance of a string's values,
     its Jensen-Shannon divergence of numbers, both in [0, 1]."""
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = STRICT
     label: float | None = None  # not asked when left out
     features: dict[str, float] = dataclasses.field(default_factory=dict)  # by name or pattern with *, the first counts
 
-    @_unless_cut
+    @unless_cut
     def __post_init__(self) -> None:
         asked = {f"features.{name}": value for name, value in self.features.items()}
         for key, value in {"label": self.label, **asked}.items():
@@ -496,13 +253,13 @@ class Drift:
 class Retrain:
     """When `tfx-ranking retrain` trains: new data, and one of these reasons where any is given."""
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = STRICT
     min_lists: int | None = None  # new labelled lists
     max_age: float | None = None  # days since the live model was made
     drift: Drift | None = None  # what moved farther is a reason
     refuse: Drift | None = None  # what moved farther is not trained on
 
-    @_unless_cut
+    @unless_cut
     def __post_init__(self) -> None:
         if self.min_lists is not None and self.min_lists < 1:
             raise Refused("min_lists", f"expected at least 1; got {self.min_lists}")
@@ -514,7 +271,7 @@ class Retrain:
 class RankingConfig:
     """Everything in `ranking.yaml`."""
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = STRICT
     name: str
     data: Data
     items: dict[str, Feature]
@@ -528,7 +285,7 @@ class RankingConfig:
     retrain: Retrain = Retrain()
     metadata: Metadata = Metadata()
 
-    @_unless_cut
+    @unless_cut
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise Refused("name", f"expected letters, digits, '.', '_' and '-'; got {self.name!r}")
@@ -632,11 +389,11 @@ def parse(raw: Any) -> RankingConfig:
 
 def from_selection(selection: str | Mapping[str, Any]) -> RankingConfig:
     """The config of what `RankingConfig.select` chose, as text or unpacked; keys left out have their defaults."""
-    token = _cut.set(True)
+    token = being_cut.set(True)
     try:
         return parse(json.loads(selection) if isinstance(selection, str) else dict(selection))
     finally:
-        _cut.reset(token)
+        being_cut.reset(token)
 
 
 def json_schema() -> dict[str, Any]:

@@ -3,12 +3,17 @@
 Enters: what pydantic and the dataclasses' own checks found.  Leaves: text.
 """
 
+import contextvars
 import dataclasses
 import difflib
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pydantic
+
+STRICT = pydantic.ConfigDict(extra="forbid")
+being_cut = contextvars.ContextVar("being_cut", default=False)  # a selection of a checked config is being read
 
 
 class Refused(ValueError):
@@ -17,6 +22,16 @@ class Refused(ValueError):
     def __init__(self, key: str, message: str):
         super().__init__(message)
         self.key = key
+
+
+def unless_cut(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A selection lacks keys on purpose; what it was cut from has been checked."""
+
+    def checked(self: Any) -> None:
+        if not being_cut.get():
+            check(self)
+
+    return checked
 
 
 def explain(error: pydantic.ValidationError, root: type) -> str:

@@ -19,7 +19,8 @@ from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples
 
 from tfx_ranking.components import formats, ingestion, shuffle, sources, spans
-from tfx_ranking.components.config import SPLIT_NAMES, Data, RankingConfig, from_selection
+from tfx_ranking.components.config import RankingConfig, from_selection
+from tfx_ranking.components.config_data import SPLIT_NAMES, Data
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.grouping import group_order_error
 

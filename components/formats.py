@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tfx_ranking.components.config import Data
+from tfx_ranking.components.config_data import Data
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.list_examples import Column
 

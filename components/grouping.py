@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfx_ranking.components import column_types, formats
-from tfx_ranking.components.config import Data
+from tfx_ranking.components.config_data import Data
 from tfx_ranking.components.errors import GroupOrderError
 from tfx_ranking.components.list_examples import Column, ListBatch, Tokens
 

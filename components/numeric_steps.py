@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from tfx_ranking.components.config import Bucketize, Clip, Step
+from tfx_ranking.components.config_features import Bucketize, Clip, Step
 
 Blocks = dict[tuple[Step, ...], tf.Tensor]  # float32 [row, column], by the steps that its columns take
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from tfx_ranking.components import serving_versions, spans
-from tfx_ranking.components.config import SPLIT_NAMES, Data
+from tfx_ranking.components.config_data import SPLIT_NAMES, Data
 from tfx_ranking.components.errors import DataError
 
 ALL = "all"  # the key of files that belong to no split yet

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from tfx_ranking.components.config import SPLIT_NAMES, Splits
+from tfx_ranking.components.config_data import SPLIT_NAMES, Splits
 from tfx_ranking.components.sources import ALL
 
 

@@ -22,7 +22,8 @@ import numpy as np
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import scorers, weights
-from tfx_ranking.components.config import Feature, RankingConfig
+from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.config_features import Feature
 from tfx_ranking.components.scorers import Input
 from tfx_ranking.components.serving_versions import CONFIG_IN_MODEL, WEIGHTS_IN_MODEL
 

@@ -14,7 +14,8 @@ from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.orchestration import pipeline
 
 from tfx_ranking.components import data_check, example_gen
-from tfx_ranking.components.config import RankingConfig, Splits
+from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.config_data import Splits
 from tfx_ranking.components.sources import ALL
 from tfx_ranking.pipelines.runs import artifacts_root, metadata_connection
 

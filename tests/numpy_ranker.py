@@ -17,7 +17,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from tfx_ranking.components.config import Bucketize, Clip, Feature, RankingConfig
+from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.config_features import Bucketize, Clip, Feature
 
 Row = Mapping[str, Any]  # feature → number, bytes, or a list of bytes (tokens); absent where it is missing
 List = tuple[Row, Sequence[Row]]  # the context, the items

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components.config import Feature, RankingConfig, from_selection, json_schema, load, parse
+from tfx_ranking.components.config import RankingConfig, from_selection, json_schema, load, parse
+from tfx_ranking.components.config_features import Feature
 from tfx_ranking.components.errors import ConfigError
 
 SMALL = {"name": "shop", "data": {"input": "logs/*.csv", "format": "csv"}, "items": {"price": {}}}

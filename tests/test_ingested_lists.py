@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ingested import ROWS, by_group, config, equation, quarantine, read, run, write_csv
 
 from tfx_ranking.components import ingestion, splits
-from tfx_ranking.components.config import Splits
+from tfx_ranking.components.config_data import Splits
 from tfx_ranking.components.errors import DataError, GroupOrderError
 from tfx_ranking.components.list_examples import columns, decode, read_records, split_files
 

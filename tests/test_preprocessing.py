@@ -10,7 +10,8 @@ from tensorflow_transform import beam as tft_beam
 from tfx_bsl.public import tfxio
 
 from tfx_ranking.components import numeric_steps, preprocessing
-from tfx_ranking.components.config import Bucketize, Clip, parse
+from tfx_ranking.components.config import parse
+from tfx_ranking.components.config_features import Bucketize, Clip
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.list_examples import ListBatch, Tokens, columns, encode
 from tfx_ranking.components.preprocessing import function_digest, numeric_columns, preprocessing_fn
