@@ -13,6 +13,7 @@ import dataclasses
 import datetime
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -99,8 +100,11 @@ def calendar(days: int) -> list[str]:
 
 
 def soak(folder: pathlib.Path, days: int) -> list[Day]:
-    """Lives through the days; `folder` holds everything afterwards, `days.jsonl` too."""
-    (folder / "logs").mkdir(parents=True)
+    """Lives through the days; `folder` holds everything afterwards, `days.jsonl` too.
+
+    A soak that was killed goes on where it was.
+    """
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
     file = folder / "ranking.yaml"
     file.write_text(json.dumps(CONFIG))
     simulation = search_logs.Simulation(
@@ -109,8 +113,8 @@ def soak(folder: pathlib.Path, days: int) -> list[Day]:
     *logs, one, other = (table for _, table in search_logs.simulate_days(simulation))
     reference = Reference(folder, pa.concat_tables([one, other]))
     kinds, run = calendar(days), retraining.runner_here(file, folder, "local")
-    lived = []
-    for number, kind in enumerate(kinds, 1):
+    lived = lived_through(folder) if (folder / "days.jsonl").exists() else []
+    for number, kind in list(enumerate(kinds, 1))[len(lived) :]:
         deliver(folder, number, kinds, logs)
         expected = training_spans(kinds, number)
         day = Day(number, kind, window=tuple(expected))
@@ -188,6 +192,7 @@ class Reference:
         raw = {**CONFIG, "data": {**CONFIG["data"], "input": str(folder / "reference.csv"), "window": None}}
         raw["data"]["splits"] = {"validation": 0.0, "test": 0.0}
         config = ranking_config.parse(raw)
+        shutil.rmtree(folder / "reference", ignore_errors=True)
         ingested.run(config, folder / "reference")
         self.records = list(list_examples.read_records(list_examples.split_files(str(folder / "reference"), "train")))
         table = {"relevance": list_examples.columns(config)["relevance"]}
