@@ -435,7 +435,18 @@ def _expand(features: dict[str, Feature], section: str) -> dict[str, Feature]:
             if each in expanded:
                 raise Refused(f"{section}.{name}", f"{each} was named before")
             expanded[each] = feature
-    return expanded
+    # In one order, however they came: the columns of the scorer's matrix follow it, and TFX sorts Transform's config.
+    return {name: expanded[name] for name in sorted(expanded, key=_by_number)}
+
+
+def _by_number(name: str) -> list[tuple[str, int]]:
+    """Sorts names as people do.
+
+    >>> sorted(["f10", "f2", "price"], key=_by_number)
+    ['f2', 'f10', 'price']
+    """
+    parts = re.split(r"(\d+)", name)
+    return [(text, int(number)) for text, number in zip(parts[::2], [*parts[1::2], "0"])]
 
 
 _PATHS = (

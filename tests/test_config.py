@@ -248,3 +248,10 @@ def test_the_json_schema_knows_every_key():
     for key in _keys(ranking_config.RankingConfig):
         assert f'"{key.rsplit(".", 1)[-1]}"' in schema, key
     assert json_schema()["additionalProperties"] is False
+
+
+def test_features_stand_by_name_however_they_were_written():
+    raw = _with(items={"f[9-10]": {}, "b": {}, "a2": {}, "a10": {}})
+    assert list(parse(raw).items) == ["a2", "a10", "b", "f9", "f10"]
+    back = {**raw, "items": dict(reversed(raw["items"].items()))}
+    assert parse(back).select("items") == parse(raw).select("items")  # TFX's cache goes by this text

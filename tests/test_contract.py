@@ -66,10 +66,10 @@ def test_a_contract_is_names_types_and_defaults(live):
 
 
 def test_only_features_that_are_read_and_ids_that_are_given_back(tmp_path):
-    assert list(described(tmp_path, reads={"brand", "price"})["features"]) == ["price", "product_brand"]
+    assert list(described(tmp_path, reads={"brand", "price"})["features"]) == ["product_brand", "price"]
     ranked = {**SIGNATURES, "rank": (PREDICT, PROTOS, {"item_ids": ("string", [-1, -1])})}
     features = described(tmp_path, ranked, signatures=["predict", "rank"])["features"]
-    assert list(features) == ["query", "price", "image", "product_brand", "sku"]
+    assert list(features) == ["query", "product_brand", "image", "price", "sku"]
 
 
 def change(described, path, value):

@@ -216,12 +216,14 @@ def test_missing_values_have_an_indicator_each(transformed):
     assert column(transformed, "day/missing", "context").tolist() == [0, 0, 0, 0, 0, 1]
 
 
-def test_columns_stand_in_the_order_of_the_config_and_indicators_after_them():
-    features = [name for name in CONFIG.items if name in NUMBERS]
+def test_columns_stand_by_name_and_indicators_after_them():
     image = ["image[0]", "image[1]", "image[2]"]
-    indicators = ["z/missing", "log_z/missing", "log_half/missing", "image/missing"]
-    assert numeric_columns(CONFIG, "items") == features + image + indicators
-    assert numeric_columns(CONFIG, "context") == ["place[0]", "place[1]", "day", "day/missing"]
+    names = [name for name in CONFIG.items if name in (*NUMBERS, "image")]
+    features = [column for name in names for column in (image if name == "image" else [name])]
+    indicators = ["image/missing", "log_half/missing", "log_z/missing", "z/missing"]
+    assert names == sorted(names)
+    assert numeric_columns(CONFIG, "items") == features + indicators
+    assert numeric_columns(CONFIG, "context") == ["day", "place[0]", "place[1]", "day/missing"]
 
 
 def test_vectors_and_context(transformed):
