@@ -29,7 +29,7 @@ STATES = {
     metadata_store_pb2.Execution.CANCELED: "failed",
 }
 DIED = "its process died"  # why an execution failed that nobody could say it of any more
-_MAKING_TABLES = re.compile("Please retry the connection|violates unique constraint|already exists")
+_MAKING_TABLES = re.compile("Please retry|violates unique constraint|already exists")
 LOCK = "run.lock"  # in `artifacts_root`: held by the process that runs the pipeline
 
 
