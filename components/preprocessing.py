@@ -84,7 +84,7 @@ def numeric_columns(config: RankingConfig, level: Level) -> list[str]:
     >>> items = {"price": {"indicator": True}, "grade": {"transform": [{"bucketize": 4}]}, "image": {"shape": [2]}}
     >>> config = config_file.parse({"name": "a", "data": {"input": "x", "format": "csv"}, "items": items})
     >>> numeric_columns(config, "items")
-    ['price', 'image[0]', 'image[1]', 'price/missing']
+    ['image[0]', 'image[1]', 'price', 'price/missing']
     """
     features: Mapping[str, Feature] = getattr(config, level)
     names = []

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components import config_errors
 from tfx_ranking.components.serving_versions import WEIGHTS_IN_MODEL
 
 BASE: dict[str, Any] = {
@@ -203,11 +204,11 @@ def pipeline(raw: dict[str, Any], folder: pathlib.Path) -> Any:
     from tfx_ranking.pipelines.ranking_pipeline import ranking_pipeline
 
     # Without its checks: a key is changed alone here, whatever another then contradicts.
-    token = ranking_config._cut.set(True)
+    token = config_errors.being_cut.set(True)
     try:
         config = ranking_config._absolute(ranking_config.parse(raw), folder)
     finally:
-        ranking_config._cut.reset(token)
+        config_errors.being_cut.reset(token)
     return ranking_pipeline(config, folder)
 
 

@@ -192,7 +192,7 @@ def test_item_features_of_different_length_are_refused():
     example = tf.train.Example.FromString(records()[0])
     example.features.feature["stock"].int64_list.value.append(3)
     with pytest.raises(
-        DataError, match=r"'price' and 'stock' differ in length: .*\[2.0, 2.0, 40.0\] and \[2.0, 3.0, 41.0\]"
+        DataError, match=r"'brand' and 'stock' differ in length: .*\[2.0, 2.0, 40.0\] and \[2.0, 3.0, 41.0\]"
     ):
         ranking_schema([statistics_of([example.SerializeToString(), *records()[1:]])], CONFIG)
 

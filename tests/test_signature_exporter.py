@@ -197,9 +197,9 @@ def _tamper(paths, tmp_path, name, change):
 
 
 def _double_price(feature):
-    columns = 6  # price, sales, stock, image[0], image[1], image[2]
+    columns = 6  # image[0], image[1], image[2], price, sales, stock
     matrix = np.array(feature.float_list.value).reshape(-1, columns)
-    matrix[:, 0] *= 2
+    matrix[:, 3] *= 2
     feature.float_list.value[:] = matrix.reshape(-1)
 
 

@@ -156,10 +156,10 @@ def test_inputs_that_came_and_went(tmp_path):
     assert layers["dense_0"] == f"{width - 1} of {width} rows"
     assert layers["normalisation_inputs"] == f"{width - 1} of {width} rows"
     ours, theirs = rows(after, "dense_0"), rows(before, "dense_0")
-    np.testing.assert_array_equal(ours[0], theirs[0])  # price
-    np.testing.assert_array_equal(ours[4], theirs[4])  # price/missing, behind clicks now and behind sales then
+    np.testing.assert_array_equal(ours[3], theirs[2])  # price, behind clicks and the image now
+    np.testing.assert_array_equal(ours[4], theirs[4])  # price/missing, behind price now and behind sales then
     fresh = Side(tmp_path / "again", 2, items=other)
-    np.testing.assert_array_equal(ours[3], rows(fresh, "dense_0")[3])  # clicks
+    np.testing.assert_array_equal(ours[0], rows(fresh, "dense_0")[0])  # clicks
     assert {layers[name] for name in ("dense_1", "score", "normalisation_0")} == {ALL}
 
 
