@@ -285,8 +285,16 @@ class RankingConfig:
     retrain: Retrain = Retrain()
     metadata: Metadata = Metadata()
 
-    @unless_cut
     def __post_init__(self) -> None:
+        self._check()
+        for level in ("context", "items"):
+            # In one order, however they came: the columns of the scorer's matrix follow it, and TFX sorts what
+            # Transform is called with.
+            features = getattr(self, level)
+            object.__setattr__(self, level, {name: features[name] for name in sorted(features, key=_by_number)})
+
+    @unless_cut
+    def _check(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise Refused("name", f"expected letters, digits, '.', '_' and '-'; got {self.name!r}")
         object.__setattr__(self, "context", _expand(self.context, "context"))
@@ -435,8 +443,7 @@ def _expand(features: dict[str, Feature], section: str) -> dict[str, Feature]:
             if each in expanded:
                 raise Refused(f"{section}.{name}", f"{each} was named before")
             expanded[each] = feature
-    # In one order, however they came: the columns of the scorer's matrix follow it, and TFX sorts Transform's config.
-    return {name: expanded[name] for name in sorted(expanded, key=_by_number)}
+    return expanded
 
 
 def _by_number(name: str) -> list[tuple[str, int]]:

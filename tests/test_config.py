@@ -255,3 +255,5 @@ def test_features_stand_by_name_however_they_were_written():
     assert list(parse(raw).items) == ["a2", "a10", "b", "f9", "f10"]
     back = {**raw, "items": dict(reversed(raw["items"].items()))}
     assert parse(back).select("items") == parse(raw).select("items")  # TFX's cache goes by this text
+    sorted_by_tfx = json.loads(json.dumps(json.loads(parse(raw).select("items")), sort_keys=True))
+    assert list(from_selection(sorted_by_tfx).items) == ["a2", "a10", "b", "f9", "f10"]
