@@ -27,7 +27,7 @@ import yaml
 from tfx_ranking.components import signatures
 from tfx_ranking.components.config_data import Data
 from tfx_ranking.components.config_errors import STRICT, Refused, being_cut, explain, near, unless_cut
-from tfx_ranking.components.config_features import Feature
+from tfx_ranking.components.config_features import Feature, by_number
 from tfx_ranking.components.config_selection import pick
 from tfx_ranking.components.errors import ConfigError
 
@@ -291,7 +291,7 @@ class RankingConfig:
             # In one order, however they came: the columns of the scorer's matrix follow it, and TFX sorts what
             # Transform is called with.
             features = getattr(self, level)
-            object.__setattr__(self, level, {name: features[name] for name in sorted(features, key=_by_number)})
+            object.__setattr__(self, level, {name: features[name] for name in sorted(features, key=by_number)})
 
     @unless_cut
     def _check(self) -> None:
@@ -444,16 +444,6 @@ def _expand(features: dict[str, Feature], section: str) -> dict[str, Feature]:
                 raise Refused(f"{section}.{name}", f"{each} was named before")
             expanded[each] = feature
     return expanded
-
-
-def _by_number(name: str) -> list[tuple[str, int]]:
-    """Sorts names as people do.
-
-    >>> sorted(["f10", "f2", "price"], key=_by_number)
-    ['f2', 'f10', 'price']
-    """
-    parts = re.split(r"(\d+)", name)
-    return [(text, int(number)) for text, number in zip(parts[::2], [*parts[1::2], "0"])]
 
 
 _PATHS = (

@@ -4,6 +4,7 @@ Enters: a feature's keys.  Leaves: frozen dataclasses that cannot hold a contrad
 """
 
 import dataclasses
+import re
 from typing import Literal
 
 from tfx_ranking.components.config_errors import STRICT, Refused, unless_cut
@@ -135,3 +136,13 @@ class Feature:
         """Whether the feature reaches the scorer as an id to embed and not as a number."""
         bucketized = any(isinstance(step, Bucketize) for step in self.transform)
         return bucketized or any(part is not None for part in (self.vocabulary, self.hash, self.tokens))
+
+
+def by_number(name: str) -> tuple[list[tuple[str, int]], str]:
+    """Sorts features' names as people do; no two names are equal.
+
+    >>> sorted(["f10", "f2", "price", "f02"], key=by_number)
+    ['f02', 'f2', 'f10', 'price']
+    """
+    parts = re.split(r"([0-9]+)", name)
+    return [(text, int(number)) for text, number in zip(parts[::2], [*parts[1::2], "0"])], name

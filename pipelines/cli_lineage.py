@@ -15,7 +15,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Adds the commands; `command(name, function, help, example, more)` gives a command's parser."""
     listed = command("runs", _runs, "List the pipeline's runs, newest first.", "tfx-ranking runs --limit 5")
     listed.add_argument("--limit", type=int, default=20, help="how many (default: 20; 0: all)")
-    store_options(listed)
+    _options(listed)
     lineage = command(
         "lineage",
         _lineage,
@@ -27,7 +27,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="a model's directory (wherever it was copied to), a version, an artifact's id, a run's id or a uri",
     )
     lineage.add_argument("--down", action="store_true", help="what came of it instead")
-    store_options(lineage)
+    _options(lineage)
     served = command(
         "served",
         _served,
@@ -41,7 +41,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="TIME",
         help="a date (all of that day), a date-time (local unless it names its zone), yesterday, tuesday; default: now",
     )
-    store_options(served)
+    _options(served)
     impact = command(
         "impact",
         _impact,
@@ -52,7 +52,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     source.add_argument("--span", type=int, help="the number of the data's span")
     source.add_argument("--file", help="a file that examples were read from: its path, the end of it, or its digest")
     source.add_argument("--run", metavar="ID", help="what this run made itself")
-    store_options(impact)
+    _options(impact)
     models = command(
         "models",
         _models,
@@ -61,7 +61,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     models.add_argument("base", nargs="?", help="one destination (default: all)")
     models.add_argument("--limit", type=int, default=20, help="how many (default: 20; 0: all)")
-    store_options(models)
+    _options(models)
     diff = command(
         "diff",
         _diff,
@@ -70,16 +70,22 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     diff.add_argument("before", help="a run's id, or a model: its directory, version, digest or artifact's id")
     diff.add_argument("after", help="the same")
-    store_options(diff)
+    _options(diff)
 
 
-def store_options(parser: argparse.ArgumentParser) -> None:
+def store_options(parser: argparse.ArgumentParser, what_for: str = "") -> None:
+    """Which store, and JSON for programs; what_for: what the store is needed for, where it is not the question."""
     parser.add_argument(
         "--metadata",
         metavar="STORE",
-        help="ML Metadata's sqlite file or ConnectionConfig in JSON (default: ranking.yaml's, or ./metadata.sqlite)",
+        help=f"ML Metadata's sqlite file or ConnectionConfig in JSON{what_for} (default: ranking.yaml's, or "
+        "./metadata.sqlite)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    store_options(parser)
     parser.add_argument("--html", metavar="FILE", type=pathlib.Path, help="write a page that needs nothing else")
 
 

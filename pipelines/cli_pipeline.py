@@ -15,12 +15,12 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     run = command("run", _run, "Run the pipeline of a config.", "tfx-ranking run ranking.yaml")
     run.add_argument("config", type=pathlib.Path, help="ranking.yaml")
     run.add_argument("--root", type=pathlib.Path, help="folder for the artifacts (default: the config's)")
-    _runner_options(run)
+    runner_options(run)
     demo = command(
         "demo", _demo, "Train, evaluate and push a ranker on simulated product-search logs.", "tfx-ranking demo"
     )
     demo.add_argument("--root", type=pathlib.Path, default=pathlib.Path("demo"), help="folder to fill (default: demo)")
-    _runner_options(demo)
+    runner_options(demo)
     command(
         "config-schema",
         _config_schema,
@@ -29,7 +29,8 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
 
 
-def _runner_options(parser: argparse.ArgumentParser) -> None:
+def runner_options(parser: argparse.ArgumentParser) -> None:
+    """How a pipeline is run, for the commands that run one."""
     parser.set_defaults(if_interrupted="the same command goes on from what was done")
     parser.add_argument(
         "--orchestrator", choices=("beam", "local"), default="beam", help="which TFX runner (default: beam)"

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from tfx_ranking.pipelines.cli_lineage import store_options
+
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Adds the commands; `command(name, function, help, example, more)` gives a command's parser."""
@@ -27,7 +29,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         action="store_true",
         help="push it though it was rolled back, is not blessed, or breaks clients (never one that answers wrongly)",
     )
-    _telling(push)
+    store_options(push, ", where it is recorded")
     rollback = command(
         "rollback",
         _rollback,
@@ -43,7 +45,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="VERSION",
         help="the version to go back to (default: the newest below the live one that was not rolled back itself)",
     )
-    _telling(rollback)
+    store_options(rollback, ", where it is recorded")
     versions = command(
         "versions",
         _versions,
@@ -51,21 +53,11 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "tfx-ranking versions serving/shop",
     )
     _base(versions)
-    _telling(versions, "which is asked how a model was judged of which the destination's ledger does not say")
+    store_options(versions, ", asked how a model was judged where the destination's ledger does not say")
 
 
 def _base(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", metavar="BASE", help="the folder of versions, or one in an object store (gs://…)")
-
-
-def _telling(parser: argparse.ArgumentParser, what_for: str = "where it is recorded") -> None:
-    parser.add_argument(
-        "--metadata",
-        metavar="STORE",
-        help=f"ML Metadata's sqlite file or ConnectionConfig in JSON, {what_for} (default: ranking.yaml's, or "
-        "./metadata.sqlite)",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _push(arguments: argparse.Namespace) -> int:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from tfx_ranking.pipelines import cli_pipeline
+
 CODES = """exit codes:
   0    pushed (with --dry-run: would train)
   10   nothing to do
@@ -30,19 +32,13 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "tfx-ranking retrain ranking.yaml",
         CODES,
     )
-    retrain.set_defaults(if_interrupted="the same command goes on from what was done")
     retrain.add_argument("config", type=pathlib.Path, help="ranking.yaml")
     retrain.add_argument("--root", type=pathlib.Path, help="folder of the artifacts (default: the config's)")
     retrain.add_argument(
         "--dry-run", action="store_true", help="check the new data and say what would happen and why; train nothing"
     )
     retrain.add_argument("--json", action="store_true", help="print JSON; how it goes is told on standard error")
-    retrain.add_argument(
-        "--orchestrator", choices=("beam", "local"), default="beam", help="which TFX runner (default: beam)"
-    )
-    retrain.add_argument(
-        "--beam-arg", action="append", default=[], metavar="ARG", help="passed on to every Beam component"
-    )
+    cli_pipeline.runner_options(retrain)
 
 
 def _retrain(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ import dataclasses
 import itertools
 import json
 import pathlib
-import re
 import struct
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from tfx_ranking.components import contract
 from tfx_ranking.components.config import from_selection
+from tfx_ranking.components.config_features import by_number
 from tfx_ranking.components.contract import feature_type, tensor_text
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.saved_model import Signature, signature_definitions
@@ -194,7 +194,7 @@ def _call_lines(call: Call, shown: dict[Any, str]) -> list[str]:
         for tensor in group:
             by_type.setdefault(tensor_text({"dtype": tensor.dtype, "shape": tensor.shape}), []).append(tensor.name)
         for text, names in by_type.items():
-            lines += wrapped(f"  {heading} {text:<18} ", sorted(names, key=_by_number))
+            lines += wrapped(f"  {heading} {text:<18} ", sorted(names, key=by_number))
     return lines
 
 
@@ -239,11 +239,6 @@ def _layers(file: pathlib.Path) -> tuple[str, ...]:
 
 def _entry(heading: str, facts: Sequence[str]) -> list[str]:
     return wrapped(f"{heading:<9} ", facts) if facts else []
-
-
-def _by_number(name: str) -> list[tuple[int, str]]:
-    """f2 before f10."""
-    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _feature_traits(feature: RequestFeature) -> tuple[str, str, str]:

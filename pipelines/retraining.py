@@ -215,7 +215,7 @@ def _check(store: Store, span: int | None, paths: Sequence[str], ended: Ended) -
         if not ended.of_the_data:
             raise RankingError(f"{found.what} could not be checked: {ended.failure}")
         return dataclasses.replace(found, refused=ended.failure)
-    told = _given(store, ended.run_id, "ExampleAnomalies")[-1].properties
+    told = [each.properties for each, _ in _given(store, ended.run_id) if each.type == "ExampleAnomalies"][-1]
     return dataclasses.replace(
         found, lists=told["lists"], refused=told["refused"], moved=tuple(told["moved"]), drift=told["drift"]
     )
@@ -249,9 +249,7 @@ def _reasons(
 
 
 def _came_of(store: Store, run_id: str) -> tuple[Exit, str]:
-    steps = store.steps([store.run(run_id)])[0]
-    given = store.artifacts({link.artifact for each in steps for link in each.outputs})
-    kinds = {given[link.artifact].type: (given[link.artifact], each.state) for each in steps for link in each.outputs}
+    kinds = {artifact.type: (artifact, state) for artifact, state in _given(store, run_id)}
     pushed, _ = kinds["PushedModel"]
     if pushed.properties.get("pushed"):
         return (Exit.NOTHING_TO_DO if pushed.properties.get("unchanged") else Exit.PUSHED), pushed.summary
@@ -266,12 +264,11 @@ def _came_of(store: Store, run_id: str) -> tuple[Exit, str]:
     return (Exit.NOTHING_TO_DO if rolled_back else Exit.FAILED), pushed.summary
 
 
-def _given(store: Store, run_id: str, kind: str) -> list[Artifact]:
-    """What a run's steps gave of a type, from the cache too."""
+def _given(store: Store, run_id: str) -> list[tuple[Artifact, str]]:
+    """What a run's steps gave, each with its step's state, since the cache may have given it."""
     steps = store.steps([store.run(run_id)])[0]
     given = store.artifacts({link.artifact for each in steps for link in each.outputs})
-    ordered = [link.artifact for each in steps for link in each.outputs]
-    return [given[each] for each in ordered if given[each].type == kind]
+    return [(given[link.artifact], each.state) for each in steps for link in each.outputs]
 
 
 def _store(config: RankingConfig, root: pathlib.Path) -> Store:
