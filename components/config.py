@@ -28,6 +28,7 @@ from tfx_ranking.components import signatures
 from tfx_ranking.components.config_data import Data
 from tfx_ranking.components.config_errors import STRICT, Refused, being_cut, explain, near, unless_cut
 from tfx_ranking.components.config_features import Feature, by_number
+from tfx_ranking.components.config_kubeflow import Kubeflow
 from tfx_ranking.components.config_selection import pick
 from tfx_ranking.components.errors import ConfigError
 
@@ -284,6 +285,7 @@ class RankingConfig:
     push: Push | None = None
     retrain: Retrain = Retrain()
     metadata: Metadata = Metadata()
+    kubeflow: Kubeflow = dataclasses.field(default_factory=Kubeflow)
 
     def __post_init__(self) -> None:
         self._check()

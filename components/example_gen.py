@@ -6,6 +6,7 @@ record is lost unsaid: records in = items out + quarantined + capped + dropped, 
 """
 
 import collections
+import dataclasses
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from tfx.types.standard_artifacts import Examples
 from tfx_ranking.components import formats, ingestion, shuffle, sources, spans
 from tfx_ranking.components.config import RankingConfig, from_selection
 from tfx_ranking.components.config_data import SPLIT_NAMES, Data
-from tfx_ranking.components.errors import DataError
+from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.grouping import group_order_error
 
 READS = (
@@ -42,11 +43,15 @@ def RankingExampleGen(
     examples: OutputArtifact[Examples],
     config: Parameter[str],
     source: Parameter[str] = None,  # type: ignore[assignment]
+    span: Parameter[str] = None,  # type: ignore[assignment]
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ):
-    """List examples from the files in `source` (what `resolve(config.data)` found; looked up when left out)."""
+    """List examples from the files in `source` (what `resolve(config.data)` found; looked up when left out).
+
+    span: without a source, the one to take in place of `data.span`; "" for the newest.
+    """
     ranking = from_selection(config)
-    found = json.loads(source) if source else sources.resolve(ranking.data)
+    found = json.loads(source or resolve(ranking.data, ranking.push.base if ranking.push else None, span))
     properties = ingest(ranking, found, examples.uri, beam_pipeline)
     examples.split_names = json.dumps(properties.pop("split_names"))
     examples.span = found["span"]
@@ -59,11 +64,16 @@ def RankingExampleGen(
         set_property(name, value)
 
 
-def resolve(data: Data, base: str | None = None) -> str:
+def resolve(data: Data, base: str | None = None, span: str | None = None) -> str:
     """What `sources.resolve` finds now, as the component's `source`: it decides whether the cached examples still hold.
 
-    base: the push destination, for a window since the live model.
+    base: the push destination, for a window since the live model.  span: in place of `data.span`, "" for the newest.
+    Raises ConfigError for a span that is no number.
     """
+    if span is not None:
+        if span and not span.isdecimal():
+            raise ConfigError(f"span: expected a number, or nothing for the newest; got {span!r}.")
+        data = dataclasses.replace(data, span=int(span) if span else None)
     return json.dumps(sources.resolve(data, base), ensure_ascii=False)
 
 

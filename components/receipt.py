@@ -27,6 +27,8 @@ class Run(NamedTuple):
 
 
 current_run: contextvars.ContextVar[Run] = contextvars.ContextVar("current_run")
+# Where artifacts are kept, by the path that a component sees, where the two differ.
+stored: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("stored")
 
 
 def receipt(artifacts: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,8 +38,9 @@ def receipt(artifacts: Mapping[str, Any]) -> dict[str, Any]:
     """
     described: dict[str, Any] = {**current_run.get(Run())._asdict()}
     described["exported_at"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    places = stored.get({})
     described["artifacts"] = {
-        name: [{"id": artifact.id, "type": artifact.type_name, "uri": artifact.uri}]
+        name: [{"id": artifact.id, "type": artifact.type_name, "uri": places.get(artifact.uri, artifact.uri)}]
         for name, artifact in artifacts.items()
     }
     if "examples" in artifacts:

@@ -47,16 +47,18 @@ def RankingTrainer(
     validation_split: Parameter[str] = "validation",
     code_digest: Parameter[str] = "",
     initial_model: Parameter[str] = "",
+    learning_rate: Parameter[float] = None,  # type: ignore[assignment]
 ):
     """Trains a ranker on one split, stops it on another, and opens no third.
 
     config: a selection of READS.  anomalies: of ExampleValidator; refused or warned about by `data.on_anomaly`.
     base_model: of LiveModel, which the ranker begins from; one that holds nothing is none.
     code_digest: of the module behind a dotted `model.scorer`.  initial_model: the digest of the model that
-    `training.initialize_from` names.  Nothing reads the two, but a changed one trains again.
+    `training.initialize_from` names.  Nothing reads the two, but a changed one trains again.  learning_rate: in place
+    of `training.learning_rate`.
     """
     del code_digest, initial_model
-    settings = ranking_config.from_selection(config)
+    settings = ranking_config.from_selection(with_learning_rate(config, learning_rate))
     if anomalies is not None:
         training_data.check_anomalies(anomalies.uri, (train_split, validation_split), settings.data.on_anomaly)
     layout = training_data.read_layout(transform_graph.uri)
@@ -81,6 +83,25 @@ def RankingTrainer(
             begun = history["warm_start"]
             artifact.set_string_custom_property("warm_start", json.dumps(begun["layers"]))
             artifact.set_string_custom_property("warm_started_from", (begun["model"] or {}).get("digest", ""))
+
+
+def with_learning_rate(config: str, learning_rate: float | None) -> str:
+    """A selection of the config with another `training.learning_rate`; the same for None.
+
+    Raises ConfigError for one that is not above 0.
+
+    >>> with_learning_rate('{"training": {"epochs": 3}}', 0.01)
+    '{"training": {"epochs": 3, "learning_rate": 0.01}}'
+    """
+    if learning_rate is None:
+        return config
+    try:
+        ranking_config.Training(learning_rate=learning_rate)
+    except ValueError as error:
+        raise ConfigError(f"training.learning_rate: {error}.") from None
+    selected = json.loads(config)
+    selected.setdefault("training", {})["learning_rate"] = learning_rate
+    return json.dumps(selected, ensure_ascii=False)
 
 
 def train(

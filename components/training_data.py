@@ -158,8 +158,8 @@ def item_weights(data: ListBatch, propensity: PowerPropensity | Sequence[float] 
     bad = np.flatnonzero((label > 0) & (position < 1))
     if bad.size:
         raise DataError(
-            f"list {group_of(data, bad[0])!r}: a clicked item has position {position[bad[0]]}; positions count from 1, "
-            "and training.propensity needs one for every clicked item."
+            f"list {group_of(data, bad[0])!r}: a clicked item has position {int(position[bad[0]])}; positions count "
+            "from 1, and training.propensity needs one for every clicked item."
         )
     rank = np.maximum(position, 1)
     if isinstance(propensity, PowerPropensity):

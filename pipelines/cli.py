@@ -10,7 +10,15 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from tfx_ranking.pipelines import cli_lineage, cli_model, cli_pipeline, cli_push, cli_retrain, cli_schedule
+from tfx_ranking.pipelines import (
+    cli_kubeflow,
+    cli_lineage,
+    cli_model,
+    cli_pipeline,
+    cli_push,
+    cli_retrain,
+    cli_schedule,
+)
 
 _EXITS = "exit codes: 0 done, 1 failed or refused, 2 wrong usage, 130 interrupted"
 
@@ -57,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=what)
         return sub
 
-    for group in (cli_pipeline, cli_model, cli_lineage, cli_push, cli_retrain, cli_schedule):
+    for group in (cli_pipeline, cli_model, cli_lineage, cli_push, cli_retrain, cli_schedule, cli_kubeflow):
         group.add(command)
     return tree
 

@@ -10,6 +10,7 @@ import functools
 import os
 import pathlib
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from tfx_ranking.components.errors import RankingError
+from tfx_ranking.pipelines import heartbeat
 from tfx_ranking.pipelines import lineage_values as values
 from tfx_ranking.pipelines.lineage_connection import connection as connection
 from tfx_ranking.pipelines.lineage_connection import opened
@@ -192,8 +194,12 @@ class Store:
     def _filtered(self, of: str, name: str, condition: str) -> list[Any] | None:
         """Artifacts or executions by a text property; None without a condition, or where no filter is taken."""
         options = metadata_store.ListOptions(filter_query=f"custom_properties.{name}.string_value {condition}")
+        if not (self._filters and condition):
+            return None
         try:
-            return list(getattr(self._store, f"get_{of}")(options)) if self._filters and condition else None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # which ML Metadata 1.21 gives before it refuses
+                return list(getattr(self._store, f"get_{of}")(options))
         except errors.UnimplementedError:
             self._filters = False
             return None
@@ -223,6 +229,8 @@ class Store:
 
     def _state(self, execution: Any, pipeline: str) -> str:
         state = STATES.get(execution.last_known_state, "running")
+        if state == "running" and (alive := heartbeat.beats(execution)) is not None:
+            return "running" if alive else "dead"
         if state == "running":
             began = self._holder_began(pipeline)
             # Whoever takes the lock first ends what died before: what began earlier has no process.

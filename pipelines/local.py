@@ -191,7 +191,7 @@ def _run(
     from tfx_ranking.pipelines.data_check_pipeline import data_check_pipeline
     from tfx_ranking.pipelines.ranking_pipeline import ranking_pipeline
 
-    with _own_modules(config, config_file.absolute().parent):
+    with own_modules(config, config_file.absolute().parent):
         if job and job["check"]:
             steps = data_check_pipeline(config, root, job["source"], job["check"], beam_args)
         else:
@@ -219,7 +219,7 @@ def _store(config: RankingConfig, root: pathlib.Path) -> metadata_store.Metadata
 
 
 @contextlib.contextmanager
-def _own_modules(config: RankingConfig, folder: pathlib.Path) -> Iterator[None]:
+def own_modules(config: RankingConfig, folder: pathlib.Path) -> Iterator[None]:
     """The user's own functions are found beside ranking.yaml, and as they are now: what this process has loaded of
     them before, for another run, is forgotten."""
     for dotted in (config.transform.preprocessing_fn, config.model.scorer):

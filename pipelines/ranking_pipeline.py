@@ -5,13 +5,11 @@ step gets only the parts of the config that it reads, and the state of the world
 fingerprint, the digest of the user's own functions, what the destination serves), so TFX's cache is right by itself.
 """
 
-import datetime
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ml_metadata import metadata_store
 from tfx.components.example_validator.component import ExampleValidator
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.components.statistics_gen.component import StatisticsGen
@@ -25,16 +23,12 @@ from tfx_ranking.components import (
     pusher,
     schema_gen,
     signature_exporter,
-    sources,
     trainer,
-    weights,
 )
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.live_model import LiveModel
-from tfx_ranking.components.serving_versions import digest, state
-from tfx_ranking.pipelines import push_records
 from tfx_ranking.pipelines.runs import artifacts_root, metadata_connection
+from tfx_ranking.pipelines.world import World, code, here
 
 
 def ranking_pipeline(
@@ -47,15 +41,24 @@ def ranking_pipeline(
 
     source: the files to read, as `sources.resolve` describes them; what `config.data` names now when left out.
     """
-    found = source or sources.resolve(config.data, config.push.base if config.push else None)
-    examples = example_gen.RankingExampleGen(
-        config=config.select(*example_gen.READS), source=json.dumps(found, ensure_ascii=False)
+    return pipeline.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=str(artifacts_root(config, root)),
+        components=ranking_components(config, here(config, root, source)),
+        enable_cache=True,
+        metadata_connection_config=metadata_connection(config, root),
+        beam_pipeline_args=list(beam_args),
     )
+
+
+def ranking_components(config: RankingConfig, world: World) -> list[Any]:
+    """The DAG; world: what the components are told beside the config."""
+    examples = example_gen.RankingExampleGen(**world.examples)
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     schema: Any
     if config.data.schema:
         schema = ImportSchemaGen(schema_file=config.data.schema)
-        schema.exec_properties["digest"] = _digest(config.data.schema)  # it reads the path alone: edits would go unseen
+        schema.exec_properties["digest"] = world.schema  # it reads the path alone: edits would go unseen
     else:
         schema = schema_gen.RankingSchemaGen(
             statistics=statistics.outputs["statistics"], config=config.select(*schema_gen.READS)
@@ -67,20 +70,19 @@ def ranking_pipeline(
         preprocessing_fn=config.transform.preprocessing_fn or f"{preprocessing.__name__}.preprocessing_fn",
         custom_config={
             "config": json.loads(config.select(*preprocessing.READS)),  # unpacked: Transform makes JSON of it all
-            "code": _code(config.transform.preprocessing_fn),
+            "code": code(config.transform.preprocessing_fn),
         },
         disable_statistics=True,
     )
-    live = LiveModel(destination=state(config.push.base)) if config.push else None
-    start = config.training.initialize_from
+    live = LiveModel(**world.live) if world.live else None
     ranker = trainer.RankingTrainer(
         transformed_examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
         anomalies=anomalies.outputs["anomalies"],
         base_model=live.outputs["model"] if live and config.training.warm_start else None,
         config=config.select(*trainer.READS),
-        code_digest=_code(config.model.scorer if "." in config.model.scorer else None),
-        initial_model=digest(weights.model_directory(start)) if start else "",
+        code_digest=code(config.model.scorer if "." in config.model.scorer else None),
+        **world.trainer,
     )
     exported = signature_exporter.SignatureExporter(
         trained_model=ranker.outputs["model"],
@@ -89,7 +91,7 @@ def ranking_pipeline(
         examples=examples.outputs["examples"],
         transformed_examples=transform.outputs["transformed_examples"],
         config=config.select(*signature_exporter.READS),
-        code_digest=_code(config.serving.postprocessing),
+        code_digest=code(config.serving.postprocessing),
     )
     steps = [examples, statistics, schema, anomalies, transform, ranker, exported]
     if live:
@@ -101,46 +103,13 @@ def ranking_pipeline(
         config=config.select(*evaluator.READS),
     )
     steps.append(evaluation)
-    if config.push:
-        asked = datetime.datetime.now(datetime.timezone.utc).isoformat()  # what was pushed may be gone: never cached
+    if world.push:
         steps.append(
             pusher.RankingPusher(
                 model=exported.outputs["model"],
                 model_blessing=evaluation.outputs["blessing"],
                 config=config.select(*pusher.READS),
-                destination={**state(config.push.base), "asked": asked, "highest": _highest(config, root)},
+                **world.push,
             )
         )
-    return pipeline.Pipeline(
-        pipeline_name=config.name,
-        pipeline_root=str(artifacts_root(config, root)),
-        components=steps,
-        enable_cache=True,
-        metadata_connection_config=metadata_connection(config, root),
-        beam_pipeline_args=list(beam_args),
-    )
-
-
-def _highest(config: RankingConfig, root: pathlib.Path) -> str:
-    """The highest version that ML Metadata knows of; a destination that was emptied knows none itself."""
-    connection = metadata_connection(config, root)
-    if config.push is None or (
-        connection.HasField("sqlite") and not pathlib.Path(connection.sqlite.filename_uri).exists()
-    ):
-        return ""
-    try:
-        return str(push_records.highest_version(metadata_store.MetadataStore(connection), config.push.base) or "")
-    except RuntimeError:  # no store can be reached from where the pipeline is put together
-        return ""
-
-
-def _digest(schema: str) -> str:
-    try:
-        return sources.digest(schema)
-    except OSError as error:
-        raise ConfigError(f"data.schema: {schema} cannot be read ({error.strerror}); name a schema.pbtxt.") from error
-
-
-def _code(dotted: str | None) -> str:
-    """What changes when the user edits the function behind a dotted path; empty for what is ours."""
-    return preprocessing.function_digest(dotted) if dotted else ""
+    return steps

@@ -9,7 +9,7 @@ import pathlib
 import random
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
@@ -17,6 +17,7 @@ from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
 from tfx_ranking.components.errors import ConfigError
+from tfx_ranking.pipelines import heartbeat
 
 if TYPE_CHECKING:  # a third of a second, which a question that names its store need not wait
     from tfx_ranking.components.config import RankingConfig
@@ -59,7 +60,6 @@ def metadata_connection(config: "RankingConfig", root: pathlib.Path) -> Any:
         except json_format.ParseError as error:
             raise ConfigError(f"metadata.connection: not ML Metadata's ConnectionConfig in JSON: {error}") from error
     file = pathlib.Path(config.metadata.sqlite or root / "metadata.sqlite")
-    file.parent.mkdir(parents=True, exist_ok=True)
     connection = metadata_store_pb2.ConnectionConfig()
     connection.sqlite.filename_uri = str(file)
     connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
@@ -72,6 +72,8 @@ def open_store(connection: Any) -> metadata_store.MetadataStore:
     Of several processes that meet an empty database at once MLMD lets one make the tables and fails the others, which
     is why they try again, for 20 s at most.  Raises RuntimeError when it cannot be opened.
     """
+    if connection.HasField("sqlite"):
+        pathlib.Path(connection.sqlite.filename_uri).parent.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 20
     while True:
         try:
@@ -97,16 +99,20 @@ def steps(store: metadata_store.MetadataStore, run_id: str, nodes: Sequence[str]
     return [by_node.get(node, Step(node, "waiting")) for node in nodes]
 
 
-def end_dead_executions(store: metadata_store.MetadataStore, pipeline_name: str) -> list[int]:
+def end_dead_executions(
+    store: metadata_store.MetadataStore, pipeline_name: str, locked: bool = True, again: Collection[int] = ()
+) -> list[int]:
     """Marks the executions that died running as failed, their half-made artifacts as abandoned; gives their ids.
 
-    To be called by the one process that holds the pipeline's lock: whatever runs then has no process any more.
+    Dead is what had a heartbeat and has none any more.  locked: the caller holds the pipeline's lock, so whatever runs
+    without a heartbeat has no process any more.  again: earlier tries of what begins now.
     """
     context = store.get_context_by_type_and_name("pipeline", pipeline_name)
     running = [
         execution
         for execution in (store.get_executions_by_context(context.id) if context else [])
         if execution.last_known_state in (metadata_store_pb2.Execution.RUNNING, metadata_store_pb2.Execution.NEW)
+        and (execution.id in again or {None: locked, False: True, True: False}[heartbeat.beats(execution)])
     ]
     for execution in running:
         execution.last_known_state = metadata_store_pb2.Execution.FAILED

@@ -1,0 +1,61 @@
+"""The config's section `kubeflow`: what each component's container gets on a cluster.
+
+Enters: the section's keys.  Leaves: frozen dataclasses that cannot hold a contradiction.
+"""
+
+import dataclasses
+import fnmatch
+
+from tfx_ranking.components.config_errors import STRICT, Refused, near, unless_cut
+
+COMPONENTS = (
+    *("RankingExampleGen", "StatisticsGen", "RankingSchemaGen", "ImportSchemaGen", "ExampleValidator", "Transform"),
+    *("RankingTrainer", "SignatureExporter", "LiveModel", "RankingEvaluator", "RankingPusher"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Container:
+    """What a component's container asks for, and may use at most; the cluster decides where nothing is said."""
+
+    __pydantic_config__ = STRICT
+    cpu: float | None = None  # cores
+    memory: float | None = None  # GB
+    gpu: int = 0
+    gpu_type: str = "nvidia.com/gpu"  # Kubernetes' name of the resource
+    retries: int = 0  # after a failure
+
+    @unless_cut
+    def __post_init__(self) -> None:
+        for key in ("cpu", "memory"):
+            value = getattr(self, key)
+            if value is not None and value <= 0:
+                raise Refused(key, f"expected a number above 0; got {value}")
+        for key in ("gpu", "retries"):
+            if getattr(self, key) < 0:
+                raise Refused(key, f"expected 0 or more; got {getattr(self, key)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kubeflow:
+    """How a compiled pipeline runs; nothing that runs here reads it."""
+
+    __pydantic_config__ = STRICT
+    containers: dict[str, Container] = dataclasses.field(default_factory=dict)  # by component or pattern with *
+    beam_args: tuple[str, ...] = ()  # passed on to every Beam component
+
+    @unless_cut
+    def __post_init__(self) -> None:
+        for name in self.containers:
+            if not fnmatch.filter(COMPONENTS, name):
+                hint = near(name, list(COMPONENTS))
+                raise Refused(f"containers.{name}", f"expected a component, or a pattern of some{hint}")
+
+    def container(self, component: str) -> Container:
+        """A component's: that of the first name or pattern that fits.
+
+        >>> Kubeflow(containers={"RankingTrainer": Container(cpu=8), "*": Container(retries=2)}).container("Transform")
+        Container(cpu=None, memory=None, gpu=0, gpu_type='nvidia.com/gpu', retries=2)
+        """
+        fits = (each for name, each in self.containers.items() if fnmatch.fnmatchcase(component, name))
+        return next(fits, Container())

@@ -1,0 +1,201 @@
+"""The ranking pipeline as a file that Kubeflow Pipelines 2 runs, each component in a container of its own.
+
+Enters: a config, an image, a root.  Leaves: KFP's pipeline spec as plain values, YAML, and what a cluster could not
+reach.  The one idea: TFX compiles the DAG; what its compiler leaves out is added here: resources, retries, and an entry
+point that keeps TFX's lineage.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf import json_format
+from ml_metadata.proto import metadata_store_pb2
+
+from tfx_ranking.components.config import Metadata, Push, RankingConfig
+from tfx_ranking.components.config_data import SPLIT_NAMES
+from tfx_ranking.components.errors import ConfigError, RankingError
+from tfx_ranking.pipelines.local import own_modules
+from tfx_ranking.pipelines.runs import metadata_connection
+
+ENTRYPOINT = ("python", "-m", "tfx_ranking.pipelines.kubeflow_step")
+INSTALL = "pip install 'tfx-ranking[kubeflow]'"
+_RUN_ID = "{{$.pipeline_job_uuid}}"  # filled in by Kubeflow where it is all of a constant
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A pipeline that Kubeflow can run."""
+
+    name: str  # Kubeflow's, of lower-case letters, digits and hyphens
+    spec: Mapping[str, Any]  # KFP's PipelineSpec as JSON has it
+    unseen: tuple[str, ...]  # what a cluster probably cannot reach, and what to do about it
+
+    @property
+    def yaml(self) -> str:
+        """The file's text; the same config gives the same."""
+        import yaml
+
+        head = f"# {self.name}: a ranking pipeline for Kubeflow Pipelines 2, compiled by tfx-ranking.\n"
+        return head + yaml.safe_dump(dict(self.spec), sort_keys=True, width=120)
+
+
+def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path = pathlib.Path()) -> Compiled:
+    """Compiles the pipeline.
+
+    image: a container image with tfx-ranking and the user's own modules.  root: the folder of its artifacts that all
+    containers reach, an object store's or a mounted volume's.  modules: the folder here of the user's own modules.
+    Raises RankingError where the package `kfp` is missing, or for a name that Kubeflow cannot take.
+    """
+    require_kfp()
+    from tfx.orchestration import pipeline
+    from tfx.orchestration.data_types import RuntimeParameter
+    from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
+
+    from tfx_ranking.pipelines.ranking_pipeline import ranking_components
+    from tfx_ranking.pipelines.world import elsewhere
+
+    name = kubeflow_name(config.name)
+    connection = json_format.MessageToDict(metadata_connection(config, pathlib.Path(root)))
+    ours = ["--pipeline", config.name, "--metadata", json.dumps(connection, ensure_ascii=False, sort_keys=True)]
+    runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
+        kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
+            default_image=image, default_commands=list(ENTRYPOINT), use_pipeline_spec_2_1=True
+        )
+    )
+    with own_modules(config, modules):
+        components = ranking_components(config, elsewhere(config))
+    types = {each.id: each.type for each in components}
+    job = runner.run(
+        pipeline.Pipeline(
+            pipeline_name=name,
+            pipeline_root=root,
+            components=components,
+            beam_pipeline_args=list(config.kubeflow.beam_args),
+            enable_cache=False,  # the file holds constants: the cache could not see that the data have changed
+        ),
+        write_out=False,
+    )
+    spec = job["pipelineSpec"]
+    spec["defaultPipelineRoot"] = root
+    runtime = [v for each in components for v in each.exec_properties.values() if isinstance(v, RuntimeParameter)]
+    for each in runtime:  # TFX leaves the defaults out, and Kubeflow would ask for each
+        given = {"defaultValue": each.default, "isOptional": True}
+        spec["root"]["inputDefinitions"]["parameters"][each.name] |= given
+    for node, task in spec["root"]["dag"]["tasks"].items():
+        component = spec["components"][node]
+        container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+        container["args"] = [*ours, "--node", node, "--type", types[node], *container["args"]]
+        _add_run_id(task, component)
+        _add_resources(task, container, config.kubeflow.container(node))
+    return Compiled(name, spec, _unseen(config, root))
+
+
+def reachable(
+    config: RankingConfig, inputs: Sequence[str] = (), base: str | None = None, metadata: str | None = None
+) -> RankingConfig:
+    """The config with what a cluster reaches in place of what this machine does.
+
+    inputs: file patterns, or `split=pattern`.  base: push destination.  metadata: ML Metadata's ConnectionConfig in
+    JSON, or a SQLite file.
+    Raises ConfigError for what the config would refuse in `ranking.yaml`.
+    """
+    if inputs:
+        by_split: dict[str, list[str]] = {}
+        for each in inputs:
+            split, equals, pattern = each.partition("=")
+            named = bool(equals) and split in SPLIT_NAMES
+            by_split.setdefault(split if named else "", []).append(pattern if named else each)
+        if "" in by_split and len(by_split) > 1:
+            raise ConfigError(f"--input: expected patterns, or SPLIT=PATTERN for each; got {', '.join(inputs)}.")
+        found: Any = {split: tuple(patterns) for split, patterns in by_split.items()}
+        config = _replaced(config, "--input", data=(config.data, {"input": found.get("", found)}))
+    if base is not None:
+        config = _replaced(config, "--push-base", push=(config.push or Push(base=base), {"base": base}))
+    if metadata is not None:
+        said = {"connection": _connection(metadata)} if metadata.lstrip().startswith("{") else {"sqlite": metadata}
+        config = _replaced(config, "--metadata", metadata=(Metadata(), said))
+    return config
+
+
+def _replaced(config: RankingConfig, option: str, **sections: tuple[Any, dict[str, Any]]) -> RankingConfig:
+    try:
+        return dataclasses.replace(
+            config, **{name: dataclasses.replace(section, **keys) for name, (section, keys) in sections.items()}
+        )
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}.") from None
+
+
+def _connection(metadata: str) -> dict[str, Any]:
+    try:
+        return json_format.MessageToDict(json_format.Parse(metadata, metadata_store_pb2.ConnectionConfig()))
+    except json_format.ParseError as error:
+        raise ConfigError(f"--metadata: not ML Metadata's ConnectionConfig in JSON: {error}") from error
+
+
+def kubeflow_name(name: str) -> str:
+    """Kubeflow's name of a pipeline.  Raises RankingError for one that has no letter and no digit to begin with.
+
+    >>> kubeflow_name("Shop_Search.2")
+    'shop-search-2'
+    """
+    legal = re.sub(r"[^a-z0-9-]", "-", name.lower())[:128]
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", legal):
+        raise RankingError(f"name: Kubeflow's names begin with a letter or a digit of ASCII; got {name!r}.")
+    return legal
+
+
+def require_kfp() -> None:
+    """Raises RankingError, with what to install, where Kubeflow's client is missing."""
+    import importlib.util
+
+    if importlib.util.find_spec("kfp") is None:
+        raise RankingError(f"the package kfp is not installed; install it with: {INSTALL}")
+
+
+def _add_run_id(task: dict[str, Any], component: dict[str, Any]) -> None:
+    parameters = component.setdefault("inputDefinitions", {}).setdefault("parameters", {})
+    parameters["pipeline_run"] = {"parameterType": "STRING"}
+    given = task.setdefault("inputs", {}).setdefault("parameters", {})
+    given["pipeline_run"] = {"runtimeValue": {"constant": _RUN_ID}}
+
+
+def _add_resources(task: dict[str, Any], container: dict[str, Any], wanted: Any) -> None:
+    resources: dict[str, Any] = {}
+    for key, value in (("cpu", wanted.cpu), ("memory", wanted.memory)):
+        if value is not None:
+            resources |= {f"{key}Request": float(value), f"{key}Limit": float(value)}
+    if wanted.gpu:
+        resources["accelerator"] = {"type": wanted.gpu_type, "count": str(wanted.gpu)}  # an int64, text in JSON
+    if resources:
+        container["resources"] = resources
+    if wanted.retries:
+        task["retryPolicy"] = {"maxRetryCount": wanted.retries, "backoffDuration": "60s", "backoffFactor": 2.0}
+
+
+def _unseen(config: RankingConfig, root: str) -> tuple[str, ...]:
+    """A local path may be a volume that every container has; else no container sees it."""
+    patterns = config.data.input.values() if isinstance(config.data.input, dict) else [config.data.input]
+    files = [each for some in patterns for each in ([some] if isinstance(some, str) else some)]
+    paths = [("data.input", file, "--input") for file in files]
+    paths += [("--root", root, "--root")]
+    paths += [("push.base", config.push.base, "--push-base")] if config.push else []
+    paths += [("data.schema", config.data.schema, "")] if config.data.schema else []
+    start = config.training.initialize_from
+    paths += [("training.initialize_from.model", start.model, "")] if start else []
+    said = []
+    for key, path, option in paths:
+        if "://" not in path:
+            instead = f"; {option} names another" if option else ""
+            said.append(f"{key}: {path} is a local path: every container needs it mounted there{instead}.")
+    connection = metadata_connection(config, pathlib.Path(root))
+    if connection.HasField("sqlite"):
+        said.append(
+            f"metadata: {connection.sqlite.filename_uri} is a SQLite file: no lineage leaves the machine that it lies "
+            "on; --metadata names a MySQL or PostgreSQL that every container reaches."
+        )
+    return tuple(said)

@@ -1,0 +1,149 @@
+"""What a run finds outside of its config: the input's files, what the destination serves, the user's own code.
+
+Enters: a config.  Leaves: the components' parameters that say it.  The one idea: a component whose surroundings are
+among its parameters runs again when they change, and lineage can tell what they were.  A pipeline that runs here sees
+them when it is put together; a compiled one when each of its containers starts, by the same functions.
+"""
+
+import dataclasses
+import datetime
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_metadata import metadata_store
+from tfx.orchestration.data_types import RuntimeParameter
+
+from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components import example_gen, preprocessing, sources, trainer, weights
+from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.errors import ConfigError
+from tfx_ranking.components.serving_versions import digest, state
+from tfx_ranking.pipelines import push_records
+from tfx_ranking.pipelines.runs import metadata_connection
+
+Parameters = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Parameters beside the config's sections, by component; {} where there is nothing to say."""
+
+    examples: Parameters
+    schema: str  # the digest of `data.schema`; ""
+    trainer: Parameters
+    live: Parameters
+    push: Parameters
+
+
+def here(config: RankingConfig, root: pathlib.Path, source: Mapping[str, Any] | None = None) -> World:
+    """As this machine sees it now.
+
+    source: the files to read, as `sources.resolve` describes them; what `config.data` names now when left out.
+    """
+    base = config.push.base if config.push else None
+    found = source or sources.resolve(config.data, base)
+    start = config.training.initialize_from
+    return World(
+        examples={"config": config.select(*example_gen.READS), "source": json.dumps(found, ensure_ascii=False)},
+        schema=_schema_digest(config.data.schema) if config.data.schema else "",
+        trainer={"initial_model": digest(weights.model_directory(start)) if start else ""},
+        live={"destination": state(base)} if base else {},
+        push={"destination": _destination(base, _store(config, root))} if base else {},
+    )
+
+
+def elsewhere(config: RankingConfig) -> World:
+    """As a compiled pipeline has it: `found` says in each container what `here` says of this machine.
+
+    `span` ("" for the newest) and `learning_rate` are parameters of each of its runs.
+    """
+    base = config.push.base if config.push else None
+    span = "" if config.data.span is None else str(config.data.span)
+    rate = config.training.learning_rate
+    return World(
+        # With the destination: a window since the live model's is looked up in the container.
+        examples={
+            "config": config.select(*example_gen.READS, "push.base"),
+            "span": RuntimeParameter(name="span", ptype=str, default=span),
+        },
+        schema="",
+        trainer={"learning_rate": RuntimeParameter(name="learning_rate", ptype=float, default=rate)},
+        live={"destination": {"base": base}} if base else {},
+        push={"destination": {"base": base}} if base else {},
+    )
+
+
+def found(component: str, parameters: Mapping[str, Any], store: metadata_store.MetadataStore) -> Parameters:
+    """A compiled component's parameters with what is there now: as a run that was put together now would have them."""
+    look = _LOOK.get(component)
+    return {**parameters, **look(parameters, store)} if look else dict(parameters)
+
+
+def code(dotted: str | None) -> str:
+    """What changes when the user edits the function behind a dotted path; "" for what is ours."""
+    return preprocessing.function_digest(dotted) if dotted else ""
+
+
+def _files(parameters: Mapping[str, Any], store: Any) -> Parameters:
+    config = ranking_config.from_selection(parameters["config"])
+    return {
+        "config": config.select(*example_gen.READS),
+        "source": example_gen.resolve(
+            config.data, config.push.base if config.push else None, parameters.get("span", "")
+        ),
+    }
+
+
+def _learning_rate(parameters: Mapping[str, Any], store: Any) -> Parameters:
+    rate = parameters.get("learning_rate")
+    return {"config": trainer.with_learning_rate(parameters["config"], rate)}
+
+
+def _live(parameters: Mapping[str, Any], store: Any) -> Parameters:
+    return {"destination": state(_base(parameters))}
+
+
+def _pushed_to(parameters: Mapping[str, Any], store: Any) -> Parameters:
+    return {"destination": _destination(_base(parameters), store)}
+
+
+_LOOK: dict[str, Callable[[Mapping[str, Any], Any], Parameters]] = {
+    "RankingExampleGen": _files,
+    "RankingTrainer": _learning_rate,
+    "LiveModel": _live,
+    "RankingPusher": _pushed_to,
+}
+
+
+def _base(parameters: Mapping[str, Any]) -> str:
+    destination = parameters["destination"]
+    # Kubeflow has no parameter that is a mapping: TFX makes JSON of one.
+    return str((json.loads(destination) if isinstance(destination, str) else destination)["base"])
+
+
+def _destination(base: str, store: metadata_store.MetadataStore | None) -> Parameters:
+    """RankingPusher's: what was pushed may be gone, so the time of asking keeps the cache from answering; a destination
+    that was emptied knows no highest version itself."""
+    asked = datetime.datetime.now(datetime.timezone.utc).isoformat()
+    highest = push_records.highest_version(store, base) if store else None
+    return {**state(base), "asked": asked, "highest": str(highest or "")}
+
+
+def _store(config: RankingConfig, root: pathlib.Path) -> metadata_store.MetadataStore | None:
+    """None where there is none yet, or none can be reached from here."""
+    connection = metadata_connection(config, root)
+    if connection.HasField("sqlite") and not pathlib.Path(connection.sqlite.filename_uri).exists():
+        return None
+    try:
+        return metadata_store.MetadataStore(connection)
+    except RuntimeError:
+        return None
+
+
+def _schema_digest(schema: str) -> str:
+    try:
+        return sources.digest(schema)
+    except OSError as error:
+        raise ConfigError(f"data.schema: {schema} cannot be read ({error.strerror}); name a schema.pbtxt.") from error

@@ -1,0 +1,120 @@
+"""A compiled pipeline run as Kubeflow Pipelines would: read, ordered and filled in by KFP's own code, each container's
+command a process of its own.
+
+KFP 2.16 brings all of it (`kfp.local`); KFP 2.5 has the executor inputs and the placeholders, and no order of tasks.
+The containers' process sees an empty working directory, no variable of this one's, and the image's Python.
+"""
+
+import graphlib
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kfp import components, local
+from kfp.local import executor_input_utils, executor_output_utils, placeholder_utils, status, task_dispatcher
+from kfp.local.task_handler_interface import ITaskHandler
+
+
+class Failed(Exception):
+    """A container ended with an error; the text is what it said last."""
+
+
+def run(text: str, root: pathlib.Path, parameters: Mapping[str, Any], python: str = sys.executable) -> str:
+    """Runs a compiled pipeline; gives the run's id.
+
+    text: the YAML.  root: the pipeline root, a folder.  python: the image's.
+    """
+    _Container.python, _Container.said, _Container.commands = python, "", []
+    pipeline = components.load_component_from_text(text)
+    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    try:
+        if hasattr(local, "pipeline_orchestrator") or _has_orchestrator():
+            task_dispatcher.subprocess_task_handler.SubprocessTaskHandler = _Container
+            pipeline(**parameters)
+        else:
+            _in_order(pipeline.pipeline_spec, parameters, str(root))
+    except RuntimeError as error:
+        raise Failed(f"{error}\n{_Container.said}") from error
+    return _Container.run_id()
+
+
+class _Container(ITaskHandler):
+    """Stands in for a container runtime."""
+
+    python = sys.executable
+    said = ""
+    commands: list[Sequence[str]] = []
+
+    def __init__(self, image: str, full_command: list[str], pipeline_root: str, runner: Any) -> None:
+        self.command = full_command
+
+    def run(self) -> status.Status:
+        _Container.commands.append(self.command)
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {
+                "PATH": f"{pathlib.Path(self.python).parent}:/usr/bin:/bin",
+                "HOME": folder,
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+            }
+            done = subprocess.run(
+                self.command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        _Container.said = done.stdout[-4000:]
+        return status.Status.FAILURE if done.returncode else status.Status.SUCCESS
+
+    @classmethod
+    def run_id(cls) -> str:
+        import json
+
+        asked = cls.commands[0][cls.commands[0].index("--json_serialized_invocation_args") + 1]
+        return str(json.loads(asked)["inputs"]["parameterValues"]["pipeline_run"])
+
+
+def _has_orchestrator() -> bool:
+    return os.path.exists(os.path.join(os.path.dirname(local.__file__), "pipeline_orchestrator.py"))
+
+
+def _in_order(spec: Any, given: Mapping[str, Any], root: str) -> None:
+    """What KFP 2.5 leaves to its backend: which task comes when, and what of whom it takes."""
+    from google.protobuf import json_format
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    inputs = spec.root.input_definitions.parameters
+    parameters = {name: executor_output_utils.pb2_value_to_python(each.default_value) for name, each in inputs.items()}
+    parameters |= given
+    resource = executor_input_utils.get_local_pipeline_resource_name(spec.pipeline_info.name)
+    run_id = placeholder_utils.make_random_id()
+    executors = json_format.MessageToDict(spec.deployment_spec)["executors"]
+    tasks, outputs = spec.root.dag.tasks, {}
+    for name in graphlib.TopologicalSorter({n: set(t.dependent_tasks) for n, t in tasks.items()}).static_order():
+        component = spec.components[tasks[name].component_ref.name]
+        arguments = {}
+        for key, source in tasks[name].inputs.parameters.items():
+            if source.component_input_parameter:
+                arguments[key] = parameters[source.component_input_parameter]
+            else:
+                constant = executor_output_utils.pb2_value_to_python(source.runtime_value.constant)
+                arguments[key] = run_id if constant == "{{$.pipeline_job_uuid}}" else constant
+        task_root = executor_input_utils.construct_local_task_root(root, resource, name)
+        without = pipeline_spec_pb2.ComponentSpec()
+        without.CopyFrom(component)
+        without.input_definitions.ClearField("artifacts")  # which KFP 2.5 refuses to fill in
+        asked = executor_input_utils.construct_executor_input(without, arguments, task_root)
+        for key, source in tasks[name].inputs.artifacts.items():
+            taken = source.task_output_artifact
+            asked.inputs.artifacts[key].artifacts.add(uri=outputs[taken.producer_task][taken.output_artifact_key].uri)
+        container = executors[component.executor_label]["container"]
+        command = placeholder_utils.replace_placeholders(
+            [*container["command"], *container["args"]],
+            executor_input_utils.executor_input_to_dict(asked, component),
+            resource,
+            name,
+            root,
+        )
+        if _Container(container["image"], command, root, None).run() is status.Status.FAILURE:
+            raise RuntimeError(f"{name} failed")
+        outputs[name] = executor_output_utils.get_outputs_for_task(asked, component)
