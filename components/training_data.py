@@ -107,9 +107,9 @@ def check(data: ListBatch, split: str) -> None:
         )
 
 
-def group_of(data: ListBatch, item: int) -> Any:
+def group_of(data: ListBatch, item: int) -> bytes:
     """The group id of the list that an item belongs to."""
-    return data.context["group_id"][int(np.searchsorted(data.row_splits, item, side="right")) - 1]
+    return bytes(data.context["group_id"][int(np.searchsorted(data.row_splits, item, side="right")) - 1])
 
 
 def in_hash_order(data: ListBatch) -> ListBatch:

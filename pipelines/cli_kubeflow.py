@@ -47,7 +47,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     cluster_options(submit)
 
 
-def cluster_options(parser: argparse.ArgumentParser) -> None:
+def cluster_options(parser: argparse._ActionsContainer) -> None:
     """Where a pipeline runs and with what, for the commands that talk to Kubeflow."""
     parser.add_argument("--host", help="of Kubeflow Pipelines' API (default: as kfp.Client finds it)")
     parser.add_argument("--namespace", help="of Kubernetes, where Kubeflow is shared by several users")

@@ -9,12 +9,19 @@ import json
 import pathlib
 from collections.abc import Callable
 
+from tfx_ranking.pipelines import cli_kubeflow
+
 _USAGE = """tfx-ranking schedule CONFIG (--cron "0 3 * * *" | --every 6h) [--timezone ZONE] [--retries N]
                             [--retry-after SPAN] [--notify HOOK] [--root ROOT]
-       tfx-ranking schedule status [CONFIG] [--json] [--root ROOT]"""
+       tfx-ranking schedule status [CONFIG] [--json] [--root ROOT]
+       tfx-ranking schedule PIPELINE --kubeflow (--cron "0 3 * * *" | --every 6h) [--host HOST] [--namespace NAME]
+                            [--experiment NAME] [--span N] [--learning-rate RATE] [--dry-run] [--json]"""
 
 _MEANT = """One run at a time, `run` and `retrain` by hand included; runs that were missed are caught up by one. SIGTERM
 ends the service when the component that is running has ended, a second one at once; the next start goes on.
+
+With --kubeflow a compiled pipeline is uploaded and its recurring run made, if it is not there already; times are of the
+cluster's clock, and nothing stays in the foreground.
 
 exit codes: 0 stopped (status: told), 1 refused (status: there is no schedule), 2 wrong usage"""
 
@@ -24,12 +31,14 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     schedule = command(
         "schedule",
         _schedule,
-        "Retrain on a schedule, as a service in the foreground; `schedule status` tells of it.",
+        "Retrain on a schedule: as a service in the foreground, of which `schedule status` tells, or on Kubeflow.",
         'tfx-ranking schedule ranking.yaml --cron "0 3 * * *"',
         _MEANT,
     )
     schedule.usage = _USAGE
-    schedule.add_argument("config", metavar="CONFIG", help="ranking.yaml; or `status`")
+    schedule.add_argument(
+        "config", metavar="CONFIG", help="ranking.yaml; or `status`; with --kubeflow a compiled pipeline"
+    )
     schedule.add_argument(
         "of", metavar="CONFIG", nargs="?", type=pathlib.Path, help="after `status` (default: ranking.yaml)"
     )
@@ -56,10 +65,15 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "pushed a model, failed, or made none that may be pushed; may be given again",
     )
     schedule.add_argument("--root", type=pathlib.Path, help="folder of the artifacts (default: the config's)")
-    schedule.add_argument("--json", action="store_true", help="with status: print JSON")
+    on_cluster = schedule.add_argument_group("with --kubeflow")
+    on_cluster.add_argument("--kubeflow", action="store_true", help="make a recurring run of Kubeflow Pipelines")
+    cli_kubeflow.cluster_options(on_cluster)
 
 
 def _schedule(arguments: argparse.Namespace) -> int:
+    _refuse_mixture(arguments)
+    if arguments.kubeflow:
+        return _recurring(arguments)
     from tfx_ranking.components import config as ranking_config
     from tfx_ranking.components.errors import RankingError
     from tfx_ranking.pipelines import runs, schedule_history
@@ -91,3 +105,26 @@ def _schedule(arguments: argparse.Namespace) -> int:
         notify=tuple(arguments.notify),
     )
     return schedule.serve(plan, functools.partial(print, flush=True))
+
+
+def _recurring(arguments: argparse.Namespace) -> int:
+    from tfx_ranking.pipelines import kubeflow_client, schedule_plan
+
+    schedule_plan.trigger_of(arguments.cron, arguments.every)  # refused here, not by the cluster
+    every = int(schedule_plan.seconds(arguments.every, "--every")) if arguments.every else None
+    client, asked = cli_kubeflow.client(arguments), cli_kubeflow.asked(arguments)
+    done = kubeflow_client.schedule(pathlib.Path(arguments.config), client, asked, arguments.cron or None, every)
+    return cli_kubeflow.tell(done, arguments.json)
+
+
+def _refuse_mixture(arguments: argparse.Namespace) -> None:
+    """What the service knows Kubeflow does not, and the other way round."""
+    from tfx_ranking.components.errors import RankingError
+
+    service = {"--timezone": "", "--retries": 2, "--retry-after": "5m", "--notify": [], "--root": None}
+    cluster = {"--host": None, "--namespace": None, "--experiment": None, "--span": None, "--learning-rate": None}
+    alien = service if arguments.kubeflow else {**cluster, "--dry-run": False}
+    for option, default in alien.items():
+        if getattr(arguments, option[2:].replace("-", "_")) != default:
+            where = "without" if arguments.kubeflow else "with"
+            raise RankingError(f"{option} goes {where} --kubeflow.")

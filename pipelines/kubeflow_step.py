@@ -125,8 +125,8 @@ def _recorded(
 
 
 def _new(asked: Any) -> Artifacts:
-    """The artifacts that the step is to make, where Kubeflow wants them."""
-    named = kubeflow_protos.parse_raw_artifact_dict(asked.outputs.artifacts, {})  # by ids that ML Metadata does not know
+    """The artifacts that the step is to make, where Kubeflow wants them; not by the ids that TFX makes up for them."""
+    named = kubeflow_protos.parse_raw_artifact_dict(asked.outputs.artifacts, {})
     made: Artifacts = {}
     for name, listed in named.items():
         made[name] = [type(each)() for each in listed]

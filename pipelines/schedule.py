@@ -44,7 +44,7 @@ def serve(plan: Plan, say: Callable[[str], None] = print) -> int:
     Raises RankingError for a plan that makes no sense, and when another service has this schedule.
     """
     zone = zone_of(plan.timezone)
-    trigger = trigger_of(plan, zone)
+    trigger = trigger_of(plan.cron, plan.every, zone)
     seconds(plan.retry_after, "--retry-after")
     if plan.retries < 0:
         raise RankingError(f"--retries: expected 0 or more; got {plan.retries}.")

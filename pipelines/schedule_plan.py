@@ -42,19 +42,19 @@ class Plan:
         return f'cron "{self.cron}"' if self.cron else f"every {self.every}"
 
 
-def trigger_of(plan: Plan, zone: datetime.tzinfo) -> Any:
-    """APScheduler's trigger of a plan.  Raises RankingError.
+def trigger_of(cron: str, every: str, zone: datetime.tzinfo | None = None) -> Any:
+    """APScheduler's trigger of five fields, or of a span.  Raises RankingError.
 
     A weekday counts as cron counts, and a day of the month beside one means either of both, as in cron.
     """
-    if bool(plan.cron) == bool(plan.every):
+    if bool(cron) == bool(every):
         raise RankingError('expected either --cron "0 3 * * *" or --every 6h.')
-    if plan.every:
-        return IntervalTrigger(seconds=int(seconds(plan.every, "--every")), timezone=zone)
-    fields = plan.cron.split()
+    if every:
+        return IntervalTrigger(seconds=int(seconds(every, "--every")), timezone=zone)
+    fields = cron.split()
     if len(fields) != 5:
         raise RankingError(
-            f"--cron: expected five fields (minute, hour, day of the month, month, weekday); got {plan.cron!r}."
+            f"--cron: expected five fields (minute, hour, day of the month, month, weekday); got {cron!r}."
         )
     minute, hour, day, month, weekday = fields
     try:
@@ -64,9 +64,9 @@ def trigger_of(plan: Plan, zone: datetime.tzinfo) -> Any:
             CronTrigger(minute=minute, hour=hour, day=d, month=month, day_of_week=w, timezone=zone) for d, w in days
         ]
     except ValueError as error:
-        raise RankingError(f"--cron: {plan.cron!r} cannot be read ({error}).") from None
+        raise RankingError(f"--cron: {cron!r} cannot be read ({error}).") from None
     if triggers[0].get_next_fire_time(None, datetime.datetime.now(zone)) is None:
-        raise RankingError(f"--cron: {plan.cron!r} never comes.")
+        raise RankingError(f"--cron: {cron!r} never comes.")
     return triggers[0] if len(triggers) == 1 else OrTrigger(triggers)
 
 

@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -132,9 +134,20 @@ def load(model: pathlib.Path) -> Score:
 def quiet_imports() -> Iterator[None]:
     """TensorFlow and what it imports warn about the machine, the Python version and so on; nobody asked here."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with warnings.catch_warnings():
+    sys.stderr.flush()
+    with warnings.catch_warnings(), tempfile.TemporaryFile() as said:
         warnings.simplefilter("ignore")
-        yield
+        shown = os.dup(2)  # TensorFlow 2.21 writes before it reads its own log level
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(shown, said.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
 
 
 def ranks(scores: np.ndarray, row_splits: np.ndarray) -> np.ndarray:

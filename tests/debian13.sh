@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 suite=trixie
-packages=ca-certificates,g++,git,make,procps,python3,python3-dev,python3-venv
+packages=ca-certificates,e2fsprogs,g++,git,make,procps,python3,python3-dev,python3-venv
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/tfx-ranking
 tree=$cache/debian13
 place=/src/tfx-ranking # of the copy, within the tree
@@ -20,7 +20,7 @@ main() {
   mkdir -p "$cache"
   exec 9>"$tree.lock"
   flock 9 # of two at once the second waits: they share the copy
-  [ -d "$tree" ] || build
+  [ "$(cat "$tree/packages" 2>/dev/null)" = "$packages" ] || build
   copy
   # Namespaces of its own: whatever is mounted is gone with the command, and so is whatever it started.
   exec unshare --mount --pid --fork --kill-child bash "$0" inside "$tree" "$place" "${folder:--}" "$@"
@@ -47,6 +47,8 @@ build() {
   # minbase: no init, no services; the tree only lends its C library, Python and compiler.
   debootstrap --variant=minbase --include="$packages" "$suite" "$tree.making" "$mirror" >"$tree.log" 2>&1 ||
     { tail -n 20 "$tree.log" >&2; say "debootstrap failed; all that it said: $tree.log"; exit 1; }
+  echo "$packages" >"$tree.making/packages"
+  rm -rf "$tree"
   mv "$tree.making" "$tree"
 }
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from kfp import components, local
 from kfp.local import executor_input_utils, executor_output_utils, placeholder_utils, status, task_dispatcher
@@ -47,7 +47,7 @@ class _Container(ITaskHandler):
 
     python = sys.executable
     said = ""
-    commands: list[Sequence[str]] = []
+    commands: ClassVar[list[Sequence[str]]] = []
 
     def __init__(self, image: str, full_command: list[str], pipeline_root: str, runner: Any) -> None:
         self.command = full_command

@@ -176,8 +176,8 @@ def build() -> str:
     if not client.exists():
         staging = client.with_suffix(f".{os.getpid()}")
         command = f"""g++ -std=c++17 -O1 -D_GLIBCXX_USE_CXX11_ABI=1 -DEIGEN_MAX_ALIGN_BYTES=64 -I{tensorflow}/include
-            {SOURCE} -o {staging} -L{tensorflow} -l:libtensorflow_cc.so.2 -l:libtensorflow_framework.so.2
-            -Wl,-rpath,{tensorflow}"""
+            {SOURCE} -o {staging} -L{tensorflow} -Wl,-rpath,{tensorflow}
+            -Wl,--no-as-needed -l:libtensorflow_cc.so.2 -l:libtensorflow_framework.so.2"""
         ran = subprocess.run(command.split(), capture_output=True, text=True)
         if ran.returncode:
             raise ClientError(ran.stderr[-4000:])

@@ -15,7 +15,7 @@ BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 def fires(cron: str, count: int) -> list[str]:
     """The first times after Friday 2026-03-27 noon in Berlin, two days before its clocks are put forward."""
     plan = schedule_plan.Plan("shop", pathlib.Path(), pathlib.Path(), (), cron=cron)
-    trigger, last = schedule_plan.trigger_of(plan, BERLIN), None
+    trigger, last = schedule_plan.trigger_of(plan.cron, plan.every, BERLIN), None
     now = datetime.datetime(2026, 3, 27, 12, tzinfo=BERLIN)
     times = []
     for _ in range(count):

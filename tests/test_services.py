@@ -3,7 +3,6 @@
 `make test-services` installs and starts MariaDB and PostgreSQL; without it these tests are skipped.
 """
 
-import datetime
 import json
 import pathlib
 import shutil
@@ -12,9 +11,10 @@ import subprocess
 import database_servers
 import pytest
 import run_support
+from lineage_answers import answers
 
 from tfx_ranking.components import serving_versions
-from tfx_ranking.pipelines import cli, lineage, lineage_impact, lineage_serving, lineage_store
+from tfx_ranking.pipelines import cli, lineage, lineage_store
 
 SERVERS = {"mariadb": database_servers.mariadb, "postgresql": database_servers.postgresql}
 SHOPS = ("north", "east", "south", "west")
@@ -54,36 +54,10 @@ def shops(request, tmp_path_factory):
 
 
 def _answers(shop: run_support.Shop, store: lineage_store.Store) -> dict[str, object]:
-    """What the questions say of one pipeline, without ids, times and digests, which differ from run to run."""
-    served = shop.base / str(serving_versions.live_version(shop.base))
-    (run,) = [each for each in lineage.runs(store) if each.pipeline == served.parents[2].name]
-    upstream, downstream = lineage.upstream(store, str(served)), lineage.downstream(store, run.id)
-
-    def steps(found):
-        def links(linked):
-            return sorted((link.name, found.artifacts[link.artifact].type) for link in linked)
-
-        return sorted((each.node, each.state, links(each.inputs), links(each.outputs)) for each in found.executions)
-
-    now = datetime.datetime.now(datetime.timezone.utc)
-    (serving,) = lineage_serving.served(store, str(shop.base), now, now)
-    impact = lineage_impact.of_run(store, run.id)
-    files = [file for each in upstream.executions for file in each.files]
-    assert {each.run for each in upstream.executions} == {run.id}
+    served = lineage.upstream(store, str(shop.base / str(serving_versions.live_version(shop.base))))
+    files = [file for each in served.executions for file in each.files]
     assert {pathlib.Path(file.path).parent for file in files} == {shop.folder / "logs"}
-    return {
-        "run": (run.state, run.steps, run.cached, run.metric, run.blessed, run.unchanged),
-        "value": pytest.approx(run.value, abs=0.005),
-        "version": run.pushed == served.name,
-        "upstream": steps(upstream),
-        "downstream": steps(downstream),
-        "files": [(pathlib.Path(file.path).name, file.size, file.digest) for file in files],
-        "served": (serving.push.version == served.name, serving.until, serving.model.run == run.id),
-        "served files": [pathlib.Path(file.path).name for file in serving.files],
-        "impact": [each.how for each in impact.models],
-        "live": [(each.base == str(shop.base), each.version == served.name) for each in impact.live],
-        "config": sorted({name for each in upstream.executions for name in each.config}),
-    }
+    return answers(store, shop.folder.name, shop.base)
 
 
 def test_the_answers_are_those_of_sqlite(shops, sqlite):

@@ -1,0 +1,41 @@
+"""What the lineage questions say of a pipeline's newest run, in a form that two stores can be compared by."""
+
+import datetime
+import pathlib
+
+import pytest
+
+from tfx_ranking.components import serving_versions
+from tfx_ranking.pipelines import lineage, lineage_impact, lineage_serving, lineage_store
+
+
+def answers(store: lineage_store.Store, pipeline: str, base: pathlib.Path) -> dict[str, object]:
+    """Without ids, times, digests of models and folders, which differ from run to run and from place to place."""
+    served = base / str(serving_versions.live_version(base))
+    run = next(each for each in lineage.runs(store) if each.pipeline == pipeline)
+    upstream, downstream = lineage.upstream(store, str(served)), lineage.downstream(store, run.id)
+
+    def steps(found):
+        def links(linked):
+            return sorted((link.name, found.artifacts[link.artifact].type) for link in linked)
+
+        return sorted((each.node, each.state, links(each.inputs), links(each.outputs)) for each in found.executions)
+
+    now = datetime.datetime.now(datetime.timezone.utc)
+    (serving,) = lineage_serving.served(store, str(base), now, now)
+    impact = lineage_impact.of_run(store, run.id)
+    files = [file for each in upstream.executions for file in each.files]
+    assert {each.run for each in upstream.executions} == {run.id}
+    return {
+        "run": (run.state, run.steps, run.cached, run.spans, run.metric, run.blessed, run.unchanged),
+        "value": pytest.approx(run.value, abs=0.005),
+        "version": run.pushed == served.name,
+        "upstream": steps(upstream),
+        "downstream": steps(downstream),
+        "files": [(pathlib.Path(file.path).name, file.size, file.digest, file.split) for file in files],
+        "served": (serving.push.version == served.name, serving.until, serving.model.run == run.id),
+        "served files": [pathlib.Path(file.path).name for file in serving.files],
+        "impact": [each.how for each in impact.models],
+        "live": [(each.base == str(base), each.version == served.name) for each in impact.live],
+        "config": sorted({name for each in upstream.executions for name in each.config}),
+    }

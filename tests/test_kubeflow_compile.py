@@ -1,0 +1,222 @@
+"""The compiled pipeline, looked at: what a cluster gets to run."""
+
+import fnmatch
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import run_support
+import yaml
+from kfp import components
+
+from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.config_kubeflow import COMPONENTS
+from tfx_ranking.components.errors import ConfigError, RankingError
+from tfx_ranking.pipelines import cli, kubeflow
+
+GOLDEN = pathlib.Path(__file__).with_name("kubeflow_golden.yaml")
+MYSQL = {"mysql": {"host": "db", "port": 3306, "database": "mlmd", "user": "tfx", "password": "secret"}}
+CONTAINERS = {
+    "RankingTrainer": {"cpu": 8, "memory": 32, "gpu": 1, "retries": 1},
+    "Ranking*": {"cpu": 2.5},
+    "*": {"retries": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> run_support.Shop:
+    shop = run_support.open_shop(tmp_path_factory.mktemp("shop"))
+    shop.set("kubeflow", {"containers": CONTAINERS, "beam_args": ["--direct_num_workers=1"]})
+    return shop
+
+
+@pytest.fixture(scope="module")
+def compiled(shop) -> kubeflow.Compiled:
+    config = kubeflow.reachable(
+        ranking_config.load(shop.config_file), ["gs://logs/*.csv"], "gs://serving/shop", json.dumps(MYSQL)
+    )
+    return kubeflow.compile(config, "registry/ranking:1", "gs://artifacts/shop", shop.folder)
+
+
+@pytest.fixture(scope="module")
+def executors(compiled) -> dict:
+    return compiled.spec["deploymentSpec"]["executors"]
+
+
+def test_there_are_containers_and_nothing_else(compiled, executors):
+    assert len(executors) == 10
+    for executor in executors.values():
+        assert list(executor) == ["container"], "open-source Kubeflow has no resolvers"
+        assert "lifecycle" not in executor["container"], "and ignores what runs before a container"
+        assert executor["container"]["command"] == list(kubeflow.ENTRYPOINT)
+        assert executor["container"]["image"] == "registry/ranking:1"
+
+
+def test_the_dag_is_the_local_one(compiled):
+    tasks = compiled.spec["root"]["dag"]["tasks"]
+    assert set(tasks) == set(run_support.COMPONENTS)
+    assert set(tasks) | {"ImportSchemaGen"} == set(COMPONENTS)  # in place of RankingSchemaGen
+    assert tasks["RankingPusher"]["dependentTasks"] == ["RankingEvaluator", "SignatureExporter"]
+
+
+def test_nothing_is_cached(compiled):
+    assert all(
+        "enableCache" not in task.get("cachingOptions", {}) for task in compiled.spec["root"]["dag"]["tasks"].values()
+    )
+
+
+def test_nothing_of_this_machine_is_resolved(compiled, shop):
+    tasks = compiled.spec["root"]["dag"]["tasks"]
+    assert "source" not in tasks["RankingExampleGen"]["inputs"]["parameters"]
+    for name in ("LiveModel", "RankingPusher"):
+        destination = tasks[name]["inputs"]["parameters"]["destination"]["runtimeValue"]["constant"]
+        assert json.loads(destination) == {"base": "gs://serving/shop"}
+    assert str(shop.folder) not in compiled.yaml
+
+
+def test_span_and_learning_rate_are_parameters_of_a_run(compiled):
+    assert compiled.spec["root"]["inputDefinitions"]["parameters"] == {
+        "span": {"parameterType": "STRING", "defaultValue": "", "isOptional": True},
+        "learning_rate": {"parameterType": "NUMBER_DOUBLE", "defaultValue": 0.001, "isOptional": True},
+    }
+    tasks = compiled.spec["root"]["dag"]["tasks"]
+    assert tasks["RankingExampleGen"]["inputs"]["parameters"]["span"] == {"componentInputParameter": "span"}
+    assert tasks["RankingTrainer"]["inputs"]["parameters"]["learning_rate"] == {
+        "componentInputParameter": "learning_rate"
+    }
+
+
+@pytest.mark.parametrize("component", run_support.COMPONENTS)
+def test_a_container_gets_what_the_first_pattern_says(component, compiled, executors):
+    said = next(each for name, each in CONTAINERS.items() if fnmatch.fnmatchcase(component, name))
+    expected = {}
+    for key in ("cpu", "memory"):
+        if key in said:
+            expected |= {f"{key}Limit": said[key], f"{key}Request": said[key]}
+    if "gpu" in said:
+        expected["accelerator"] = {"type": "nvidia.com/gpu", "count": "1"}
+    assert executors[f"{component}_executor"]["container"].get("resources", {}) == expected
+    task = compiled.spec["root"]["dag"]["tasks"][component]
+    assert task.get("retryPolicy", {}).get("maxRetryCount") == said.get("retries")
+
+
+def test_beam_components_get_the_beam_arguments(executors):
+    beam = {name for name, each in executors.items() if "--direct_num_workers=1" in each["container"]["args"]}
+    assert {"RankingExampleGen_executor", "StatisticsGen_executor", "Transform_executor"} <= beam
+
+
+def test_kubeflow_reads_it(compiled):
+    pipeline = components.load_component_from_text(compiled.yaml)
+    assert pipeline.pipeline_spec.pipeline_info.name == "shop"
+    assert pipeline.pipeline_spec.default_pipeline_root == "gs://artifacts/shop"
+
+
+def test_it_is_the_golden_one(compiled):
+    """By structure; the versions of TFX and of the user's code aside.  `python tests/test_kubeflow_compile.py` makes
+    it anew."""
+    assert _structure(compiled.yaml) == yaml.safe_load(GOLDEN.read_text())
+
+
+def test_the_same_config_gives_the_same_file(compiled, shop):
+    config = kubeflow.reachable(
+        ranking_config.load(shop.config_file), ["gs://logs/*.csv"], "gs://serving/shop", json.dumps(MYSQL)
+    )
+    again = kubeflow.compile(config, "registry/ranking:1", "gs://artifacts/shop", shop.folder)
+    assert again.yaml == compiled.yaml
+    assert compiled.unseen == ()
+
+
+def test_what_a_cluster_cannot_see_is_a_warning(shop, tmp_path, capsys):
+    command = ["compile", str(shop.config_file), "--image", "registry/ranking:1", "--root", str(tmp_path / "root")]
+    assert cli.main([*command, "-o", str(tmp_path / "new" / "pipeline.yaml")]) == 0
+    said = capsys.readouterr()
+    for key, option in (("data.input", "--input"), ("push.base", "--push-base"), ("metadata", "--metadata")):
+        [line] = [line for line in said.err.splitlines() if line.startswith(f"warning: {key}: ")]
+        assert option in line
+    assert "pipeline shop, 10 components" in said.out
+    assert yaml.safe_load((tmp_path / "new" / "pipeline.yaml").read_text())["pipelineInfo"] == {"name": "shop"}
+    assert not (tmp_path / "root").exists(), "compiling writes nothing there"
+
+
+def test_files_of_splits(shop):
+    config = ranking_config.load(shop.config_file)
+    found = kubeflow.reachable(config, ["train=gs://a/*.csv", "train=gs://b/*.csv", "test=gs://c/*.csv"])
+    assert found.data.input == {"train": ("gs://a/*.csv", "gs://b/*.csv"), "test": ("gs://c/*.csv",)}
+    with pytest.raises(ConfigError, match=r"--input: expected patterns, or SPLIT=PATTERN for each; got x, train=y"):
+        kubeflow.reachable(config, ["x", "train=y"])
+    with pytest.raises(ConfigError, match=r"--input: expected a pattern for train"):
+        kubeflow.reachable(config, ["test=y"])
+    with pytest.raises(ConfigError, match="--metadata: not ML Metadata's ConnectionConfig in JSON"):
+        kubeflow.reachable(config, metadata='{"mysq": {}}')
+
+
+def test_a_name_that_kubeflow_cannot_take():
+    assert kubeflow.kubeflow_name("Shop_Search.2") == "shop-search-2"
+    with pytest.raises(RankingError, match="begin with a letter or a digit of ASCII; got '_'"):
+        kubeflow.kubeflow_name("_")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("RankingTraner", {}, "expected a component, or a pattern of some; did you mean 'RankingTrainer'?"),
+        ("Transform", {"cpu": 0}, "kubeflow.containers.Transform.cpu: expected a number above 0; got 0"),
+        ("Transform", {"retries": -1}, "kubeflow.containers.Transform.retries: expected 0 or more; got -1"),
+    ],
+)
+def test_a_refused_container(key, value, message):
+    raw = {"name": "a", "data": {"input": "x", "format": "csv"}, "items": {"f": {}}}
+    with pytest.raises(ConfigError) as refused:
+        ranking_config.parse({**raw, "kubeflow": {"containers": {key: value}}})
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compile", "ranking.yaml", "--image", "i", "--root", "r"],
+        ["submit", "pipeline.yaml", "--dry-run"],
+        ["schedule", "pipeline.yaml", "--kubeflow", "--every", "6h", "--dry-run"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_without_kubeflows_client_it_says_what_to_install(command, tmp_path):
+    script = f"""
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name.split(".")[0] == "kfp" else find(name, *more)
+from tfx_ranking.pipelines import cli
+code = cli.main({command!r})
+assert not [name for name in sys.modules if name in ("tfx", "tensorflow")]
+raise SystemExit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "kfp is not installed; install it with: pip install 'tfx-ranking[kubeflow]'" in done.stderr
+
+
+def _structure(text: str) -> dict:
+    spec = yaml.safe_load(text)
+    del spec["sdkVersion"]
+    for task in spec["root"]["dag"]["tasks"].values():
+        for name, given in task["inputs"].get("parameters", {}).items():
+            constant = given.get("runtimeValue", {}).get("constant")
+            if name == "custom_config":
+                given["runtimeValue"]["constant"] = {**json.loads(constant), "code": "of the user's module"}
+            elif name in ("config", "destination"):
+                given["runtimeValue"]["constant"] = json.loads(constant)
+    return spec
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = run_support.open_shop(pathlib.Path(folder))
+        made.set("kubeflow", {"containers": CONTAINERS, "beam_args": ["--direct_num_workers=1"]})
+        raw = ranking_config.load(made.config_file)
+        raw = kubeflow.reachable(raw, ["gs://logs/*.csv"], "gs://serving/shop", json.dumps(MYSQL))
+        text = kubeflow.compile(raw, "registry/ranking:1", "gs://artifacts/shop", pathlib.Path(folder)).yaml
+        GOLDEN.write_text(yaml.safe_dump(_structure(text)))
