@@ -1,7 +1,7 @@
 # `make demo` and `make test` do everything on a fresh machine, set-up included.
 PYTHON := .venv/bin/python
 
-.PHONY: demo test test-slow test-services soak check bench bench-serve setup lock format
+.PHONY: demo test test-slow test-services test-current soak check bench bench-serve setup lock format
 
 demo: setup
 	.venv/bin/tfx-ranking demo
@@ -22,6 +22,18 @@ test-services: setup
 	@command -v mariadbd >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
 	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y mariadb-server postgresql; }
 	TFX_RANKING_SERVICES=1 $(PYTHON) -m pytest tests/test_services.py
+
+# The other line of TFX (1.21, Python 3.13), in a Debian 13 tree (as root, debootstrap is installed where it is missing):
+# the quick tier, the image and the compiled pipeline in it; and each line's model asked on the other.
+LINES := $(CURDIR)/build/lines
+test-current: setup
+	@command -v debootstrap >/dev/null || [ "$$(id -u)" != 0 ] || \
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y debootstrap; }
+	rm -rf $(LINES) && mkdir -p $(LINES)
+	TFX_RANKING_OTHER_LINE=$(LINES) TFX_RANKING_OTHER_LINE_FIRST=1 $(PYTHON) -m pytest tests/test_other_line.py
+	tests/debian13.sh --folder $(LINES) sh -ec 'make setup; TFX_RANKING_OTHER_LINE=$(LINES) \
+	  $(PYTHON) -m pytest -n 2 --dist loadfile --durations=25 -m "not slow or current"'
+	TFX_RANKING_OTHER_LINE=$(LINES) $(PYTHON) -m pytest tests/test_other_line.py -k equally
 
 check: setup
 	$(PYTHON) -m ruff check .

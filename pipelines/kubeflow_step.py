@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 import traceback
@@ -98,15 +99,15 @@ def _recorded(
         contexts = context_lib.prepare_contexts(handle, here.contexts())
         earlier = execution_lib.get_executions_associated_with_all_contexts(handle, contexts)  # tries of this step
         runs.end_dead_executions(handle.store, here.pipeline, locked=False, again=[each.id for each in earlier])
-        inputs = {
-            name: [_known(handle.store, each.uri) for each in listed.artifacts]
-            for name, listed in asked.inputs.artifacts.items()
-        }
+        inputs, seen, why = {}, dict(parameters), None
         try:
+            inputs = {
+                name: [_known(handle.store, each.uri) for each in listed.artifacts]
+                for name, listed in asked.inputs.artifacts.items()
+            }
             seen = world.found(here.node, parameters, handle.store)
-            why = None
-        except Exception as error:  # it is this step that failed: it is recorded as such below
-            seen, why = dict(parameters), error
+        except Exception as error:  # it is this step that fails, which is recorded as any other failure below
+            why = error
         execution = execution_publish_utils.register_execution(
             handle, here.type, contexts, input_artifacts=inputs, exec_properties=seen
         )
@@ -230,6 +231,10 @@ def _write_output(file: str, outputs: Artifacts) -> None:
     path.write_text(json_format.MessageToJson(said))
 
 
+def _stopped(*_: Any) -> None:
+    raise RankingError("stopped from outside (SIGTERM): the run was ended, or its node was wanted otherwise.")
+
+
 def _main() -> None:
     parser = argparse.ArgumentParser()
     for name in (
@@ -239,6 +244,7 @@ def _main() -> None:
         parser.add_argument(name, required=True)
     arguments, beam_args = parser.parse_known_args()
     sys.argv[1:] = []  # TFX hands what is left of them to Beam
+    signal.signal(signal.SIGTERM, _stopped)
     try:
         run(arguments, beam_args)
     except Exception as error:

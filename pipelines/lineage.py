@@ -134,7 +134,7 @@ def find(store: Store, asked: str) -> tuple[Artifact, ...]:
         return same
     kind, _, rest = asked.partition(":")
     number = rest if kind in ("version", "artifact") else asked
-    if number.isdecimal():
+    if number.isdecimal() and not store.run(asked):  # a cluster may number its runs
         return _numbered(store, number, kind if number is rest else "")
     if of_uri := store.at_uri(asked) or store.at_uri(str(directory.absolute())):
         return of_uri

@@ -6,35 +6,43 @@ The containers' process sees an empty working directory, no variable of this one
 """
 
 import graphlib
+import importlib.util
+import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
+import unittest.mock
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from kfp import components, local
-from kfp.local import executor_input_utils, executor_output_utils, placeholder_utils, status, task_dispatcher
+from kfp.local import executor_input_utils, executor_output_utils, placeholder_utils, status, subprocess_task_handler
 from kfp.local.task_handler_interface import ITaskHandler
+
+# Whose process runs the containers, and by which Python: an image's, where one was made.
+USER, PYTHON = os.environ.get("TFX_RANKING_IMAGE", f":{sys.executable}").split(":", 1)
 
 
 class Failed(Exception):
     """A container ended with an error; the text is what it said last."""
 
 
-def run(text: str, root: pathlib.Path, parameters: Mapping[str, Any], python: str = sys.executable) -> str:
+def run(text: str, root: pathlib.Path, parameters: Mapping[str, Any], modules: pathlib.Path | None = None) -> str:
     """Runs a compiled pipeline; gives the run's id.
 
-    text: the YAML.  root: the pipeline root, a folder.  python: the image's.
+    text: the YAML.  root: the pipeline root, a folder that `USER` may write to.  modules: a folder of the user's own,
+    which the image has on PYTHONPATH.
     """
-    _Container.python, _Container.said, _Container.commands = python, "", []
+    _Container.said, _Container.commands, _Container.modules = "", [], modules
     pipeline = components.load_component_from_text(text)
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
     try:
-        if hasattr(local, "pipeline_orchestrator") or _has_orchestrator():
-            task_dispatcher.subprocess_task_handler.SubprocessTaskHandler = _Container
-            pipeline(**parameters)
+        if importlib.util.find_spec("kfp.local.pipeline_orchestrator"):
+            with unittest.mock.patch.object(subprocess_task_handler, "SubprocessTaskHandler", _Container):
+                pipeline(**parameters)
         else:
             _in_order(pipeline.pipeline_spec, parameters, str(root))
     except RuntimeError as error:
@@ -42,11 +50,37 @@ def run(text: str, root: pathlib.Path, parameters: Mapping[str, Any], python: st
     return _Container.run_id()
 
 
+def first_command() -> Sequence[str]:
+    """What the first container of the last run was given."""
+    return _Container.commands[0]
+
+
+def as_user(user: str) -> list[str]:
+    """What a command begins with that another user is to run; "" for this one."""
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"] if user else []
+
+
+def start(
+    command: Sequence[str], folder: str | pathlib.Path, modules: pathlib.Path | None = None, **how: Any
+) -> subprocess.Popen[str]:
+    """A container's process: in a folder with nothing in it, of this process's variables none."""
+    environment = {
+        "PATH": f"{pathlib.Path(PYTHON).parent}:/usr/bin:/bin",
+        "HOME": str(folder),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    if modules:
+        environment["PYTHONPATH"] = str(modules)
+    if USER:
+        shutil.chown(folder, USER)
+    return subprocess.Popen([*as_user(USER), *command], cwd=folder, env=environment, text=True, **how)
+
+
 class _Container(ITaskHandler):
     """Stands in for a container runtime."""
 
-    python = sys.executable
     said = ""
+    modules: ClassVar[pathlib.Path | None] = None
     commands: ClassVar[list[Sequence[str]]] = []
 
     def __init__(self, image: str, full_command: list[str], pipeline_root: str, runner: Any) -> None:
@@ -55,27 +89,14 @@ class _Container(ITaskHandler):
     def run(self) -> status.Status:
         _Container.commands.append(self.command)
         with tempfile.TemporaryDirectory() as folder:
-            environment = {
-                "PATH": f"{pathlib.Path(self.python).parent}:/usr/bin:/bin",
-                "HOME": folder,
-                "TF_CPP_MIN_LOG_LEVEL": "3",
-            }
-            done = subprocess.run(
-                self.command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-        _Container.said = done.stdout[-4000:]
-        return status.Status.FAILURE if done.returncode else status.Status.SUCCESS
+            process = start(self.command, folder, self.modules, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            _Container.said = process.communicate()[0][-4000:]
+        return status.Status.FAILURE if process.returncode else status.Status.SUCCESS
 
     @classmethod
     def run_id(cls) -> str:
-        import json
-
         asked = cls.commands[0][cls.commands[0].index("--json_serialized_invocation_args") + 1]
         return str(json.loads(asked)["inputs"]["parameterValues"]["pipeline_run"])
-
-
-def _has_orchestrator() -> bool:
-    return os.path.exists(os.path.join(os.path.dirname(local.__file__), "pipeline_orchestrator.py"))
 
 
 def _in_order(spec: Any, given: Mapping[str, Any], root: str) -> None:

@@ -28,7 +28,7 @@ class StoreMaker:
         root.mkdir(parents=True, exist_ok=True)
         self.file = root / "metadata.sqlite"
         self.folder = root / "artifacts" / pipeline
-        connection = mlmd.ConnectionConfig()
+        self.connection = connection = mlmd.ConnectionConfig()
         connection.sqlite.filename_uri = str(self.file)
         connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
         self.store = metadata_store.MetadataStore(connection)

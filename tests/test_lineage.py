@@ -15,6 +15,7 @@ from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.serving_versions import digest
 from tfx_ranking.pipelines import (
     cli,
+    heartbeat,
     lineage,
     lineage_diff,
     lineage_impact,
@@ -239,6 +240,11 @@ def _with_a_running_step(root):
     return maker
 
 
+def _running(maker):
+    [step] = [each for each in maker.store.get_executions() if each.last_known_state == RUNNING]
+    return step
+
+
 def _state(maker):
     (run,) = lineage.runs(lineage_store.connect(str(maker.file)))
     return run.state
@@ -265,6 +271,30 @@ def test_what_the_next_run_ended_stays_dead(tmp_path):
     maker = _with_a_running_step(tmp_path)
     runs.end_dead_executions(maker.store, "shop")
     assert _state(maker) == "dead"
+
+
+def test_a_step_on_another_machine_lives_by_its_heartbeat(tmp_path):
+    maker = _with_a_running_step(tmp_path)
+    step = _running(maker)
+    with heartbeat.beating(maker.connection, step.id):
+        pass
+    maker.folder.mkdir(parents=True)
+    (maker.folder / runs.LOCK).touch()  # nobody holds it: that says nothing of another machine
+    assert _state(maker) == "running"
+    assert runs.end_dead_executions(maker.store, "shop") == [], "a local run of the pipeline leaves it alone"
+    step = _running(maker)
+    step.custom_properties[heartbeat.HEARTBEAT].double_value -= heartbeat.DEAD_AFTER
+    maker.store.put_executions([step])
+    assert _state(maker) == "dead"
+    assert runs.end_dead_executions(maker.store, "shop", locked=False) == [step.id]
+    assert _state(maker) == "dead"
+
+
+def test_a_container_ends_no_local_step_but_its_own_earlier_try(tmp_path):
+    maker = _with_a_running_step(tmp_path)
+    step = _running(maker)
+    assert runs.end_dead_executions(maker.store, "shop", locked=False) == []
+    assert runs.end_dead_executions(maker.store, "shop", locked=False, again=[step.id]) == [step.id]
 
 
 def test_between_two_steps_a_run_is_running(tmp_path):

@@ -140,6 +140,12 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("retrain.refuse.features", {"price": 0.1}, NOTHING),
     ("metadata.sqlite", "m.sqlite", NOTHING),
     ("metadata.connection", {"fake_database": {}}, NOTHING),
+    ("kubeflow.containers.Transform.cpu", 2.0, NOTHING),  # what runs elsewhere: test_kubeflow_compile.py
+    ("kubeflow.containers.Transform.memory", 2.0, NOTHING),
+    ("kubeflow.containers.Transform.gpu", 1, NOTHING),
+    ("kubeflow.containers.Transform.gpu_type", "amd.com/gpu", NOTHING),
+    ("kubeflow.containers.Transform.retries", 1, NOTHING),
+    ("kubeflow.beam_args", ["--direct_num_workers=2"], NOTHING),
 ]
 
 
@@ -234,6 +240,8 @@ def key_of(path: str) -> str:
     parts = [part for part in path.split(".") if not part.isdigit()]
     if parts[0] in ("items", "context"):
         parts[:2] = ["*"]
+    if parts[:2] == ["kubeflow", "containers"]:
+        del parts[2]
     return ".".join(parts)
 
 
