@@ -73,6 +73,7 @@ def _config(root: pathlib.Path, folder: pathlib.Path) -> ranking_config.RankingC
         "training": real_sets.SHORT_TRAINING,
         "serving": {"signatures": ["list_example"], "default": "list_example", "parity_lists": 16},
         "push": {"base": f"{folder}/serving", "version": "next"},
+        "kubeflow": {"beam_args": ["--direct_num_workers=1"]},
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ranking.yaml").write_text(yaml.safe_dump(raw))
