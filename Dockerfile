@@ -22,7 +22,8 @@ RUN apt-get update \
  && useradd --uid 10001 --create-home ranking
 COPY --from=build /opt/ranking /opt/ranking
 ENV PATH=/opt/ranking/bin:/usr/bin:/bin
-USER ranking
+# A number: Kubernetes cannot tell of a name that it is not root's.
+USER 10001
 WORKDIR /home/ranking
 # Your own modules (a preprocessing_fn, a scorer) belong on PYTHONPATH: COPY them here and ENV PYTHONPATH=/home/ranking.
 ENTRYPOINT ["tfx-ranking"]

@@ -69,6 +69,11 @@ class Model:
         if any(size < 1 for size in self.hidden):
             raise Refused("hidden", f"expected layer sizes of at least 1; got {list(self.hidden)}")
 
+    @property
+    def own_scorer(self) -> str | None:
+        """The dotted path of a function of the user's own; None for a scorer of ours."""
+        return self.scorer if "." in self.scorer else None
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EarlyStopping:

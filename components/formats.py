@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from tfx_ranking.components import places
 from tfx_ranking.components.config_data import Data
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.list_examples import Column
@@ -122,11 +123,7 @@ def open_file(path: str) -> io.BufferedIOBase:
 
 def open_raw(path: str) -> Any:
     """The file's bytes as they are."""
-    if "://" not in path:
-        return open(path, "rb")  # TFX's file systems only where one is named: importing TFX takes seconds
-    from tfx.dsl.io import fileio
-
-    return fileio.open(path, "rb")
+    return places.opened(path)
 
 
 def whole_lines(opened: Any, size: int) -> Iterator[bytes]:

@@ -8,11 +8,12 @@ local folder.
 (True, PosixPath('serving/shop/7'))
 """
 
+import glob
 import os
 import pathlib
 import shutil
 from collections.abc import Callable
-from typing import cast
+from typing import IO, Any, cast
 
 from tfx_ranking.components.errors import RankingError
 
@@ -39,6 +40,54 @@ def place(path: Path) -> pathlib.Path:
         return cast(pathlib.Path, found)
     except (ImportError, ValueError) as error:
         raise RankingError(f"{text}: cannot be reached: {error}") from error
+
+
+def matching(pattern: str) -> list[str]:
+    """The files that a pattern matches, in whichever store it names; a local folder is no file.
+
+    Google's `gs://` needs no package: TensorFlow reads it.  Raises RankingError as `place` does.
+    """
+    if "://" not in pattern:
+        return [path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path)]
+    if pattern.startswith("gs://"):
+        from tfx.dsl.io import fileio  # here, since importing TFX takes seconds
+
+        return [path for path in fileio.glob(pattern) if not fileio.isdir(path)]
+    store = _store(pattern)
+    found = store.glob(pattern, detail=True)
+    return [store.unstrip_protocol(path) for path, about in found.items() if about["type"] == "file"]
+
+
+def opened(path: str) -> IO[bytes]:
+    """A file's bytes, in whichever store it lies."""
+    if "://" not in path:
+        return open(path, "rb")
+    if path.startswith("gs://"):
+        from tfx.dsl.io import fileio
+
+        return cast(IO[bytes], fileio.open(path, "rb"))
+    return cast(IO[bytes], _store(path).open(path, "rb"))
+
+
+def size(path: str) -> int:
+    """A file's size in bytes, in whichever store it lies."""
+    if "://" not in path:
+        return os.path.getsize(path)
+    if path.startswith("gs://"):
+        import tensorflow as tf
+
+        return int(tf.io.gfile.stat(path).length)
+    return int(_store(path).size(path))
+
+
+def _store(path: str) -> Any:
+    """fsspec's file system of a URL, without its cache of listings: another process writes there too."""
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(path, use_listings_cache=False)[0]
+    except (ImportError, ValueError) as error:
+        raise RankingError(f"{path}: cannot be reached: {error}") from error
 
 
 def is_local(folder: pathlib.Path) -> bool:

@@ -29,6 +29,7 @@ class Previous(NamedTuple):
 def of_live(model: str, spans: int, split: str, label: str) -> Previous:
     """The split's lists of the last `spans` spans of those that `model` (a SavedModel's directory) was blessed on; of
     an input without spans all of them.  label: the column that the candidate is evaluated by."""
+    import tensorflow as tf
     from tfx.dsl.io import fileio
 
     def told(file: str) -> dict[str, Any]:
@@ -46,7 +47,11 @@ def of_live(model: str, spans: int, split: str, label: str) -> Previous:
     if learnt != label:
         refused = f"the live model's label was {learnt!r}, this one's is {label!r}: they have no common lists"
         return Previous(uri=uri, refused=refused)
-    files, kept = list_examples.split_files(uri, split), ()
+    try:
+        files, kept = list_examples.split_files(uri, split), ()
+    except (tf.errors.OpError, OSError) as error:  # an object store that TensorFlow does not know
+        said = str(error).splitlines()[0]
+        return Previous(uri=uri, refused=f"the lists that the live model was blessed on are out of reach ({said})")
     by_shard = f"{uri}/{SPANS_OF_SHARDS}"
     if files and fileio.exists(by_shard):
         with fileio.open(by_shard, "rb") as opened:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Collection
 from typing import Any
 
-from tfx_ranking.components import serving_versions, spans
+from tfx_ranking.components import places, serving_versions, spans
 from tfx_ranking.components.config_data import SPLIT_NAMES, Data
 from tfx_ranking.components.errors import DataError
 
@@ -69,7 +69,7 @@ def live_spans(base: str) -> list[int]:
 
 def _of_spans(by_split: spans.Patterns, data: Data, base: str | None) -> dict[str, Any]:
     patterns = [each for several in by_split.values() for each in several]
-    there = spans.available(by_split, lambda pattern: _filesystem(pattern)[0](pattern))
+    there = spans.available(by_split, places.matching)
     newest = max(there, default=None) if data.span is None else data.span
     if newest is None or newest not in there:
         wanted = "no span" if data.span is None else f"no span {data.span}"
@@ -121,7 +121,7 @@ def names_below(paths: list[str]) -> list[str]:
 def digest(path: str) -> str:
     """blake2b of a file's bytes, 32 hex digits."""
     state = hashlib.blake2b(digest_size=16)
-    with _filesystem(path)[1](path) as opened:
+    with places.opened(path) as opened:
         while block := opened.read(1 << 20):
             state.update(block)
     return state.hexdigest()
@@ -130,7 +130,7 @@ def digest(path: str) -> str:
 def _matching(patterns: list[str], split: str, data: Data) -> list[dict[str, Any]]:
     entries = []
     for path, side in matching(patterns, "data.input" if split == ALL else f"data.input.{split}", data):
-        entry = {"path": path, "size": _filesystem(path)[2](path), "digest": digest(path)}
+        entry = {"path": path, "size": places.size(path), "digest": digest(path)}
         if side is not None:
             entry.update(side=side, side_digest=digest(side))
         entries.append(entry)
@@ -144,21 +144,20 @@ def matching(patterns: list[str], said: str, data: Data) -> list[tuple[str, str 
     """
     paths: set[str] = set()
     for pattern in patterns:
-        list_files = _filesystem(pattern)[0]
-        found = [path for path in list_files(pattern) if not os.path.isdir(path)]
+        found = places.matching(pattern)
         if data.group_sizes:
             found = [path for path in found if not _unpacked(path).endswith(data.group_sizes)]
         if not found:
             raise DataError(f"{said}: no file matches {pattern!r}. {_folder_content(pattern)}")
         paths.update(found)
     suffix = data.group_sizes
-    return [(path, _side_file(path, suffix, _filesystem(path)[0]) if suffix else None) for path in sorted(paths)]
+    return [(path, _side_file(path, suffix) if suffix else None) for path in sorted(paths)]
 
 
-def _side_file(path: str, suffix: str, list_files: Callable[[str], list[str]]) -> str:
+def _side_file(path: str, suffix: str) -> str:
     candidates = [path + suffix, _unpacked(path) + suffix, _unpacked(path) + suffix + ".gz"]
     for candidate in candidates:
-        if list_files(glob.escape(candidate)):
+        if places.matching(glob.escape(candidate)):
             return candidate
     tried = " nor ".join(dict.fromkeys(candidates))
     raise DataError(f"data.group_sizes: {path} has no file of list sizes beside it; there is neither {tried}.")
@@ -179,13 +178,3 @@ def _folder_content(pattern: str) -> str:
     names = sorted(os.listdir(folder))
     shown = ", ".join(names[:10]) + (f", … ({len(names)} in all)" if len(names) > 10 else "")
     return f"The folder {folder} holds: {shown or 'nothing'}."
-
-
-def _filesystem(path: str) -> tuple[Callable[[str], list[str]], Callable[[str], Any], Callable[[str], int]]:
-    """List, open and size; TFX's file systems only where the path names one, since importing TFX takes seconds."""
-    if "://" not in path:
-        return (lambda pattern: glob.glob(pattern, recursive=True)), (lambda each: open(each, "rb")), os.path.getsize
-    import tensorflow as tf
-    from tfx.dsl.io import fileio
-
-    return fileio.glob, (lambda each: fileio.open(each, "rb")), (lambda each: int(tf.io.gfile.stat(each).length))

@@ -5,6 +5,7 @@ Holds no logic; nothing heavy is imported before a command needs it.
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -68,7 +69,8 @@ def _compile(arguments: argparse.Namespace) -> int:
     )
     compiled = kubeflow.compile(config, arguments.image, arguments.root, arguments.config.absolute().parent)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(compiled.yaml)
+    with open(arguments.output, "w", opener=private if compiled.has_password else None) as file:
+        file.write(compiled.yaml)
     for each in compiled.unseen:
         print(f"warning: {each}", file=sys.stderr)
     tasks = list(compiled.spec["root"]["dag"]["tasks"])
@@ -79,6 +81,13 @@ def _compile(arguments: argparse.Namespace) -> int:
         print(f"{arguments.output}: pipeline {compiled.name}, {len(tasks)} components")
         print(f"next:    tfx-ranking submit {arguments.output}")
     return 0
+
+
+def private(path: str, flags: int) -> int:
+    """Opens a file that nobody else may read."""
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def _submit(arguments: argparse.Namespace) -> int:
@@ -93,7 +102,7 @@ def client(arguments: argparse.Namespace) -> Any:
 
     if arguments.dry_run:
         return kubeflow_client.Unconnected()
-    return kubeflow_client.connect(arguments.host, arguments.namespace)
+    return kubeflow_client.connect(arguments.host)
 
 
 def asked(arguments: argparse.Namespace) -> Any:

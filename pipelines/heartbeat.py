@@ -19,9 +19,8 @@ DEAD_AFTER = 300.0  # seconds without one; clocks may differ by some, a store ma
 
 @contextlib.contextmanager
 def beating(connection: Any, execution: int) -> Iterator[None]:
-    """Writes while the body runs; the first one before it begins."""
+    """Writes while the body runs; whoever registers the execution writes the first one with it."""
     ended = threading.Event()
-    _beat(connection, execution)
 
     def beat() -> None:
         while not ended.wait(EVERY):

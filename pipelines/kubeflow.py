@@ -23,6 +23,7 @@ from tfx_ranking.pipelines.runs import metadata_connection
 
 ENTRYPOINT = ("python", "-m", "tfx_ranking.pipelines.kubeflow_step")
 INSTALL = "pip install 'tfx-ranking[kubeflow]'"
+_STORES = ("gs://", "s3://", "minio://")  # that Kubeflow's launcher fetches artifacts from, and stores them in
 _RUN_ID = "{{$.pipeline_job_uuid}}"  # filled in by Kubeflow where it is all of a constant
 
 
@@ -33,6 +34,8 @@ class Compiled:
     name: str  # Kubeflow's, of lower-case letters, digits and hyphens
     spec: Mapping[str, Any]  # KFP's PipelineSpec as JSON has it
     unseen: tuple[str, ...]  # what a cluster probably cannot reach, and what to do about it
+
+    has_password: bool  # the store's, in the clear
 
     @property
     def yaml(self) -> str:
@@ -47,7 +50,7 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
     """Compiles the pipeline.
 
     image: a container image with tfx-ranking and the user's own modules.  root: the folder of its artifacts that all
-    containers reach, an object store's or a mounted volume's.  modules: the folder here of the user's own modules.
+    containers reach, in an object store.  modules: the folder here of the user's own modules.
     Raises RankingError where the package `kfp` is missing, or for a name that Kubeflow cannot take.
     """
     require_kfp()
@@ -59,7 +62,7 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
     from tfx_ranking.pipelines.world import elsewhere
 
     name = kubeflow_name(config.name)
-    connection = json_format.MessageToDict(metadata_connection(config, pathlib.Path(root)))
+    connection = json_format.MessageToDict(_store_of(config, root))
     ours = ["--pipeline", config.name, "--metadata", json.dumps(connection, ensure_ascii=False, sort_keys=True)]
     runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
         kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
@@ -91,7 +94,7 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
         container["args"] = [*ours, "--node", node, "--type", types[node], *container["args"]]
         _add_run_id(task, component)
         _add_resources(task, container, config.kubeflow.container(node))
-    return Compiled(name, spec, _unseen(config, root))
+    return Compiled(name, spec, _unseen(config, root), "password" in json.dumps(connection))
 
 
 def reachable(
@@ -174,15 +177,21 @@ def _add_resources(task: dict[str, Any], container: dict[str, Any], wanted: Any)
     if resources:
         container["resources"] = resources
     if wanted.retries:
-        task["retryPolicy"] = {"maxRetryCount": wanted.retries, "backoffDuration": "60s", "backoffFactor": 2.0}
+        # Without a longest time Kubeflow says 0 to Argo, which counts it from the first attempt's start and gives up.
+        backoff = {"backoffDuration": "60s", "backoffFactor": 2.0, "backoffMaxDuration": f"{7 * 24 * 3600}s"}
+        task["retryPolicy"] = {"maxRetryCount": wanted.retries, **backoff}
+
+
+def _store_of(config: RankingConfig, root: str) -> Any:
+    """ML Metadata's connection; below an object store there is no SQLite file, and `_unseen` says so."""
+    return metadata_connection(config, pathlib.Path("." if "://" in root else root))
 
 
 def _unseen(config: RankingConfig, root: str) -> tuple[str, ...]:
-    """A local path may be a volume that every container has; else no container sees it."""
+    """A local path is none that a container has, unless the cluster's owner mounts it into all of them."""
     patterns = config.data.input.values() if isinstance(config.data.input, dict) else [config.data.input]
     files = [each for some in patterns for each in ([some] if isinstance(some, str) else some)]
     paths = [("data.input", file, "--input") for file in files]
-    paths += [("--root", root, "--root")]
     paths += [("push.base", config.push.base, "--push-base")] if config.push else []
     paths += [("data.schema", config.data.schema, "")] if config.data.schema else []
     start = config.training.initialize_from
@@ -191,11 +200,16 @@ def _unseen(config: RankingConfig, root: str) -> tuple[str, ...]:
     for key, path, option in paths:
         if "://" not in path:
             instead = f"; {option} names another" if option else ""
-            said.append(f"{key}: {path} is a local path: every container needs it mounted there{instead}.")
-    connection = metadata_connection(config, pathlib.Path(root))
-    if connection.HasField("sqlite"):
+            said.append(f"{key}: {path} is a local path, which no container has unless it is mounted{instead}.")
+    if not root.startswith(_STORES):
+        said.append(f"--root: {root}: Kubeflow's launcher takes {', '.join(_STORES)} and nothing else.")
+    connection = _store_of(config, root)
+    kind = connection.WhichOneof("config")
+    if kind == "sqlite":
         said.append(
-            f"metadata: {connection.sqlite.filename_uri} is a SQLite file: no lineage leaves the machine that it lies "
-            "on; --metadata names a MySQL or PostgreSQL that every container reaches."
+            f"metadata: {connection.sqlite.filename_uri} is a SQLite file, and each container would have one of its "
+            "own: the run fails at its second step; --metadata names a MySQL or PostgreSQL that all of them reach."
         )
+    elif getattr(connection, kind).host in ("localhost", "127.0.0.1", "::1"):
+        said.append(f"metadata: {getattr(connection, kind).host} is each container itself; --metadata names another.")
     return tuple(said)

@@ -46,9 +46,10 @@ class Compiled(NamedTuple):
     file: pathlib.Path
     name: str
     version: str  # its name, and the digest of its bytes
+    root: str | None  # of its artifacts; the server asks for it with each run
 
 
-def connect(host: str | None, namespace: str | None = None) -> Any:
+def connect(host: str | None) -> Any:
     """KFP's client.  Raises RankingError where it is not installed, or there is no such host."""
     require_kfp()
     import kfp
@@ -56,7 +57,7 @@ def connect(host: str | None, namespace: str | None = None) -> Any:
     with _said_to_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of versions that are older than what this needs
         try:
-            return kfp.Client(host=host, namespace=namespace or "kubeflow")
+            return kfp.Client(host=host)
         except Exception as error:  # kfp raises what urllib3, kubernetes and its own server's client do
             raise RankingError(f"{host or 'Kubeflow Pipelines'}: cannot be reached: {_reason(error)}") from error
 
@@ -82,6 +83,7 @@ def submit(file: pathlib.Path, client: Any, asked: Asked) -> list[Done]:
             params=dict(asked.parameters),
             pipeline_id=pipeline,
             version_id=version,
+            pipeline_root=compiled.root,
         )
         return [*done, Done("run", name, run.run_id, _call(client, "started"))]
 
@@ -101,7 +103,7 @@ def schedule(
         there = client.list_recurring_runs(experiment_id=experiment, page_size=_PAGE, filter=_named(compiled.name))
         ours = list(there.recurring_runs or ())
         fields = f"0 {cron}" if cron else None  # Kubeflow's have seconds before them
-        same = [each for each in ours if _is(each, version, asked, fields, every)]
+        same = [each for each in ours if _is(each, version, compiled.root, asked, fields, every)]
         if same:
             kept, how = same[0].recurring_run_id, "there already"
         else:
@@ -115,6 +117,7 @@ def schedule(
                 params=dict(asked.parameters),
                 pipeline_id=pipeline,
                 version_id=version,
+                pipeline_root=compiled.root,
             )
             kept, how = made.recurring_run_id, _call(client, "made")
         done.append(Done("recurring run", compiled.name, kept, how))
@@ -131,10 +134,12 @@ def read(file: pathlib.Path) -> Compiled:
 
     try:
         text = file.read_bytes()
-        name = yaml.safe_load(text)["pipelineInfo"]["name"]
+        spec = yaml.safe_load(text)
+        name = spec["pipelineInfo"]["name"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise RankingError(f"{file}: expected what `tfx-ranking compile` writes; {_reason(error)}.") from error
-    return Compiled(file, name, f"{name}-{hashlib.blake2b(text, digest_size=6).hexdigest()}")
+    version = f"{name}-{hashlib.blake2b(text, digest_size=6).hexdigest()}"
+    return Compiled(file, name, version, spec.get("defaultPipelineRoot"))
 
 
 class Unconnected:
@@ -142,8 +147,8 @@ class Unconnected:
 
     said = ""
 
-    def get_pipeline_id(self, name: str) -> None:
-        return None
+    def list_pipelines(self, **_: Any) -> Any:
+        return _Answer(pipelines=[])
 
     def list_pipeline_versions(self, **_: Any) -> Any:
         return _Answer(pipeline_versions=[])
@@ -177,7 +182,9 @@ class _Answer:
 def _uploaded(compiled: Compiled, client: Any, asked: Asked) -> tuple[list[Done], str, str, str]:
     """What is there now: pipeline, version and experiment, and the ids of the three."""
     path = str(compiled.file)
-    pipeline, how = client.get_pipeline_id(compiled.name), "there already"
+    # Not `get_pipeline_id`, which looks into no namespace.
+    pipelines = client.list_pipelines(page_size=_PAGE, filter=_named(compiled.name), namespace=asked.namespace)
+    pipeline, how = next((each.pipeline_id for each in pipelines.pipelines or ()), None), "there already"
     if pipeline is None:
         made = client.upload_pipeline(
             pipeline_package_path=path, pipeline_name=compiled.name, namespace=asked.namespace
@@ -204,7 +211,7 @@ def _run_name(compiled: Compiled, asked: Asked) -> str:
     return f"{compiled.version} {given}".strip()
 
 
-def _is(recurring: Any, version: str, asked: Asked, cron: str | None, every: int | None) -> bool:
+def _is(recurring: Any, version: str, root: str | None, asked: Asked, cron: str | None, every: int | None) -> bool:
     trigger, reference = recurring.trigger, recurring.pipeline_version_reference
     runtime = recurring.runtime_config
     return bool(
@@ -214,6 +221,7 @@ def _is(recurring: Any, version: str, asked: Asked, cron: str | None, every: int
         and (trigger.cron_schedule.cron if trigger.cron_schedule else None) == cron
         and (int(trigger.periodic_schedule.interval_second) if trigger.periodic_schedule else None) == every
         and dict((runtime.parameters if runtime else None) or {}) == dict(asked.parameters)
+        and (runtime.pipeline_root if runtime else None) == root
     )
 
 

@@ -16,6 +16,7 @@ import pathlib
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -109,7 +110,7 @@ def _recorded(
         except Exception as error:  # it is this step that fails, which is recorded as any other failure below
             why = error
         execution = execution_publish_utils.register_execution(
-            handle, here.type, contexts, input_artifacts=inputs, exec_properties=seen
+            handle, here.type, contexts, inputs, {**seen, heartbeat.HEARTBEAT: time.time()}
         )
     try:
         if why is not None:
@@ -119,7 +120,7 @@ def _recorded(
     except BaseException as error:
         with metadata.Metadata(connection) as handle:
             execution_publish_utils.publish_failed_execution(handle, contexts, execution.id)
-            runs.say_why_it_failed(handle.store, here.run, reason(error))
+            runs.say_why_it_failed(handle.store, here.run, reason(error), execution.id)
         raise
     with metadata.Metadata(connection) as handle:
         execution_publish_utils.publish_succeeded_execution(handle, execution.id, contexts, outputs)

@@ -28,7 +28,7 @@ from tfx_ranking.components import (
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.live_model import LiveModel
 from tfx_ranking.pipelines.runs import artifacts_root, metadata_connection
-from tfx_ranking.pipelines.world import World, code, here
+from tfx_ranking.pipelines.world import OURS, World, code, here
 
 
 def ranking_pipeline(
@@ -67,7 +67,7 @@ def ranking_components(config: RankingConfig, world: World) -> list[Any]:
     transform = Transform(
         examples=examples.outputs["examples"],
         schema=schema.outputs["schema"],
-        preprocessing_fn=config.transform.preprocessing_fn or f"{preprocessing.__name__}.preprocessing_fn",
+        preprocessing_fn=config.transform.preprocessing_fn or OURS,
         custom_config={
             "config": json.loads(config.select(*preprocessing.READS)),  # unpacked: Transform makes JSON of it all
             "code": code(config.transform.preprocessing_fn),
@@ -81,7 +81,7 @@ def ranking_components(config: RankingConfig, world: World) -> list[Any]:
         anomalies=anomalies.outputs["anomalies"],
         base_model=live.outputs["model"] if live and config.training.warm_start else None,
         config=config.select(*trainer.READS),
-        code_digest=code(config.model.scorer if "." in config.model.scorer else None),
+        code_digest=code(config.model.own_scorer),
         **world.trainer,
     )
     exported = signature_exporter.SignatureExporter(

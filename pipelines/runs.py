@@ -128,14 +128,18 @@ def end_dead_executions(
     return [execution.id for execution in running]
 
 
-def say_why_it_failed(store: metadata_store.MetadataStore, run_id: str, reason: str) -> None:
-    """Writes into a run's failed executions why they did, where nothing is written yet; TFX leaves it to the log."""
+def say_why_it_failed(store: metadata_store.MetadataStore, run_id: str, reason: str, only: int | None = None) -> None:
+    """Writes into a run's failed executions why they did, where nothing is written yet; TFX leaves it to the log.
+
+    only: the execution that it is the reason of, where others of the run may fail at the same time.
+    """
     context = store.get_context_by_type_and_name("pipeline_run", run_id)
     failed = [
         execution
         for execution in (store.get_executions_by_context(context.id) if context else [])
         if execution.last_known_state == metadata_store_pb2.Execution.FAILED
         and "reason" not in execution.custom_properties
+        and only in (None, execution.id)
     ]
     for execution in failed:
         execution.custom_properties["reason"].string_value = reason

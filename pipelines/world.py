@@ -24,6 +24,7 @@ from tfx_ranking.pipelines import push_records
 from tfx_ranking.pipelines.runs import metadata_connection
 
 Parameters = dict[str, Any]
+OURS = f"{preprocessing.__name__}.preprocessing_fn"  # where the config names none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +45,10 @@ def here(config: RankingConfig, root: pathlib.Path, source: Mapping[str, Any] | 
     """
     base = config.push.base if config.push else None
     found = source or sources.resolve(config.data, base)
-    start = config.training.initialize_from
     return World(
         examples={"config": config.select(*example_gen.READS), "source": json.dumps(found, ensure_ascii=False)},
         schema=_schema_digest(config.data.schema) if config.data.schema else "",
-        trainer={"initial_model": digest(weights.model_directory(start)) if start else ""},
+        trainer={"initial_model": _initial_model(config)},
         live={"destination": state(base)} if base else {},
         push={"destination": _destination(base, _store(config, root))} if base else {},
     )
@@ -96,9 +96,24 @@ def _files(parameters: Mapping[str, Any], store: Any) -> Parameters:
     }
 
 
-def _learning_rate(parameters: Mapping[str, Any], store: Any) -> Parameters:
-    rate = parameters.get("learning_rate")
-    return {"config": trainer.with_learning_rate(parameters["config"], rate)}
+def _schema(parameters: Mapping[str, Any], store: Any) -> Parameters:
+    return {"digest": _schema_digest(parameters["schema_file"])}
+
+
+def _transform(parameters: Mapping[str, Any], store: Any) -> Parameters:
+    function = parameters["preprocessing_fn"]
+    told = json.loads(parameters["custom_config"])
+    return {"custom_config": json.dumps({**told, "code": "" if function == OURS else code(function)}, sort_keys=True)}
+
+
+def _training(parameters: Mapping[str, Any], store: Any) -> Parameters:
+    selected = trainer.with_learning_rate(parameters["config"], parameters.get("learning_rate"))
+    config = ranking_config.from_selection(selected)
+    return {"config": selected, "initial_model": _initial_model(config), "code_digest": code(config.model.own_scorer)}
+
+
+def _export(parameters: Mapping[str, Any], store: Any) -> Parameters:
+    return {"code_digest": code(ranking_config.from_selection(parameters["config"]).serving.postprocessing)}
 
 
 def _live(parameters: Mapping[str, Any], store: Any) -> Parameters:
@@ -111,10 +126,18 @@ def _pushed_to(parameters: Mapping[str, Any], store: Any) -> Parameters:
 
 _LOOK: dict[str, Callable[[Mapping[str, Any], Any], Parameters]] = {
     "RankingExampleGen": _files,
-    "RankingTrainer": _learning_rate,
+    "ImportSchemaGen": _schema,
+    "Transform": _transform,
+    "RankingTrainer": _training,
+    "SignatureExporter": _export,
     "LiveModel": _live,
     "RankingPusher": _pushed_to,
 }
+
+
+def _initial_model(config: RankingConfig) -> str:
+    start = config.training.initialize_from
+    return digest(weights.model_directory(start)) if start else ""
 
 
 def _base(parameters: Mapping[str, Any]) -> str:

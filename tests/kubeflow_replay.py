@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,9 +49,9 @@ def run(text: str, root: pathlib.Path, parameters: Mapping[str, Any], modules: p
     return _Container.run_id()
 
 
-def first_command() -> Sequence[str]:
-    """What the first container of the last run was given."""
-    return _Container.commands[0]
+def commands() -> list[Sequence[str]]:
+    """What the containers of the last run were given."""
+    return list(_Container.commands)
 
 
 def as_user(user: str) -> list[str]:
@@ -72,7 +71,7 @@ def start(
     if modules:
         environment["PYTHONPATH"] = str(modules)
     if USER:
-        shutil.chown(folder, USER)
+        os.chown(folder, int(USER), int(USER))
     return subprocess.Popen([*as_user(USER), *command], cwd=folder, env=environment, text=True, **how)
 
 

@@ -54,6 +54,8 @@ class Server:
         for key in ("experiment_id", "pipeline_id"):
             if query.get(key):
                 found = [each for each in found if each.get(key) == query[key]]
+        if kind in ("pipelines", "experiments"):
+            found = [each for each in found if each.get("namespace", "") == query.get("namespace", "")]
         return found
 
     def add(self, kind: str, id_name: str, **fields: Any) -> dict[str, Any]:
@@ -164,7 +166,12 @@ class _Handler(BaseHTTPRequestHandler):
         text = part.get_payload(decode=True).decode()
         pipeline = components.load_component_from_text(text)  # as the server does: it must be a pipeline
         if path.endswith("/upload"):
-            made = self.state.add("pipelines", "pipeline_id", display_name=query["name"])
+            where = {"namespace": query["namespace"]} if query.get("namespace") else {}
+            if [each for each in self.state.find("pipelines", where) if each["display_name"] == query["name"]]:
+                raise ValueError(f"the name {query['name']} already exists")
+            made = self.state.add("pipelines", "pipeline_id", display_name=query["name"], **where)
+            first = {"pipeline_version_id": f"first of {made['pipeline_id']}", "display_name": query["name"]}
+            self.state.there["pipeline_versions"].append({**first, "pipeline_id": made["pipeline_id"]})
         else:
             known = [each["pipeline_id"] for each in self.state.there["pipelines"]]
             if query["pipelineid"] not in known:

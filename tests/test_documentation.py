@@ -24,6 +24,7 @@ def _calls() -> list[list[str]]:
     for file in FILES:
         text = file.read_text()
         for language, block in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL):
+            block = re.sub(r"\\\n\s*", " ", block)
             # Elsewhere a call stands within something else: a line of cron, a unit, a list in YAML.
             call = r"^tfx-ranking (.*)$" if language == "sh" else r"tfx-ranking ([a-z][^\n;&\"]*)"
             found += re.findall(call, block, re.MULTILINE)

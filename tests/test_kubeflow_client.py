@@ -30,6 +30,11 @@ def said(capsys, *command: str) -> list[dict]:
     return json.loads(capsys.readouterr().out)
 
 
+def versions(server) -> list[dict]:
+    """Without the one that the server makes of a pipeline that is uploaded for the first time."""
+    return [each for each in server.there["pipeline_versions"] if "first of" not in each["pipeline_version_id"]]
+
+
 def test_the_first_time_everything_is_made(server, file, capsys):
     done = said(capsys, "submit", str(file), "--host", server.host, "--span", "17", "--learning-rate", "0.01")
     assert server.asked == ["pipelines", "pipeline_versions", "experiments", "runs"]
@@ -41,11 +46,14 @@ def test_the_first_time_everything_is_made(server, file, capsys):
     ]
     [run] = server.there["runs"]
     assert run["runtime_config"]["parameters"] == {"span": "17", "learning_rate": 0.01}
+    assert run["runtime_config"]["pipeline_root"] == "gs://artifacts/shop", (
+        "the server does not look for it in the file"
+    )
     assert run["pipeline_version_reference"] == {
         "pipeline_id": server.there["pipelines"][0]["pipeline_id"],
-        "pipeline_version_id": server.there["pipeline_versions"][0]["pipeline_version_id"],
+        "pipeline_version_id": versions(server)[0]["pipeline_version_id"],
     }
-    assert run["display_name"] == f"{server.there['pipeline_versions'][0]['display_name']} learning_rate=0.01 span=17"
+    assert run["display_name"] == f"{versions(server)[0]['display_name']} learning_rate=0.01 span=17"
 
 
 def test_the_second_time_nothing_is(server, file, capsys):
@@ -62,7 +70,7 @@ def test_a_run_that_has_ended_is_followed_by_another(server, file, capsys):
     server.there["runs"][0]["state"] = "SUCCEEDED"
     assert said(capsys, "submit", str(file), "--host", server.host)[-1]["how"] == "started"
     assert len(server.there["runs"]) == 2
-    assert len(server.there["pipeline_versions"]) == 1
+    assert len(versions(server)) == 1
 
 
 def test_another_file_is_another_version_of_the_pipeline(server, file, capsys):
@@ -70,13 +78,22 @@ def test_another_file_is_another_version_of_the_pipeline(server, file, capsys):
     file.write_text(GOLDEN.read_text() + "# edited\n")
     said(capsys, "submit", str(file), "--host", server.host)
     assert len(server.there["pipelines"]) == 1
-    assert len({each["display_name"] for each in server.there["pipeline_versions"]}) == 2
+    assert len({each["display_name"] for each in versions(server)}) == 2
+
+
+def test_a_namespace_has_pipelines_of_its_own(server, file, capsys):
+    for namespace in ("alice", "bob", "alice"):
+        said(capsys, "submit", str(file), "--host", server.host, "--namespace", namespace)
+    assert [each["namespace"] for each in server.there["pipelines"]] == ["alice", "bob"]
+    assert [each["namespace"] for each in server.there["experiments"]] == ["alice", "bob"]
+    assert len(server.there["runs"]) == 2
 
 
 def test_a_recurring_run(server, file, capsys):
     command = ["schedule", str(file), "--kubeflow", "--host", server.host]
     first = said(capsys, *command, "--cron", "0 3 * * *")
     [made] = server.there["recurring_runs"]
+    assert made["runtime_config"]["pipeline_root"] == "gs://artifacts/shop"
     assert made["trigger"] == {"cron_schedule": {"cron": "0 0 3 * * *"}}, "Kubeflow's cron has seconds"
     assert (made["max_concurrency"], made["no_catchup"]) == ("1", True)
     asked = list(server.asked)

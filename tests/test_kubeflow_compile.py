@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -100,6 +101,7 @@ def test_a_container_gets_what_the_first_pattern_says(component, compiled, execu
     assert executors[f"{component}_executor"]["container"].get("resources", {}) == expected
     task = compiled.spec["root"]["dag"]["tasks"][component]
     assert task.get("retryPolicy", {}).get("maxRetryCount") == said.get("retries")
+    assert task.get("retryPolicy", {}).get("backoffMaxDuration", "x") != "0s"  # Argo would give up at once
 
 
 def test_beam_components_get_the_beam_arguments(executors):
@@ -132,12 +134,33 @@ def test_what_a_cluster_cannot_see_is_a_warning(shop, tmp_path, capsys):
     command = ["compile", str(shop.config_file), "--image", "registry/ranking:1", "--root", str(tmp_path / "root")]
     assert cli.main([*command, "-o", str(tmp_path / "new" / "pipeline.yaml")]) == 0
     said = capsys.readouterr()
-    for key, option in (("data.input", "--input"), ("push.base", "--push-base"), ("metadata", "--metadata")):
+    where = (("data.input", "--input"), ("push.base", "--push-base"), ("metadata", "--metadata"), ("--root", "s3://"))
+    for key, option in where:
         [line] = [line for line in said.err.splitlines() if line.startswith(f"warning: {key}: ")]
         assert option in line
     assert "pipeline shop, 10 components" in said.out
     assert yaml.safe_load((tmp_path / "new" / "pipeline.yaml").read_text())["pipelineInfo"] == {"name": "shop"}
     assert not (tmp_path / "root").exists(), "compiling writes nothing there"
+
+
+def test_a_file_with_a_password_is_its_owners_alone(shop, tmp_path):
+    command = ["compile", str(shop.config_file), "--image", "i", "--root", "s3://a/b", "-o"]
+    for name, more, mode in (("open", [], 0o644), ("private", ["--metadata", json.dumps(MYSQL)], 0o600)):
+        umask = os.umask(0o022)
+        try:
+            assert cli.main([*command, str(tmp_path / name), *more]) == 0
+        finally:
+            os.umask(umask)
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
+
+
+def test_a_store_that_is_every_containers_own_is_a_warning(shop):
+    config = ranking_config.load(shop.config_file)
+    local = {"mysql": {"host": "127.0.0.1", "database": "mlmd"}}
+    for metadata, said in ((json.dumps(local), "is each container itself"), (None, "the run fails at its second step")):
+        found = kubeflow.reachable(config, metadata=metadata)
+        [line] = [line for line in kubeflow.compile(found, "i", "s3://a", shop.folder).unseen if "metadata:" in line]
+        assert said in line
 
 
 def test_files_of_splits(shop):

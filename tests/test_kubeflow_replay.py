@@ -4,12 +4,14 @@ Twice on LightGBM's example, a first run on one span and a recurring one with a 
 runs by the local runner: scores, metric and lineage are to agree.
 """
 
+import os
 import pathlib
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import kubeflow_replay
 import numpy as np
@@ -51,7 +53,7 @@ def root(data_dir, tmp_path_factory) -> Iterator[pathlib.Path]:
             (folder / f"{name}.query").write_text("".join(f"{size}\n" for size in sizes[part]))
     if kubeflow_replay.USER:
         for each in (new, root, *root.rglob("*")):
-            shutil.chown(each, kubeflow_replay.USER)
+            os.chown(each, int(kubeflow_replay.USER), int(kubeflow_replay.USER))
     yield root
     if kubeflow_replay.USER:
         shutil.rmtree(new)
@@ -80,13 +82,20 @@ def _config(root: pathlib.Path, folder: pathlib.Path) -> ranking_config.RankingC
     return ranking_config.load(folder / "ranking.yaml")
 
 
+class Cluster(NamedTuple):
+    """Two runs of the compiled pipeline."""
+
+    text: str  # the YAML
+    runs: list[str]  # their ids
+    commands: list[Sequence[str]]  # of the second one's containers
+
+
 @pytest.fixture(scope="module")
-def cluster(root) -> list[str]:
-    """The ids of the two runs, by the compiled pipeline; a first one with a span given, then the newest."""
-    config = _config(root, root)
-    text = kubeflow.compile(config, "registry/ranking:1", str(root)).yaml
-    first = kubeflow_replay.run(text, root, {"span": "1"})
-    return [first, kubeflow_replay.run(text, root, {})]
+def cluster(root) -> Cluster:
+    """A first run with a span given, then one of the newest."""
+    text = kubeflow.compile(_config(root, root), "registry/ranking:1", str(root)).yaml
+    ids = [kubeflow_replay.run(text, root, parameters) for parameters in ({"span": "1"}, {})]
+    return Cluster(text, ids, kubeflow_replay.commands())
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +124,7 @@ def _written(folder: pathlib.Path) -> metadata_store.MetadataStore:
 def test_both_runs_push_what_they_trained(root, cluster):
     assert list(serving_versions.version_directories(root / "serving"))[-1] >= 1
     newest, first = lineage.runs(_store(root))
-    assert [first.id, newest.id] == cluster
+    assert [first.id, newest.id] == cluster.runs
     assert [(each.state, each.steps, each.cached) for each in (first, newest)] == [("done", 10, 0)] * 2
     assert (first.spans, newest.spans) == ((1,), (1, 2))
     assert first.pushed == "1"
@@ -194,12 +203,11 @@ def test_the_types_are_those_of_local_runs(root, cluster, here):
 
 
 def test_a_step_whose_command_is_broken_fails_the_run(root, cluster):
-    text = kubeflow.compile(_config(root, root), "registry/ranking:1", str(root)).yaml
     executor = "tfx_ranking.components.example_gen.RankingExampleGen_Executor"
-    assert executor in text
+    assert executor in cluster.text
     before = serving_versions.version_directories(root / "serving")
     with pytest.raises(kubeflow_replay.Failed, match="RankingExampleGen"):
-        kubeflow_replay.run(text.replace(executor, f"{executor}_gone"), root, {})
+        kubeflow_replay.run(cluster.text.replace(executor, f"{executor}_gone"), root, {})
     newest = lineage.runs(_store(root))[0]
     assert newest.state == "failed"
     assert "RankingExampleGen_Executor_gone" in newest.reason
@@ -207,16 +215,16 @@ def test_a_step_whose_command_is_broken_fails_the_run(root, cluster):
 
 
 def test_input_that_is_not_there_is_told_by_the_run(root, cluster):
-    text = kubeflow.compile(_config(root, root), "registry/ranking:1", str(root)).yaml
     with pytest.raises(kubeflow_replay.Failed, match=r"data\.input: no span 7"):
-        kubeflow_replay.run(text, root, {"span": "7"})
+        kubeflow_replay.run(cluster.text, root, {"span": "7"})
     newest = lineage.runs(_store(root))[0]
     assert (newest.state, "no span 7" in newest.reason) == ("failed", True)
 
 
 def test_a_step_that_died_is_not_left_running(root, cluster, tmp_path):
     """Killed as soon as ML Metadata has it running; the same step again, as Kubeflow's retry does it, ends it."""
-    command, store, log = kubeflow_replay.first_command(), _written(root), tmp_path / "log"
+    [command] = [each for each in cluster.commands if each[each.index("--node") + 1] == "RankingTrainer"]
+    store, log = _written(root), tmp_path / "log"
     with tempfile.TemporaryDirectory() as empty, log.open("w") as said:
         killed = kubeflow_replay.start(command, empty, stdout=said, stderr=said)
         end = time.monotonic() + 120
