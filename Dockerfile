@@ -9,10 +9,11 @@ COPY LICENSE README.md pyproject.toml ./
 COPY components components
 COPY pipelines pipelines
 COPY requirements/py313.txt pins.txt
-# A wheel, as anybody would install it; the pins are limits, so what only development needs stays out.
+# A wheel, as anybody would install it; the pins are limits, so what only development needs stays out.  Compiled here: who
+# runs it may not write there, and each container would compile TensorFlow anew.
 RUN /opt/uv/bin/uv build --quiet --wheel --out-dir wheels \
  && /opt/uv/bin/uv venv --quiet --python /usr/bin/python3 /opt/ranking \
- && /opt/uv/bin/uv pip install --quiet --python /opt/ranking/bin/python --constraint pins.txt \
+ && /opt/uv/bin/uv pip install --quiet --compile-bytecode --python /opt/ranking/bin/python --constraint pins.txt \
       "$(echo wheels/tfx_ranking-*.whl)[kubeflow]"
 
 FROM debian:13-slim

@@ -32,7 +32,7 @@ test-current: setup
 	rm -rf $(LINES) && mkdir -p $(LINES)
 	TFX_RANKING_OTHER_LINE=$(LINES) TFX_RANKING_OTHER_LINE_FIRST=1 $(PYTHON) -m pytest tests/test_other_line.py
 	tests/debian13.sh --folder $(LINES) sh -ec 'make setup; TFX_RANKING_OTHER_LINE=$(LINES) \
-	  $(PYTHON) -m pytest -n 2 --dist loadfile --durations=25 -m "not slow or current"'
+	  $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25 -m "not slow or current"'
 	TFX_RANKING_OTHER_LINE=$(LINES) $(PYTHON) -m pytest tests/test_other_line.py -k equally
 
 check: setup

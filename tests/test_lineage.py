@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 from lineage_stores import CACHED, FAILED, RUNNING, StoreMaker, grpc_server, saved_model
@@ -276,8 +277,8 @@ def test_what_the_next_run_ended_stays_dead(tmp_path):
 def test_a_step_on_another_machine_lives_by_its_heartbeat(tmp_path):
     maker = _with_a_running_step(tmp_path)
     step = _running(maker)
-    with heartbeat.beating(maker.connection, step.id):
-        pass
+    step.custom_properties[heartbeat.HEARTBEAT].double_value = time.time()
+    maker.store.put_executions([step])
     maker.folder.mkdir(parents=True)
     (maker.folder / runs.LOCK).touch()  # nobody holds it: that says nothing of another machine
     assert _state(maker) == "running"
@@ -288,6 +289,18 @@ def test_a_step_on_another_machine_lives_by_its_heartbeat(tmp_path):
     assert _state(maker) == "dead"
     assert runs.end_dead_executions(maker.store, "shop", locked=False) == [step.id]
     assert _state(maker) == "dead"
+
+
+def test_a_heartbeat_is_renewed_while_the_step_works(tmp_path, monkeypatch):
+    maker = _with_a_running_step(tmp_path)
+    step = _running(maker)
+    monkeypatch.setattr(heartbeat, "EVERY", 0.05)
+    with heartbeat.beating(maker.connection, step.id):
+        seen = set()
+        end = time.monotonic() + 20
+        while len(seen - {0.0}) < 2 and time.monotonic() < end:
+            seen.add(_running(maker).custom_properties[heartbeat.HEARTBEAT].double_value)
+    assert len(seen - {0.0}) >= 2
 
 
 def test_a_container_ends_no_local_step_but_its_own_earlier_try(tmp_path):
