@@ -22,7 +22,9 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     compile.add_argument("config", type=pathlib.Path, help="ranking.yaml")
     compile.add_argument("--image", required=True, help="container image with tfx-ranking and your own modules")
-    compile.add_argument("--root", required=True, help="folder of the artifacts, that every container reaches")
+    compile.add_argument(
+        "--root", required=True, help="folder of the artifacts in an object store: gs://, s3:// or minio://"
+    )
     compile.add_argument(
         "--output", "-o", type=pathlib.Path, default=pathlib.Path("pipeline.yaml"), help="(default: pipeline.yaml)"
     )

@@ -46,7 +46,10 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--cron", default="", metavar="EXPRESSION", help="minute, hour, day of the month, month, weekday"
     )
     schedule.add_argument(
-        "--every", default="", metavar="SPAN", help="a number and s, m, h, d or w; the first run begins at once"
+        "--every",
+        default="",
+        metavar="SPAN",
+        help="a number and s, m, h, d or w; the first run begins at once, on Kubeflow after it",
     )
     schedule.add_argument("--timezone", default="", metavar="ZONE", help="as in Europe/Berlin (default: the machine's)")
     schedule.add_argument("--retries", type=int, default=2, help="after a run that failed (default: 2)")
