@@ -19,6 +19,7 @@ from tfx_ranking.components.config import Metadata, Push, RankingConfig
 from tfx_ranking.components.config_data import SPLIT_NAMES
 from tfx_ranking.components.errors import ConfigError, RankingError
 from tfx_ranking.pipelines.local import own_modules
+from tfx_ranking.pipelines.quiet import quiet_imports
 from tfx_ranking.pipelines.runs import metadata_connection
 
 ENTRYPOINT = ("python", "-m", "tfx_ranking.pipelines.kubeflow_step")
@@ -54,12 +55,13 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
     Raises RankingError where the package `kfp` is missing, or for a name that Kubeflow cannot take.
     """
     require_kfp()
-    from tfx.orchestration import pipeline
-    from tfx.orchestration.data_types import RuntimeParameter
-    from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
+    with quiet_imports():
+        from tfx.orchestration import pipeline
+        from tfx.orchestration.data_types import RuntimeParameter
+        from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
-    from tfx_ranking.pipelines.ranking_pipeline import ranking_components
-    from tfx_ranking.pipelines.world import elsewhere
+        from tfx_ranking.pipelines.ranking_pipeline import ranking_components
+        from tfx_ranking.pipelines.world import elsewhere
 
     name = kubeflow_name(config.name)
     connection = json_format.MessageToDict(_store_of(config, root))

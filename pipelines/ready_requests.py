@@ -26,7 +26,7 @@ from tfx_ranking.components.saved_model import signature_definitions
 from tfx_ranking.components.serving_versions import SAMPLES_IN_MODEL
 from tfx_ranking.pipelines import inspection, unlabelled
 from tfx_ranking.pipelines.list_choice import FIRST, Choice, choose
-from tfx_ranking.pipelines.scoring import quiet_imports
+from tfx_ranking.pipelines.quiet import quiet_imports
 
 DEFAULT = "serving_default"
 

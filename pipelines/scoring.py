@@ -7,12 +7,8 @@ Nothing here imports TFX: TensorFlow and the readers are enough.
 
 import contextlib
 import dataclasses
-import os
 import pathlib
-import sys
-import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +22,7 @@ from tfx_ranking.components import formats, grouping
 from tfx_ranking.components.errors import GroupOrderError, RankingError
 from tfx_ranking.components.list_examples import encode
 from tfx_ranking.pipelines import inspection, score_files, unlabelled
+from tfx_ranking.pipelines.quiet import quiet_imports
 
 LISTS_A_CALL = 256
 PADDED = 1 << 22  # scores a call, those behind the lists' ends included
@@ -128,26 +125,6 @@ def load(model: pathlib.Path) -> Score:
         return scores[np.arange(scores.shape[1]) < sizes[:, None]], sizes
 
     return score
-
-
-@contextlib.contextmanager
-def quiet_imports() -> Iterator[None]:
-    """TensorFlow and what it imports warn about the machine, the Python version and so on; nobody asked here."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    with warnings.catch_warnings(), tempfile.TemporaryFile() as said:
-        warnings.simplefilter("ignore")
-        shown = os.dup(2)  # TensorFlow 2.21 writes before it reads its own log level
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            said.seek(0)
-            os.write(shown, said.read())
-            raise
-        finally:
-            os.dup2(shown, 2)
-            os.close(shown)
 
 
 def ranks(scores: np.ndarray, row_splits: np.ndarray) -> np.ndarray:
