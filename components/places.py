@@ -13,7 +13,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from tfx_ranking.components.errors import RankingError
 
@@ -53,7 +53,7 @@ def matching(pattern: str) -> list[str]:
         from tfx.dsl.io import fileio  # here, since importing TFX takes seconds
 
         return [path for path in fileio.glob(pattern) if not fileio.isdir(path)]
-    store = _store(pattern)
+    store = place(pattern).fs  # type: ignore[attr-defined]
     found = store.glob(pattern, detail=True)
     return [store.unstrip_protocol(path) for path, about in found.items() if about["type"] == "file"]
 
@@ -66,7 +66,7 @@ def opened(path: str) -> IO[bytes]:
         from tfx.dsl.io import fileio
 
         return cast(IO[bytes], fileio.open(path, "rb"))
-    return cast(IO[bytes], _store(path).open(path, "rb"))
+    return place(path).open("rb")
 
 
 def size(path: str) -> int:
@@ -77,17 +77,7 @@ def size(path: str) -> int:
         import tensorflow as tf
 
         return int(tf.io.gfile.stat(path).length)
-    return int(_store(path).size(path))
-
-
-def _store(path: str) -> Any:
-    """fsspec's file system of a URL, without its cache of listings: another process writes there too."""
-    import fsspec
-
-    try:
-        return fsspec.core.url_to_fs(path, use_listings_cache=False)[0]
-    except (ImportError, ValueError) as error:
-        raise RankingError(f"{path}: cannot be reached: {error}") from error
+    return place(path).stat().st_size
 
 
 def is_local(folder: pathlib.Path) -> bool:

@@ -24,6 +24,7 @@ from tfx_ranking.pipelines.runs import metadata_connection
 
 ENTRYPOINT = ("python", "-m", "tfx_ranking.pipelines.kubeflow_step")
 INSTALL = "pip install 'tfx-ranking[kubeflow]'"
+RUN = "pipeline_run"  # the parameter that holds the run's id, beside each component's own
 _STORES = ("gs://", "s3://", "minio://")  # that Kubeflow's launcher fetches artifacts from, and stores them in
 _RUN_ID = "{{$.pipeline_job_uuid}}"  # filled in by Kubeflow where it is all of a constant
 
@@ -35,7 +36,6 @@ class Compiled:
     name: str  # Kubeflow's, of lower-case letters, digits and hyphens
     spec: Mapping[str, Any]  # KFP's PipelineSpec as JSON has it
     unseen: tuple[str, ...]  # what a cluster probably cannot reach, and what to do about it
-
     has_password: bool  # the store's, in the clear
 
     @property
@@ -164,9 +164,9 @@ def require_kfp() -> None:
 
 def _add_run_id(task: dict[str, Any], component: dict[str, Any]) -> None:
     parameters = component.setdefault("inputDefinitions", {}).setdefault("parameters", {})
-    parameters["pipeline_run"] = {"parameterType": "STRING"}
+    parameters[RUN] = {"parameterType": "STRING"}
     given = task.setdefault("inputs", {}).setdefault("parameters", {})
-    given["pipeline_run"] = {"runtimeValue": {"constant": _RUN_ID}}
+    given[RUN] = {"runtimeValue": {"constant": _RUN_ID}}
 
 
 def _add_resources(task: dict[str, Any], container: dict[str, Any], wanted: Any) -> None:
@@ -206,12 +206,12 @@ def _unseen(config: RankingConfig, root: str) -> tuple[str, ...]:
     if not root.startswith(_STORES):
         said.append(f"--root: {root}: Kubeflow's launcher takes {', '.join(_STORES)} and nothing else.")
     connection = _store_of(config, root)
-    kind = connection.WhichOneof("config")
-    if kind == "sqlite":
+    server = getattr(connection, connection.WhichOneof("config"))
+    if connection.HasField("sqlite"):
         said.append(
             f"metadata: {connection.sqlite.filename_uri} is a SQLite file, and each container would have one of its "
             "own: the run fails at its second step; --metadata names a MySQL or PostgreSQL that all of them reach."
         )
-    elif getattr(connection, kind).host in ("localhost", "127.0.0.1", "::1"):
-        said.append(f"metadata: {getattr(connection, kind).host} is each container itself; --metadata names another.")
+    elif getattr(server, "host", "") in ("localhost", "127.0.0.1", "::1"):
+        said.append(f"metadata: {server.host} is each container itself; --metadata names another.")
     return tuple(said)

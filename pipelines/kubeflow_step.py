@@ -42,9 +42,9 @@ from tfx.utils import import_utils
 from tfx_ranking.components import receipt
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines import heartbeat, runs, world
+from tfx_ranking.pipelines.kubeflow import RUN
 from tfx_ranking.pipelines.local import reason
 
-RUN = "pipeline_run"  # the parameter that holds the run's id, beside the component's own
 # Where Kubeflow's launcher puts what it has fetched, and looks for what it is to store.
 _LOCAL = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 Artifacts = dict[str, list[Any]]

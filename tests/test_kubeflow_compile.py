@@ -161,6 +161,9 @@ def test_a_store_that_is_every_containers_own_is_a_warning(shop):
         found = kubeflow.reachable(config, metadata=metadata)
         [line] = [line for line in kubeflow.compile(found, "i", "s3://a", shop.folder).unseen if "metadata:" in line]
         assert said in line
+    elsewhere = kubeflow.reachable(config, metadata=json.dumps({"fake_database": {}}))
+    told = kubeflow.compile(elsewhere, "i", "s3://a", shop.folder).unseen
+    assert not [line for line in told if "metadata:" in line]
 
 
 def test_files_of_splits(shop):

@@ -226,5 +226,5 @@ def test_a_pattern_that_matches_nothing_in_an_object_store(tmp_path):
 
     with pytest.raises(DataError, match=r"no file matches 'bucket://.*Look at the bucket's content"):
         sources.resolve(config(f"bucket://{tmp_path}/none-*.csv").data)
-    with pytest.raises(RankingError, match=r"nosuch://a/b.csv: cannot be reached: Protocol not known"):
+    with pytest.raises(RankingError, match=r"nosuch://a/b.csv: cannot be reached: Unsupported filesystem"):
         sources.resolve(config("nosuch://a/b.csv").data)
