@@ -74,6 +74,7 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
     with own_modules(config, modules):
         components = ranking_components(config, elsewhere(config))
     types = {each.id: each.type for each in components}
+    ours += ["--nodes", ",".join(types)]
     job = runner.run(
         pipeline.Pipeline(
             pipeline_name=name,

@@ -5,7 +5,7 @@ executor output, and in ML Metadata an execution with inputs, outputs, contexts 
 runners write, a failed one too.  The one idea: Kubeflow moves the bytes, ML Metadata knows the artifacts: an input is
 looked up there by its uri, so it arrives with all that its maker said of it.
 
-    python -m tfx_ranking.pipelines.kubeflow_step --pipeline shop --node Transform --type … --metadata {…}
+    python -m tfx_ranking.pipelines.kubeflow_step --pipeline shop --nodes A,B --node A --type … --metadata {…}
         --executor_class_path … --json_serialized_invocation_args {{$}} [BEAM ARGUMENT ...]
 """
 
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, beam_args: Sequence[str]) -> None:
         raise RankingError(f"{RUN}: expected the run's id; got {run_id!r}. Kubeflow Pipelines 2 fills it in.")
     connection = json_format.Parse(arguments.metadata, mlmd.ConnectionConfig())
     runs.open_store(connection)  # its tables are there now, whoever made them
-    here = _Place(arguments.pipeline, run_id, arguments.node, arguments.type)
+    here = _Place(arguments.pipeline, run_id, arguments.nodes.split(","), arguments.node, arguments.type)
     outputs = _new(asked)
     with _recorded(connection, here, asked, parameters, outputs) as (execution, inputs, parameters):
         _execute(arguments.executor_class_path, beam_args, here, execution, inputs, outputs, parameters)
@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace, beam_args: Sequence[str]) -> None:
 class _Place:
     """What the step is part of."""
 
-    def __init__(self, pipeline: str, run: str, node: str, type_name: str) -> None:
-        self.pipeline, self.run, self.node = pipeline, run, node
+    def __init__(self, pipeline: str, run: str, nodes: Sequence[str], node: str, type_name: str) -> None:
+        self.pipeline, self.run, self.nodes, self.node = pipeline, run, nodes, node
         self.type = mlmd.ExecutionType(name=type_name)
 
     def contexts(self) -> pipeline_pb2.NodeContexts:
@@ -98,6 +98,7 @@ def _recorded(
     there now."""
     with metadata.Metadata(connection) as handle:
         contexts = context_lib.prepare_contexts(handle, here.contexts())
+        runs.say_what_is_to_run(handle.store, here.run, here.nodes)
         earlier = execution_lib.get_executions_associated_with_all_contexts(handle, contexts)  # tries of this step
         runs.end_dead_executions(handle.store, here.pipeline, locked=False, again=[each.id for each in earlier])
         inputs, seen, why = {}, dict(parameters), None
@@ -239,7 +240,7 @@ def _stopped(*_: Any) -> None:
 def _main() -> None:
     parser = argparse.ArgumentParser()
     for name in (
-        *("--pipeline", "--node", "--type", "--metadata"),  # ours
+        *("--pipeline", "--nodes", "--node", "--type", "--metadata"),  # ours
         *("--executor_class_path", "--json_serialized_invocation_args", "--json_serialized_inputs_spec_args"),  # TFX's
     ):
         parser.add_argument(name, required=True)

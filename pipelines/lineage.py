@@ -18,6 +18,7 @@ from tfx_ranking.components.serving_versions import (
 )
 from tfx_ranking.pipelines.lineage_store import Store
 from tfx_ranking.pipelines.lineage_values import Artifact, Execution, Lineage, Run, judged_by
+from tfx_ranking.pipelines.runs import NODES
 
 COMPARED = ("baseline_model",)  # inputs that a step compares with: what it gives is not made of them
 TELLING = ("Examples", "ModelEvaluation", "ModelBlessing", "PushedModel")  # what a run's line is made of
@@ -216,13 +217,32 @@ def _lineage(
     return Lineage(asked, down, tuple(subject), tuple(ordered), dict(sorted(artifacts.items())))
 
 
+def last_tries(steps: Iterable[Execution]) -> tuple[Execution, ...]:
+    """Of a run's steps, oldest first, those that count: a step that failed may have been tried again."""
+    return tuple({step.node: step for step in steps}.values())
+
+
+def _nodes(run: Any) -> Sequence[str]:
+    """The components that a run said it is to have; () of one that said nothing."""
+    said = run.custom_properties[NODES].string_value if NODES in run.custom_properties else ""
+    return said.split(", ") if said else ()
+
+
+def _state(steps: Sequence[Execution], nodes: Sequence[str]) -> tuple[str, str]:
+    """A run's state by its steps', and why it is that."""
+    for state in ("running", "dead", "failed"):
+        if found := next((step for step in steps if step.state == state), None):
+            return state, f"{found.node}: {found.reason}".removesuffix(": ") * (state != "running")
+    missing = [each for each in nodes if each not in {step.node for step in steps}]
+    return ("unfinished", f"not begun: {', '.join(missing)}") if missing else ("done", "")
+
+
 def _run(context: Any, pipeline: str, steps: Sequence[Execution], given: Sequence[Artifact], under_way: bool) -> Run:
     def last(kind: str) -> Mapping[str, Any]:
         return next((each.properties for each in reversed(given) if each.type == kind), {})
 
-    states = {step.state for step in steps} | ({"running"} if under_way else set())
-    state = next((each for each in ("running", "dead", "failed") if each in states), "done")
-    ill = next((step for step in steps if step.state == state and state in ("dead", "failed")), None)
+    steps = last_tries(steps)
+    state, reason = ("running", "") if under_way else _state(steps, _nodes(context))
     started = datetime.datetime.fromtimestamp(context.create_time_since_epoch / 1000, datetime.timezone.utc)
     ended = max((step.ended for step in steps), default=started)
     ended = datetime.datetime.now(datetime.timezone.utc) if state == "running" else ended
@@ -234,7 +254,7 @@ def _run(context: Any, pipeline: str, steps: Sequence[Execution], given: Sequenc
         context.name,
         pipeline,
         state,
-        f"{ill.node}: {ill.reason}".removesuffix(": ") if ill else "",
+        reason,
         started,
         round((ended - started).total_seconds(), 1),
         len(steps),

@@ -39,7 +39,9 @@ def runs_page(runs: Sequence[Run]) -> str:
     several = len({run.pipeline for run in runs}) > 1
     columns = {heading: of for heading, of in _RUN.items() if several or heading != "pipeline"}
     rows = [Row([of(run) for of in columns.values()]) for run in runs]
-    counts = {state: sum(run.state == state for run in runs) for state in ("running", "done", "failed", "dead")}
+    counts = {
+        state: sum(run.state == state for run in runs) for state in ("running", "done", "failed", "dead", "unfinished")
+    }
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     table = Table("Runs", list(columns), rows, ("took",), ("pipeline", "why"), said or "no runs yet")
     return render(Page("Pipeline runs", sections=[table]))

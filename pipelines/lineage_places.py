@@ -46,15 +46,19 @@ class Places:
             found |= {each.id: name for each in self._store.get_executions_by_context(context) if each.id in found}
         return found
 
+    def node(self, execution: Any, pipeline: str, in_a_run: bool = True) -> str:
+        """The node that an execution of a pipeline is of."""
+        name = type_name(execution)
+        if in_a_run and name in self._plain.get(pipeline, ()):
+            return name
+        return self._contexts(execution.id).get("node", "")[len(pipeline) + 1 :]
+
     def _place(self, execution: Any) -> Place:
         if execution.id not in self._runs:
             self._find_run(execution)
         run = self._runs[execution.id]
         pipeline = self._pipeline_of(run, execution.id)
-        name = type_name(execution)
-        if run and name in self._plain.get(pipeline, ()):
-            return Place(pipeline, run, name)
-        return Place(pipeline, run, self._contexts(execution.id).get("node", "")[len(pipeline) + 1 :])
+        return Place(pipeline, run, self.node(execution, pipeline, in_a_run=bool(run)))
 
     def _pipeline_of(self, run: str, execution: int) -> str:
         if not run:

@@ -72,7 +72,8 @@ def known(store: Store, asked: str) -> Known:
         if a.type == "ModelEvaluation" and (model is None or model.id in {link.artifact for link in each.inputs})
     ]
     checked = [a for _, given in steps for a in given if a.type == "ExampleAnomalies"]
-    ill = next((each for each in found.executions if each.run == run and each.state in ("failed", "dead")), None)
+    tries = lineage.last_tries(each for each in reversed(found.executions) if each.run == run)
+    ill = next((each for each in tries if each.state in ("failed", "dead")), None)
     own = [each["packages"] for each in lineage.receipts(found) if each["run"] == run]
     return Known(
         Side(

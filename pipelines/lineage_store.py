@@ -68,12 +68,14 @@ class Store:
         protos = [sorted(self._store.get_executions_by_context(run.id), key=lambda each: each.id) for run in runs]
         pipelines = self._places.pipelines([of_run[0].id for of_run in protos if of_run])
         links = self._links(each.id for of_run in protos for each in of_run)
-        return [
-            tuple(
-                self._execution(each, Place(pipelines[of_run[0].id], run.name), {}, links[each.id]) for each in of_run
-            )
-            for run, of_run in zip(runs, protos)
-        ]
+
+        def steps_of(run: Any, of_run: Sequence[Any]) -> Iterator[Execution]:
+            for each in of_run:
+                pipeline = pipelines[of_run[0].id]
+                at = Place(pipeline, run.name, self._places.node(each, pipeline))
+                yield self._execution(each, at, {}, links[each.id])
+
+        return [tuple(steps_of(*each)) for each in zip(runs, protos)]
 
     def makers(self, artifacts: Iterable[int]) -> set[int]:
         """The executions that gave some artifacts, those that took them from the cache among them."""

@@ -104,8 +104,8 @@ class Run:
 
     id: str
     pipeline: str
-    state: str  # running, done, failed, dead
-    reason: str  # which step failed, and why; ""
+    state: str  # running, done, failed, dead, unfinished (all steps that began are done)
+    reason: str  # which step failed, and why, or which ones did not begin; ""
     started: datetime.datetime
     seconds: float
     steps: int

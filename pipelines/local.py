@@ -35,6 +35,7 @@ from tfx_ranking.pipelines.runs import (
     end_dead_executions,
     metadata_connection,
     open_store,
+    say_what_is_to_run,
     say_why_it_failed,
 )
 from tfx_ranking.pipelines.stop_signals import StopSignals
@@ -200,7 +201,9 @@ def _run(
         run_id = datetime.datetime.now().isoformat()
         parameters = {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
         runtime_parameter_utils.substitute_runtime_parameter(pipeline, parameters)
-        say({"run_id": run_id, "nodes": [node.pipeline_node.node_info.id for node in pipeline.nodes]})
+        nodes = [node.pipeline_node.node_info.id for node in pipeline.nodes]
+        say({"run_id": run_id, "nodes": nodes})
+        say_what_is_to_run(store, run_id, nodes)
         try:
             with _stopped_between_components(stop):
                 _runner(orchestrator).run_with_ir(pipeline)

@@ -31,6 +31,7 @@ STATES = {
 }
 DIED = "its process died"  # why an execution failed that nobody could say it of any more
 _MAKING_TABLES = re.compile("Please retry|violates unique constraint|already exists")
+NODES = "nodes"  # of a run's context: the components that it is to have, as they come
 LOCK = "run.lock"  # in `artifacts_root`: held by the process that runs the pipeline
 
 
@@ -82,6 +83,16 @@ def open_store(connection: Any) -> metadata_store.MetadataStore:
             if not _MAKING_TABLES.search(str(error)) or time.monotonic() > end:
                 raise
             time.sleep(random.uniform(0.1, 0.5))
+
+
+def say_what_is_to_run(store: metadata_store.MetadataStore, run_id: str, nodes: Sequence[str]) -> None:
+    """Writes into a run's context which components it has, so that one that never began is missed."""
+    kind = metadata_store_pb2.ContextType(name="pipeline_run")
+    context = store.get_context_by_type_and_name(kind.name, run_id) or metadata_store_pb2.Context(
+        type_id=store.put_context_type(kind, can_add_fields=True), name=run_id
+    )
+    context.custom_properties[NODES].string_value = ", ".join(nodes)
+    store.put_contexts([context])
 
 
 def steps(store: metadata_store.MetadataStore, run_id: str, nodes: Sequence[str]) -> list[Step]:

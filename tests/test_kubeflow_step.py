@@ -13,7 +13,7 @@ from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.pipelines import heartbeat, kubeflow_step, world
+from tfx_ranking.pipelines import heartbeat, kubeflow_step, lineage, lineage_store, world
 
 ROOT = "s3://bucket/shop"
 NODE = "tests.Copy"
@@ -49,6 +49,7 @@ class Cluster:
         }
         arguments = argparse.Namespace(
             pipeline="shop",
+            nodes="first,second",
             node=name,
             type=NODE,
             metadata=json.dumps(self.connection),
@@ -113,6 +114,20 @@ def test_a_step_that_fails_is_recorded_and_leaves_nothing(cluster):
     assert execution.custom_properties["reason"].string_value == "ValueError: told to"
     assert not [each for each in cluster.store.get_artifacts() if each.state == each.LIVE]
     assert not list(cluster.container.rglob("receipt.json")), "half of an output must not be stored"
+
+
+def test_the_run_tells_what_has_not_begun_and_a_second_try_mends_it(cluster):
+    def run():
+        (found,) = lineage.runs(lineage_store.connect(cluster.connection["sqlite"]["filenameUri"]))
+        return found.state, found.reason, found.steps
+
+    with pytest.raises(ValueError, match="told to"):
+        cluster.step("first", fail="yes")
+    assert run() == ("failed", "first: ValueError: told to", 1)
+    cluster.step("first")
+    assert run() == ("unfinished", "not begun: second", 1)
+    cluster.step("second", "first")
+    assert run() == ("done", "", 2)
 
 
 def test_only_the_step_that_failed_has_its_reason(cluster):

@@ -323,6 +323,43 @@ def test_between_two_steps_a_run_is_running(tmp_path):
         assert _state(maker) == "running"
 
 
+def test_a_run_whose_last_steps_never_began_is_unfinished(tmp_path):
+    maker = StoreMaker(tmp_path)
+    examples = maker.artifact("Examples", "RankingExampleGen/examples/1", span=0)
+    maker.step("one", "RankingExampleGen", {}, {"examples": examples}, called="lists")
+    runs.say_what_is_to_run(maker.store, "one", ["lists", "Transform", "RankingTrainer"])
+    (run,) = lineage.runs(lineage_store.connect(str(maker.file)))
+    assert (run.state, run.reason, run.steps) == ("unfinished", "not begun: Transform, RankingTrainer", 1)
+    maker.step("one", "Transform", {"examples": examples}, {})
+    maker.step("one", "RankingTrainer", {"examples": examples}, {})
+    (run,) = lineage.runs(lineage_store.connect(str(maker.file)))
+    assert (run.state, run.reason, run.steps) == ("done", "", 3)
+
+
+def test_a_run_that_is_known_before_its_first_step(tmp_path):
+    """As of one that was killed in the moment between."""
+    maker = StoreMaker(tmp_path)
+    runs.say_what_is_to_run(maker.store, "one", ["RankingExampleGen"])
+    store = lineage_store.connect(str(maker.file))
+    (run,) = lineage.runs(store)
+    assert (run.id, run.state, run.reason, run.steps) == ("one", "unfinished", "not begun: RankingExampleGen", 0)
+    assert lineage.upstream(store, "one").executions == ()
+
+
+def test_of_a_step_that_was_tried_again_the_last_try_counts(tmp_path):
+    maker = StoreMaker(tmp_path)
+    examples = maker.artifact("Examples", "RankingExampleGen/examples/1", span=0)
+    maker.step("one", "RankingExampleGen", {}, {"examples": examples}, FAILED, called="today's", reason="no network")
+    (run,) = lineage.runs(lineage_store.connect(str(maker.file)))
+    assert (run.state, run.reason) == ("failed", "today's: no network")
+    maker.step("one", "RankingExampleGen", {}, {"examples": examples}, called="yesterday's")
+    (run,) = lineage.runs(lineage_store.connect(str(maker.file)))
+    assert (run.state, run.steps) == ("failed", 2), "another step of the same component is no second try"
+    maker.step("one", "RankingExampleGen", {}, {"examples": examples}, called="today's")
+    (run,) = lineage.runs(lineage_store.connect(str(maker.file)))
+    assert (run.state, run.reason, run.steps) == ("done", "", 2)
+
+
 @pytest.mark.parametrize("way", ["by its copy", "by its digest alone"])
 def test_a_warm_start_leads_to_the_run_that_made_the_model_it_started_from(tmp_path, way):
     shop = Shop(tmp_path)

@@ -65,7 +65,13 @@ def _pages():
         Run(f"2026-11-21T03:00:00.{i}", LONG if i == 1 else "shop", state, reason, NOW, 171.0, 9, i, 3, (3,), "ndcg@10",
             0.6021, bool(i % 2), "1795275762", i == 3)
         for i, (state, reason) in enumerate(
-            [("done", ""), ("failed", f"RankingTrainer: {LONG}"), ("running", ""), ("dead", "its process died")]
+            [
+                ("done", ""),
+                ("failed", f"RankingTrainer: {LONG}"),
+                ("running", ""),
+                ("dead", "its process died"),
+                ("unfinished", "not begun: RankingPusher"),
+            ]
         )
     ]  # fmt: skip
     served = [Served(NOW, None, change, made, ()) for change, made in HISTORY]
