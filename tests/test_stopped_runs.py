@@ -8,6 +8,8 @@ import pytest
 import run_support
 from run_support import COMPONENTS
 
+from tfx_ranking.pipelines import lineage, lineage_store
+
 pytestmark = pytest.mark.slow
 PATIENCE = 300.0  # seconds; a test that waits longer has failed
 
@@ -28,6 +30,10 @@ def test_sigterm_ends_a_run_after_the_running_component(orchestrator, tmp_path):
     (stopped,) = [line for line in said.splitlines() if line.startswith("stopped before ")]
     assert states[stopped.removeprefix("stopped before ")] == "waiting"
     assert "the same command goes on from what was done" in said
+    (run,) = lineage.runs(lineage_store.connect(str(shop.folder / "metadata.sqlite")))
+    assert run.state == "unfinished"
+    waiting = {node for node, state in states.items() if state == "waiting"}
+    assert set(run.reason.removeprefix("not begun: ").split(", ")) == waiting
 
     again = shop.run(orchestrator)
     assert {again[node] for node in done} == {"cached"}
