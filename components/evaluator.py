@@ -7,6 +7,8 @@ idea: what is measured is what will serve, so the lists go through the exported 
 
 import io
 import json
+import pathlib
+import tempfile
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import apache_beam as beam
@@ -76,10 +78,12 @@ def RankingEvaluator(
         models["baseline"] = f"{baseline_model.uri}/Format-Serving"
     files = list_examples.split_files(examples.uri, split)
     previous = previous_lists.Previous()
-    if read.evaluation.bless.previous_spans and not no_baseline:
-        asked = read.evaluation.bless.previous_spans
-        previous = previous_lists.of_live(models["baseline"], asked, split, read.data.label)
-    table, table_before = measure(beam_pipeline, files, models, config, f"{evaluation.uri}/shards", previous.files)
+    with tempfile.TemporaryDirectory() as fetched:
+        if read.evaluation.bless.previous_spans and not no_baseline:
+            asked = read.evaluation.bless.previous_spans
+            place = pathlib.Path(fetched)
+            previous = previous_lists.of_live(models["baseline"], asked, split, read.data.label, place)
+        table, table_before = measure(beam_pipeline, files, models, config, f"{evaluation.uri}/shards", previous.files)
     if not table.num_rows:
         raise DataError(f"{examples.uri}: split {split!r} has no list; give it a share in data.splits or name another.")
     about = {"split": split, "digests": {name: serving_versions.digest(path) for name, path in models.items()}}

@@ -6,9 +6,11 @@ group id put a query into the same split each time, so neither model was trained
 """
 
 import json
+import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tfx_ranking.components import list_examples, serving_versions
+from tfx_ranking.components import places, serving_versions
 from tfx_ranking.components.example_gen import SPANS_OF_SHARDS
 
 
@@ -26,18 +28,17 @@ class Previous(NamedTuple):
     refused: str = ""
 
 
-def of_live(model: str, spans: int, split: str, label: str) -> Previous:
+def of_live(model: str, spans: int, split: str, label: str, folder: pathlib.Path) -> Previous:
     """The split's lists of the last `spans` spans of those that `model` (a SavedModel's directory) was blessed on; of
-    an input without spans all of them.  label: the column that the candidate is evaluated by."""
-    import tensorflow as tf
-    from tfx.dsl.io import fileio
+    an input without spans all of them.
+
+    label: the column that the candidate is evaluated by.  folder: where files come to that TensorFlow cannot read where
+    they lie.
+    """
 
     def told(file: str) -> dict[str, Any]:
-        path = f"{model}/{file}"
-        if not fileio.exists(path):
-            return {}
-        with fileio.open(path, "rb") as opened:
-            return json.loads(opened.read())
+        path = pathlib.Path(model, file)
+        return json.loads(path.read_bytes()) if path.exists() else {}
 
     named = told(serving_versions.LINEAGE_IN_MODEL).get("artifacts", {}).get("examples")
     if not named:
@@ -48,18 +49,34 @@ def of_live(model: str, spans: int, split: str, label: str) -> Previous:
         refused = f"the live model's label was {learnt!r}, this one's is {label!r}: they have no common lists"
         return Previous(uri=uri, refused=refused)
     try:
-        files, kept = list_examples.split_files(uri, split), ()
-    except (tf.errors.OpError, OSError) as error:  # an object store that TensorFlow does not know
-        said = str(error).splitlines()[0]
+        files, kept = _files(uri, split, spans)
+        read = tuple(_readable(file, folder) for file in files)
+    except Exception as error:  # each store's package has failures of its own
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         return Previous(uri=uri, refused=f"the lists that the live model was blessed on are out of reach ({said})")
-    by_shard = f"{uri}/{SPANS_OF_SHARDS}"
-    if files and fileio.exists(by_shard):
-        with fileio.open(by_shard, "rb") as opened:
-            span_of = json.loads(opened.read())[split]
-        kept = tuple(sorted(set(span_of.values()))[-spans:])
-        files = [file for file in files if span_of[file.rpartition("/")[2]] in kept]
     if not files:
         return Previous(
             uri=uri, refused=f"the lists that the live model was blessed on are gone ({uri}, split {split})"
         )
-    return Previous(tuple(files), kept, uri)
+    return Previous(read, kept, uri)
+
+
+def _files(uri: str, split: str, spans: int) -> tuple[Sequence[str], tuple[int, ...]]:
+    """The files of the last spans, and which spans these are; () of an input without spans."""
+    files = sorted(places.matching(f"{uri}/Split-{split}/*"))
+    by_shard = f"{uri}/{SPANS_OF_SHARDS}"
+    if not files or not places.matching(by_shard):
+        return files, ()
+    with places.opened(by_shard) as opened:
+        span_of = json.loads(opened.read())[split]
+    kept = tuple(sorted(set(span_of.values()))[-spans:])
+    return [file for file in files if span_of[file.rpartition("/")[2]] in kept], kept
+
+
+def _readable(file: str, folder: pathlib.Path) -> str:
+    """The file where TensorFlow can read it: copied, unless it lies on this machine or in Google's store."""
+    if "://" not in file or file.startswith("gs://"):
+        return file
+    here = folder / file.rpartition("/")[2]
+    places.copy(places.place(file), here)
+    return str(here)

@@ -4,12 +4,14 @@ import json
 import math
 import pathlib
 import shutil
+import uuid
 
 import apache_beam as beam
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+import upath
 from sklearn.metrics import ndcg_score
 from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation
@@ -449,6 +451,30 @@ def test_previous_lists_that_cannot_be_had(tmp_path, examples, rankers):
     reason = f"the lists that the live model was blessed on are gone ({tmp_path / 'examples'}, split test) (evaluation."
     assert blessing.get_string_custom_property("reason").startswith(reason)
     assert report["bless"]["summary"].endswith(", no previous lists, no contract: not blessed")
+
+
+def test_previous_lists_in_an_object_store(tmp_path, examples, rankers):
+    """Where TensorFlow cannot read, as in S3: here fsspec's store in memory, which it does not know either."""
+    live = blessed_on(tmp_path, rankers["bad"], range(1, 41))
+    here, _, _ = evaluate(tmp_path / "here", examples, rankers["good"], live, asking_back(5))
+    bucket = upath.UPath(f"memory://{uuid.uuid4().hex}/examples")
+    for file in (tmp_path / "examples").rglob("*"):
+        if file.is_file():
+            (bucket / file.relative_to(tmp_path / "examples").as_posix()).write_bytes(file.read_bytes())
+    shutil.rmtree(tmp_path / "examples")
+    told = live / "Format-Serving" / serving_versions.LINEAGE_IN_MODEL
+    told.write_text(json.dumps({"artifacts": {"examples": [{"uri": str(bucket)}]}}))
+    there, evaluation, blessing = evaluate(tmp_path / "there", examples, rankers["good"], live, asking_back(5))
+    assert blessing.get_int_custom_property("blessed") == 1
+    assert there["previous"] == {**here["previous"], "examples": str(bucket)}
+    assert evaluation.get_string_custom_property("previous_examples") == str(bucket)
+    told.write_text(json.dumps({"artifacts": {"examples": [{"uri": "nowhere://bucket/examples"}]}}))
+    _, _, blessing = evaluate(tmp_path / "nowhere", examples, rankers["good"], live, asking_back(5))
+    assert blessing.get_int_custom_property("blessed") == 0
+    reason = (
+        "the lists that the live model was blessed on are out of reach (nowhere://bucket/examples/"
+    )
+    assert blessing.get_string_custom_property("reason").startswith(reason)
 
 
 def test_no_list_left_is_not_blessed(tmp_path, rankers):
