@@ -14,7 +14,7 @@ COPY requirements/py313.txt pins.txt
 RUN /opt/uv/bin/uv build --quiet --wheel --out-dir wheels \
  && /opt/uv/bin/uv venv --quiet --python /usr/bin/python3 /opt/ranking \
  && /opt/uv/bin/uv pip install --quiet --compile-bytecode --python /opt/ranking/bin/python --constraint pins.txt \
-      "$(echo wheels/tfx_ranking-*.whl)[kubeflow]"
+      "$(echo wheels/tfx_ranking-*.whl)[kubeflow,s3]"
 
 FROM debian:13-slim
 RUN apt-get update \

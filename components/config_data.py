@@ -83,12 +83,14 @@ class Data:
                 raise Refused(f"input.{unknown[0]}", f"expected a split, one of {', '.join(SPLIT_NAMES)}")
             if "train" not in self.input:
                 raise Refused("input", "expected a pattern for train; the other splits may be hashed out of it")
-        if self.window is not None:
+        for key in ("window", "span"):
+            if getattr(self, key) is None:
+                continue
             several = self.input.values() if isinstance(self.input, dict) else (self.input,)
             patterns = [each for some in several for each in ((some,) if isinstance(some, str) else some)]
             bare = [each for each in patterns if "{SPAN" not in each and "{DD}" not in each]
             if bare:
-                raise Refused("window", f"spans need {{SPAN}}, or {{YYYY}}, {{MM}} and {{DD}}, in {bare[0]!r}")
+                raise Refused(key, f"spans need {{SPAN}}, or {{YYYY}}, {{MM}} and {{DD}}, in {bare[0]!r}")
         if not 0 <= self.max_bad_fraction <= 1:
             raise Refused("max_bad_fraction", f"expected a fraction in [0, 1]; got {self.max_bad_fraction}")
         if self.max_items is not None and self.max_items < 1:

@@ -1,4 +1,4 @@
-"""Where models lie: a folder of this machine, or one in an object store that fsspec knows (`gs://`, `s3://`, `memory://`).
+"""Where models lie: a folder of this machine, or one in an object store that fsspec knows (`gs://`, `s3://`, …).
 
 Enters: a path or a URL.  Leaves: something with pathlib's methods, and the few verbs that pathlib lacks.  The one idea:
 only one difference matters here, whether a whole folder can be renamed in one step; nothing of fsspec is imported for a
@@ -13,7 +13,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from tfx_ranking.components.errors import RankingError
 
@@ -33,6 +33,8 @@ def place(path: Path) -> pathlib.Path:
         return pathlib.Path(text)
     import upath
 
+    if text.startswith("minio://"):  # as Kubeflow calls it; it speaks S3, and AWS_ENDPOINT_URL says where it is
+        text = text.replace("minio", "s3", 1)
     try:
         # Without the cache of listings: another process writes there too.
         found = upath.UPath(text, use_listings_cache=False)
@@ -53,9 +55,9 @@ def matching(pattern: str) -> list[str]:
         from tfx.dsl.io import fileio  # here, since importing TFX takes seconds
 
         return [path for path in fileio.glob(pattern) if not fileio.isdir(path)]
-    store = place(pattern).fs  # type: ignore[attr-defined]
-    found = store.glob(pattern, detail=True)
-    return [store.unstrip_protocol(path) for path, about in found.items() if about["type"] == "file"]
+    asked = cast(Any, place(pattern))
+    found = asked.fs.glob(asked.path, detail=True)
+    return [asked.fs.unstrip_protocol(path) for path, about in found.items() if about["type"] == "file"]
 
 
 def opened(path: str) -> IO[bytes]:
@@ -109,14 +111,12 @@ def files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such directory.")
     if is_local(folder):
-        found = [
-            pathlib.Path(at, name)
-            for at, _, names in os.walk(folder, onerror=_raise, followlinks=True)
-            for name in names
-        ]
-    else:
-        found = [each for each in folder.rglob("*") if each.is_file()]
-    return {each.relative_to(folder).as_posix(): each for each in sorted(found)}
+        walk = os.walk(folder, onerror=_raise, followlinks=True)
+        names = [pathlib.Path(at, name).relative_to(folder).as_posix() for at, _, held in walk for name in held]
+    else:  # one listing, where a step into each folder and a look at each file would be a request each
+        fs, root = cast(Any, folder).fs, cast(Any, folder).path.rstrip("/")
+        names = [each.removeprefix(f"{root}/") for each in fs.find(root)]
+    return {name: folder / name for name in sorted(names, key=lambda name: name.split("/"))}
 
 
 def copy(source: pathlib.Path, target: pathlib.Path, alive: Callable[[], None] = lambda: None) -> None:

@@ -5,6 +5,7 @@ Holds no logic; nothing heavy is imported before a command needs it.
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import sys
@@ -108,8 +109,14 @@ def client(arguments: argparse.Namespace) -> Any:
 
 
 def asked(arguments: argparse.Namespace) -> Any:
-    """The experiment and the parameters of a run."""
+    """The experiment and the parameters of a run.  Raises RankingError for one that no run could use."""
+    from tfx_ranking.components.errors import RankingError
     from tfx_ranking.pipelines import kubeflow_client
+
+    if arguments.span and not arguments.span.isdecimal():
+        raise RankingError(f"--span: expected a number, or nothing for the newest; got {arguments.span!r}.")
+    if arguments.learning_rate is not None and not 0 < arguments.learning_rate < math.inf:
+        raise RankingError(f"--learning-rate: expected a number above 0; got {arguments.learning_rate}.")
 
     given = {"span": arguments.span, "learning_rate": arguments.learning_rate}
     parameters = {name: value for name, value in given.items() if value is not None}

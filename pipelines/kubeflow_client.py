@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines.kubeflow import require_kfp
+from tfx_ranking.pipelines.schedule_plan import weekdays
 
 _UNFINISHED = ("RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "PAUSED", "CANCELING")
 _PAGE = 100
@@ -102,7 +103,7 @@ def schedule(
         done, pipeline, version, experiment = _uploaded(compiled, client, asked)
         there = client.list_recurring_runs(experiment_id=experiment, page_size=_PAGE, filter=_named(compiled.name))
         ours = list(there.recurring_runs or ())
-        fields = f"0 {cron}" if cron else None  # Kubeflow's have seconds before them
+        fields = _fields(cron) if cron else None
         same = [each for each in ours if _is(each, version, compiled.root, asked, fields, every)]
         if same:
             kept, how = same[0].recurring_run_id, "there already"
@@ -204,6 +205,16 @@ def _uploaded(compiled: Compiled, client: Any, asked: Asked) -> tuple[list[Done]
     experiment = client.create_experiment(name=name, namespace=asked.namespace).experiment_id  # or the one there is
     done.append(Done("experiment", name, experiment, _call(client, "there")))
     return done, pipeline, known[0], experiment
+
+
+def _fields(cron: str) -> str:
+    """Kubeflow's fields: seconds before cron's, and no 7 among the weekdays.
+
+    >>> _fields("0 3 * * 5-7")
+    '0 0 3 * * fri,sat,sun'
+    """
+    *others, weekday = cron.split()
+    return " ".join(("0", *others, weekdays(weekday)))
 
 
 def _run_name(compiled: Compiled, asked: Asked) -> str:

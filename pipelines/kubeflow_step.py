@@ -18,11 +18,12 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
+from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.components.base import base_beam_executor
 from tfx.orchestration import data_types_utils, metadata
@@ -47,6 +48,7 @@ from tfx_ranking.pipelines.local import reason
 
 # Where Kubeflow's launcher puts what it has fetched, and looks for what it is to store.
 _LOCAL = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
+_PATIENCE, _AGAIN = 120.0, 5.0  # seconds: with a store that is away, from one try to the next
 Artifacts = dict[str, list[Any]]
 
 
@@ -103,8 +105,9 @@ def _recorded(
         runs.end_dead_executions(handle.store, here.pipeline, locked=False, again=[each.id for each in earlier])
         inputs, seen, why = {}, dict(parameters), None
         try:
+            of_run = handle.store.get_context_by_type_and_name("pipeline_run", here.run).id
             inputs = {
-                name: [_known(handle.store, each.uri) for each in listed.artifacts]
+                name: [_known(handle.store, of_run, each.uri) for each in listed.artifacts]
                 for name, listed in asked.inputs.artifacts.items()
             }
             seen = world.found(here.node, parameters, handle.store)
@@ -122,9 +125,25 @@ def _recorded(
         with metadata.Metadata(connection) as handle:
             execution_publish_utils.publish_failed_execution(handle, contexts, execution.id)
             runs.say_why_it_failed(handle.store, here.run, reason(error), execution.id)
-        raise
-    with metadata.Metadata(connection) as handle:
-        execution_publish_utils.publish_succeeded_execution(handle, execution.id, contexts, outputs)
+        raise  # without waiting: a container that is to end is killed soon
+    _insist(
+        connection,
+        lambda handle: execution_publish_utils.publish_succeeded_execution(handle, execution.id, contexts, outputs),
+    )
+
+
+def _insist(connection: Any, publish: Callable[[Any], object]) -> None:
+    """Publishes; a store that is away for a moment is no reason to lose what took hours."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            with metadata.Metadata(connection) as handle:
+                publish(handle)
+            return
+        except (RuntimeError, errors.StatusError):
+            if time.monotonic() > end:
+                raise
+            time.sleep(_AGAIN)
 
 
 def _new(asked: Any) -> Artifacts:
@@ -138,13 +157,15 @@ def _new(asked: Any) -> Artifacts:
     return made
 
 
-def _known(store: Any, uri: str) -> Any:
-    """The artifact that lies at a uri, as its maker published it.  Raises RankingError for one that nobody did."""
-    there = [each for each in store.get_artifacts_by_uri(uri) if each.state == mlmd.Artifact.LIVE]
+def _known(store: Any, run: int, uri: str) -> Any:
+    """The artifact that a step of this run left at a uri, as it published it: Kubeflow's launcher may write to the same
+    store, and knows each uri, too.  run: its context.  Raises RankingError where no step did."""
+    of_run = store.get_artifacts_by_context(run)
+    there = [each for each in of_run if each.uri == uri and each.state == mlmd.Artifact.LIVE]
     if not there:
         raise RankingError(
-            f"{uri}: ML Metadata knows no finished artifact there. Each step of a run has to write to one store; give "
-            "`tfx-ranking compile` a --metadata that every container reaches."
+            f"{uri}: ML Metadata knows no finished artifact of this run there. Each step of a run has to write "
+            "to one store; give `tfx-ranking compile` a --metadata that every container reaches."
         )
     newest = max(there, key=lambda each: each.id)
     [kind] = store.get_artifact_types_by_id([newest.type_id])
@@ -233,12 +254,16 @@ def _write_output(file: str, outputs: Artifacts) -> None:
     path.write_text(json_format.MessageToJson(said))
 
 
+class Stopped(BaseException):
+    """The container is to end: no failure of a component's, which some would take for an answer and go on."""
+
+
 def _stopped(*_: Any) -> None:
-    raise RankingError("stopped from outside (SIGTERM): the run was ended, or its node was wanted otherwise.")
+    raise Stopped("from outside (SIGTERM): the run was ended, or its node was wanted otherwise.")
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(allow_abbrev=False)  # what else is there is Beam's
     for name in (
         *("--pipeline", "--nodes", "--node", "--type", "--metadata"),  # ours
         *("--executor_class_path", "--json_serialized_invocation_args", "--json_serialized_inputs_spec_args"),  # TFX's
@@ -249,7 +274,7 @@ def _main() -> None:
     signal.signal(signal.SIGTERM, _stopped)
     try:
         run(arguments, beam_args)
-    except Exception as error:
+    except (Exception, Stopped) as error:
         traceback.print_exc()
         print(f"{arguments.node} failed: {reason(error)}", file=sys.stderr)
         raise SystemExit(1) from None

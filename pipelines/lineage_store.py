@@ -128,7 +128,9 @@ class Store:
 
     def at_uri(self, uri: str) -> tuple[Artifact, ...]:
         """The artifacts that lie at a uri."""
-        return tuple(values.artifact(each) for each in self._store.get_artifacts_by_uri(uri))
+        found = self._store.get_artifacts_by_uri(uri)
+        # Kubeflow's launcher, where it writes to this store, records everything once more, by types of its own.
+        return tuple(values.artifact(each) for each in found if not each.type.startswith(("tfx.", "system.")))
 
     def model(self, digest: str) -> tuple[Artifact, ...]:
         """Every artifact that is these bytes, oldest first; () for none."""
@@ -222,7 +224,9 @@ class Store:
         return links
 
     def _execution(self, proto: Any, at: Place, properties: Any, links: tuple[list[Link], list[Link]]) -> Execution:
-        state, reason = self._state(proto, at.pipeline), _text(proto, "reason")
+        state = self._state(proto, at.pipeline)
+        # One that was taken for dead, and ended well all the same, has it still.
+        reason = _text(proto, "reason") if state in ("failed", "dead") else ""
         began, ended = values.time(proto.create_time_since_epoch), values.time(proto.last_update_time_since_epoch)
         reason = reason or (DIED if state == "dead" else "")
         node = at.node or type_name(proto)

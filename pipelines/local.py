@@ -183,11 +183,14 @@ def _run(
     stop: Any,
     job: Any,
 ) -> str:
-    store = _store(config, root)
+    connection = metadata_connection(config, root)
+    store = open_store(connection)
     end_dead_executions(store, config.name)
 
     from tfx.dsl.compiler import compiler, constants
+    from tfx.orchestration import metadata
     from tfx.orchestration.portable import runtime_parameter_utils
+    from tfx.orchestration.portable.mlmd import context_lib
 
     from tfx_ranking.pipelines.data_check_pipeline import data_check_pipeline
     from tfx_ranking.pipelines.ranking_pipeline import ranking_pipeline
@@ -203,6 +206,8 @@ def _run(
         runtime_parameter_utils.substitute_runtime_parameter(pipeline, parameters)
         nodes = [node.pipeline_node.node_info.id for node in pipeline.nodes]
         say({"run_id": run_id, "nodes": nodes})
+        with metadata.Metadata(connection) as handle:
+            context_lib.prepare_contexts(handle, pipeline.nodes[0].pipeline_node.contexts)
         say_what_is_to_run(store, run_id, nodes)
         try:
             with _stopped_between_components(stop):

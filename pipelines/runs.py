@@ -86,11 +86,8 @@ def open_store(connection: Any) -> metadata_store.MetadataStore:
 
 
 def say_what_is_to_run(store: metadata_store.MetadataStore, run_id: str, nodes: Sequence[str]) -> None:
-    """Writes into a run's context which components it has, so that one that never began is missed."""
-    kind = metadata_store_pb2.ContextType(name="pipeline_run")
-    context = store.get_context_by_type_and_name(kind.name, run_id) or metadata_store_pb2.Context(
-        type_id=store.put_context_type(kind, can_add_fields=True), name=run_id
-    )
+    """Writes into a run's context, which is there, what components it has, so that one that never began is missed."""
+    context = store.get_context_by_type_and_name("pipeline_run", run_id)
     context.custom_properties[NODES].string_value = ", ".join(nodes)
     store.put_contexts([context])
 

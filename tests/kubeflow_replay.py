@@ -2,7 +2,7 @@
 command a process of its own.
 
 KFP 2.16 brings all of it (`kfp.local`); KFP 2.5 has the executor inputs and the placeholders, and no order of tasks.
-The containers' process sees an empty working directory, no variable of this one's, and the image's Python.
+The containers' process sees an empty working directory, no variable of this one's but AWS_*, and the image's Python.
 """
 
 import graphlib
@@ -62,11 +62,12 @@ def as_user(user: str) -> list[str]:
 def start(
     command: Sequence[str], folder: str | pathlib.Path, modules: pathlib.Path | None = None, **how: Any
 ) -> subprocess.Popen[str]:
-    """A container's process: in a folder with nothing in it, of this process's variables none."""
+    """A container's process: in a folder with nothing in it, of this process's variables those of an object store."""
     environment = {
         "PATH": f"{pathlib.Path(PYTHON).parent}:/usr/bin:/bin",
         "HOME": str(folder),
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        **{name: value for name, value in os.environ.items() if name.startswith("AWS_")},
     }
     if modules:
         environment["PYTHONPATH"] = str(modules)

@@ -9,11 +9,11 @@ from tfx_ranking.components import serving_versions
 from tfx_ranking.pipelines import lineage, lineage_impact, lineage_serving, lineage_store
 
 
-def answers(store: lineage_store.Store, pipeline: str, base: pathlib.Path) -> dict[str, object]:
+def answers(store: lineage_store.Store, pipeline: str, base: str | pathlib.Path) -> dict[str, object]:
     """Without ids, times, digests of models and folders, which differ from run to run and from place to place."""
-    served = base / str(serving_versions.live_version(base))
+    version = str(serving_versions.live_version(base))
     run = next(each for each in lineage.runs(store) if each.pipeline == pipeline)
-    upstream, downstream = lineage.upstream(store, str(served)), lineage.downstream(store, run.id)
+    upstream, downstream = lineage.upstream(store, f"{base}/{version}"), lineage.downstream(store, run.id)
 
     def steps(found):
         def links(linked):
@@ -29,13 +29,13 @@ def answers(store: lineage_store.Store, pipeline: str, base: pathlib.Path) -> di
     return {
         "run": (run.state, run.steps, run.cached, run.spans, run.metric, run.blessed, run.unchanged),
         "value": pytest.approx(run.value, abs=0.005),
-        "version": run.pushed == served.name,
+        "version": run.pushed == version,
         "upstream": steps(upstream),
         "downstream": steps(downstream),
         "files": [(pathlib.Path(file.path).name, file.size, file.digest, file.split) for file in files],
-        "served": (serving.push.version == served.name, serving.until, serving.model.run == run.id),
+        "served": (serving.push.version == version, serving.until, serving.model.run == run.id),
         "served files": [pathlib.Path(file.path).name for file in serving.files],
         "impact": [each.how for each in impact.models],
-        "live": [(each.base == str(base), each.version == served.name) for each in impact.live],
+        "live": [(each.base == str(base), each.version == version) for each in impact.live],
         "config": sorted({name for each in upstream.executions for name in each.config}),
     }

@@ -124,6 +124,10 @@ REFUSED = {
         _with(data__input={"trian": "x"}),
         "data.input.trian: expected a split, one of train, validation, test",
     ),
+    "a span of an input without spans": (
+        _with(data__span=17),
+        "data.span: spans need {SPAN}, or {YYYY}, {MM} and {DD}, in '",
+    ),
     "no pattern for train": (_with(data__input={"test": "x"}), "data.input: expected a pattern for train"),
     "propensities without a position": (
         _with(data__position=None, training__propensity={"power": 1.0}),

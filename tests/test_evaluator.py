@@ -4,20 +4,19 @@ import json
 import math
 import pathlib
 import shutil
-import uuid
 
 import apache_beam as beam
 import numpy as np
+import object_server
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-import upath
 from sklearn.metrics import ndcg_score
 from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import evaluation_report, evaluator, list_examples, live_model, serving_versions
+from tfx_ranking.components import evaluation_report, evaluator, list_examples, live_model, places, serving_versions
 from tfx_ranking.components.config import Bless
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.evaluation_report import judge
@@ -454,26 +453,24 @@ def test_previous_lists_that_cannot_be_had(tmp_path, examples, rankers):
 
 
 def test_previous_lists_in_an_object_store(tmp_path, examples, rankers):
-    """Where TensorFlow cannot read, as in S3: here fsspec's store in memory, which it does not know either."""
+    """Where TensorFlow cannot read."""
     live = blessed_on(tmp_path, rankers["bad"], range(1, 41))
     here, _, _ = evaluate(tmp_path / "here", examples, rankers["good"], live, asking_back(5))
-    bucket = upath.UPath(f"memory://{uuid.uuid4().hex}/examples")
-    for file in (tmp_path / "examples").rglob("*"):
-        if file.is_file():
-            (bucket / file.relative_to(tmp_path / "examples").as_posix()).write_bytes(file.read_bytes())
-    shutil.rmtree(tmp_path / "examples")
     told = live / "Format-Serving" / serving_versions.LINEAGE_IN_MODEL
-    told.write_text(json.dumps({"artifacts": {"examples": [{"uri": str(bucket)}]}}))
-    there, evaluation, blessing = evaluate(tmp_path / "there", examples, rankers["good"], live, asking_back(5))
+    with object_server.serving("artifacts"):
+        bucket = "minio://artifacts/examples"
+        for name, file in places.files(tmp_path / "examples").items():
+            places.place(f"{bucket}/{name}").write_bytes(file.read_bytes())
+        shutil.rmtree(tmp_path / "examples")
+        told.write_text(json.dumps({"artifacts": {"examples": [{"uri": bucket}]}}))
+        there, evaluation, blessing = evaluate(tmp_path / "there", examples, rankers["good"], live, asking_back(5))
     assert blessing.get_int_custom_property("blessed") == 1
-    assert there["previous"] == {**here["previous"], "examples": str(bucket)}
-    assert evaluation.get_string_custom_property("previous_examples") == str(bucket)
+    assert there["previous"] == {**here["previous"], "examples": bucket}
+    assert evaluation.get_string_custom_property("previous_examples") == bucket
     told.write_text(json.dumps({"artifacts": {"examples": [{"uri": "nowhere://bucket/examples"}]}}))
     _, _, blessing = evaluate(tmp_path / "nowhere", examples, rankers["good"], live, asking_back(5))
     assert blessing.get_int_custom_property("blessed") == 0
-    reason = (
-        "the lists that the live model was blessed on are out of reach (nowhere://bucket/examples/"
-    )
+    reason = "the lists that the live model was blessed on are out of reach (nowhere://bucket/examples/"
     assert blessing.get_string_custom_property("reason").startswith(reason)
 
 

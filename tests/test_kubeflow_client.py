@@ -122,6 +122,26 @@ def test_dry_run_prints_the_calls_and_makes_none(command, file, capsys):
         assert call in shown
 
 
+def test_weekdays_are_said_as_kubeflow_knows_them(file, capsys):
+    """It counts them from 0 to 6, and refuses cron's other Sunday."""
+    assert cli.main(["schedule", str(file), "--kubeflow", "--cron", "0 3 * * 5-7", "--dry-run"]) == 0
+    assert "cron_expression='0 0 3 * * fri,sat,sun'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--span", "abc"], "--span: expected a number, or nothing for the newest; got 'abc'"),
+        (["--learning-rate", "-1"], "--learning-rate: expected a number above 0; got -1.0"),
+        (["--learning-rate", "nan"], "--learning-rate: expected a number above 0; got nan"),
+    ],
+)
+def test_a_parameter_that_no_run_could_use_is_not_sent(option, message, file, capsys):
+    for command in (["submit", str(file)], ["schedule", str(file), "--kubeflow", "--every", "6h"]):
+        assert cli.main([*command, "--dry-run", *option]) == 1
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

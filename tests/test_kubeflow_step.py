@@ -5,13 +5,20 @@ The launcher keeps `s3://bucket/x` at `/s3/bucket/x` ($ARTIFACT_LOCAL_PATH befor
 
 import argparse
 import json
+import os
 import pathlib
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components import trainer
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines import heartbeat, kubeflow_step, lineage, lineage_store, world
 
@@ -30,13 +37,23 @@ class Cluster:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.container, self.bucket, self.folder = folder / "container" / "s3", folder / "bucket", folder
-        self.connection = {"sqlite": {"filenameUri": str(folder / "metadata.sqlite"), "connectionMode": 3}}
+        self.connection = {"sqlite": {"filenameUri": str(folder / "store" / "metadata.sqlite"), "connectionMode": 3}}
 
     def step(self, name: str, *inputs: str, run: str = "run-1", **parameters: object) -> dict:
         """Runs one; its output is `<ROOT>/<name>/model`.  Gives Kubeflow's executor output."""
         shutil.rmtree(self.container, ignore_errors=True)
         if self.bucket.exists():
             shutil.copytree(self.bucket, self.container)
+        kubeflow_step.run(argparse.Namespace(**self.arguments(name, *inputs, run=run, **parameters)), [])
+        for file in self.container.rglob("*"):
+            if file.is_file():
+                target = self.bucket / file.relative_to(self.container)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, target)
+        return json.loads((self.folder / name / "output.json").read_text())
+
+    def arguments(self, name: str, *inputs: str, run: str, **parameters: object) -> dict[str, str]:
+        """What Kubeflow calls one with."""
         asked = {
             "inputs": {
                 "parameterValues": {"pipeline_run": run, **parameters},
@@ -47,23 +64,16 @@ class Cluster:
                 "outputFile": str(self.folder / name / "output.json"),
             },
         }
-        arguments = argparse.Namespace(
-            pipeline="shop",
-            nodes="first,second",
-            node=name,
-            type=NODE,
-            metadata=json.dumps(self.connection),
-            executor_class_path="tiny_executor.Copy",
-            json_serialized_invocation_args=json.dumps(asked),
-            json_serialized_inputs_spec_args="{}",
-        )
-        kubeflow_step.run(arguments, [])
-        for file in self.container.rglob("*"):
-            if file.is_file():
-                target = self.bucket / file.relative_to(self.container)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(file, target)
-        return json.loads((self.folder / name / "output.json").read_text())
+        return {
+            "pipeline": "shop",
+            "nodes": "first,second",
+            "node": name,
+            "type": NODE,
+            "metadata": json.dumps(self.connection),
+            "executor_class_path": "tiny_executor.Copy",
+            "json_serialized_invocation_args": json.dumps(asked),
+            "json_serialized_inputs_spec_args": "{}",
+        }
 
     @property
     def store(self) -> metadata_store.MetadataStore:
@@ -87,6 +97,57 @@ def test_components_see_files_and_ml_metadata_the_store(cluster):
     receipt = json.loads((cluster.bucket / "bucket/shop/second/model/receipt.json").read_text())
     assert receipt["artifacts"]["from_first"] == [{"id": first.id, "type": "Model", "uri": first.uri}]
     assert str(cluster.folder) not in json.dumps(receipt)
+
+
+def test_what_kubeflow_itself_records_in_the_same_store_is_not_taken_for_ours(cluster):
+    """Its launcher writes each output once more, of types of its own, after the step has ended."""
+    cluster.step("first")
+    store = cluster.store
+    theirs = mlmd.Artifact(
+        type_id=store.put_artifact_type(mlmd.ArtifactType(name="tfx.Model")),
+        uri=f"{ROOT}/first/model",
+        state=mlmd.Artifact.LIVE,
+    )
+    [theirs.id] = store.put_artifacts([theirs])
+    cluster.step("second", "first")
+    [step] = [each for each in store.get_executions() if each.id == max(each.id for each in store.get_executions())]
+    taken = {each.artifact_id for each in store.get_events_by_execution_ids([step.id]) if each.type == each.INPUT}
+    [first] = [each.id for each in store.get_artifacts_by_type("Model") if each.uri == theirs.uri]
+    assert taken == {first} != {theirs.id}
+    found = lineage.upstream(lineage_store.connect(cluster.connection["sqlite"]["filenameUri"]), f"{ROOT}/first/model")
+    assert ([each.id for each in found.subject], [each.node for each in found.executions]) == ([first], ["first"])
+
+
+def test_a_store_that_is_away_when_a_step_has_ended_is_waited_for(cluster, monkeypatch):
+    monkeypatch.setattr(kubeflow_step, "_AGAIN", 0.2)
+    cluster.step("first", away=str(cluster.folder / "store"))
+    [execution] = cluster.store.get_executions()
+    assert execution.last_known_state == execution.COMPLETE
+    [made] = cluster.store.get_artifacts()
+    assert made.state == made.LIVE
+
+
+def test_sigterm_ends_a_step_that_takes_errors_for_answers(cluster):
+    told = {**cluster.arguments("first", run="run-1"), "executor_class_path": "tiny_executor.Stubborn"}
+    options = [word for name, value in told.items() for word in (f"--{name}", value)]
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfx_ranking.pipelines.kubeflow_step", *options],
+        env={**environment, "ARTIFACT_LOCAL_PATH": str(cluster.folder / "container")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    file, end = pathlib.Path(cluster.connection["sqlite"]["filenameUri"]), time.monotonic() + 120
+    while not (file.exists() and cluster.store.get_executions()) and time.monotonic() < end:
+        time.sleep(0.1)
+    time.sleep(1)  # into the executor
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 1
+    assert said.splitlines()[-1].startswith("first failed: Stopped: from outside (SIGTERM)")
+    [execution] = cluster.store.get_executions()
+    assert execution.last_known_state == execution.FAILED
+    assert execution.custom_properties["reason"].string_value.startswith("Stopped: from outside (SIGTERM)")
 
 
 def test_it_is_part_of_pipeline_run_and_node(cluster):
@@ -172,3 +233,16 @@ def test_the_users_code_is_the_images(tmp_path, monkeypatch):
     first = world.found("ImportSchemaGen", {"schema_file": str(schema), "digest": ""}, None)["digest"]
     schema.write_text('feature { name: "price" }')
     assert "" != first != world.found("ImportSchemaGen", {"schema_file": str(schema), "digest": ""}, None)["digest"]
+
+
+def test_the_learning_rate_of_a_run_is_its_trainings():
+    raw = {
+        "name": "shop",
+        "data": {"input": "*.csv", "format": "csv", "group_id": "q"},
+        "items": {"price": {}},
+        "training": {"learning_rate": 0.0625},
+    }
+    config = ranking_config.parse(raw).select(*trainer.READS)
+    found = world.found("RankingTrainer", {"config": config, "learning_rate": 0.25}, None)
+    assert ranking_config.from_selection(config).training.learning_rate == 0.0625
+    assert ranking_config.from_selection(found["config"]).training.learning_rate == 0.25

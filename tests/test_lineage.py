@@ -339,6 +339,7 @@ def test_a_run_whose_last_steps_never_began_is_unfinished(tmp_path):
 def test_a_run_that_is_known_before_its_first_step(tmp_path):
     """As of one that was killed in the moment between."""
     maker = StoreMaker(tmp_path)
+    maker.store.put_contexts([maker._context("pipeline_run", "one")])
     runs.say_what_is_to_run(maker.store, "one", ["RankingExampleGen"])
     store = lineage_store.connect(str(maker.file))
     (run,) = lineage.runs(store)

@@ -7,6 +7,7 @@ import sys
 import uuid
 
 import buckets
+import object_server
 import pytest
 import servable_models
 
@@ -20,8 +21,16 @@ def untried(model):
     return ""
 
 
-@pytest.fixture(params=["memory", "bucket"])
+@pytest.fixture(scope="module")
+def s3():
+    with object_server.serving("serving") as bucket:
+        yield bucket
+
+
+@pytest.fixture(params=["memory", "bucket", "s3"])
 def base(request, tmp_path):
+    if request.param == "s3":
+        return f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}"
     return f"memory://{uuid.uuid4().hex}/serving" if request.param == "memory" else f"bucket://{tmp_path}/serving"
 
 

@@ -10,12 +10,13 @@ import subprocess
 
 import database_servers
 import kubeflow_replay
+import object_server
 import pytest
 import run_support
 from lineage_answers import answers
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import serving_versions
+from tfx_ranking.components import places, serving_versions
 from tfx_ranking.pipelines import cli, kubeflow, lineage, lineage_store
 
 SERVERS = {"mariadb": database_servers.mariadb, "postgresql": database_servers.postgresql}
@@ -55,11 +56,13 @@ def shops(request, tmp_path_factory):
         yield opened, json.dumps(connection)
 
 
-def _answers(shop: run_support.Shop, store: lineage_store.Store) -> dict[str, object]:
-    served = lineage.upstream(store, str(shop.base / str(serving_versions.live_version(shop.base))))
+def _answers(shop: run_support.Shop, store: lineage_store.Store, bucket: str = "") -> dict[str, object]:
+    """bucket: where the logs lie and the models go, if not in the shop's folder."""
+    base = f"{bucket}/serving/shop" if bucket else str(shop.base)
+    served = lineage.upstream(store, f"{base}/{serving_versions.live_version(base)}")
     files = [file for each in served.executions for file in each.files]
-    assert {pathlib.Path(file.path).parent for file in files} == {shop.folder / "logs"}
-    return answers(store, shop.folder.name, shop.base)
+    assert {file.path.rpartition("/")[0] for file in files} == {f"{bucket or shop.folder}/logs"}
+    return answers(store, shop.folder.name, base)
 
 
 def test_the_answers_are_those_of_sqlite(shops, sqlite):
@@ -91,15 +94,21 @@ def test_a_served_model_is_found_wherever_it_was_copied_to(shops, tmp_path, caps
 
 
 def test_a_run_on_kubeflow_gives_the_same_answers_from_the_same_store(shops, sqlite, tmp_path):
-    """The compiled pipeline, container by container; its runs stand beside those of the four."""
+    """The compiled pipeline, container by container, logs and models in S3; its runs stand beside those of the four."""
     opened, connection = shops
     if "postgresql" in connection:
         pytest.skip("one server is enough: what a container publishes is what the local runs do")
     shop = _open(tmp_path / "cluster", "cluster", json.loads(connection))
     config = ranking_config.load(shop.config_file)
-    text = kubeflow.compile(config, "registry/ranking:1", str(shop.folder / "root"), shop.folder).yaml
-    run = kubeflow_replay.run(text, shop.folder / "root", {}, modules=shop.folder)
-    store = lineage_store.connect(connection)
-    assert lineage.runs(store)[0].id == run
-    assert _answers(shop, store) == sqlite
+    with object_server.serving("shops") as bucket:
+        for file in (shop.folder / "logs").iterdir():
+            places.place(f"{bucket}/logs/{file.name}").write_bytes(file.read_bytes())
+        config = kubeflow.reachable(config, [f"{bucket}/logs/*.csv"], f"{bucket}/serving/shop")
+        text = kubeflow.compile(config, "registry/ranking:1", str(shop.folder / "root"), shop.folder).yaml
+        shutil.rmtree(shop.folder / "logs")
+        run = kubeflow_replay.run(text, shop.folder / "root", {}, modules=shop.folder)
+        store = lineage_store.connect(connection)
+        assert lineage.runs(store)[0].id == run
+        assert _answers(shop, store, bucket) == sqlite
+    assert not shop.base.exists()
     assert _answers(opened[0], store) == sqlite

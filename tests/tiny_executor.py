@@ -1,7 +1,10 @@
-"""A component small enough to see what a container's entry point does with it."""
+"""Components small enough to see what a container's entry point does with them."""
 
 import json
+import os
 import pathlib
+import threading
+import time
 
 from tfx.dsl.components.base import base_executor
 
@@ -18,6 +21,20 @@ class Copy(base_executor.BaseExecutor):
         pathlib.Path(made.uri, "receipt.json").write_text(json.dumps(receipt.receipt(given)))
         if exec_properties.get("fail"):
             raise ValueError("told to")
+        if away := exec_properties.get("away"):  # this folder, for a second
+            os.rename(away, f"{away}.away")
+            threading.Timer(1.0, os.rename, (f"{away}.away", away)).start()
         made.set_string_custom_property("held", str(len(held)))
         for name, artifact in given.items():
             made.set_string_custom_property(name, artifact.uri)
+
+
+class Stubborn(base_executor.BaseExecutor):
+    """Takes every error for an answer and goes on."""
+
+    def Do(self, input_dict, output_dict, exec_properties):
+        for _ in range(2):
+            try:
+                time.sleep(60)
+            except Exception:
+                continue
