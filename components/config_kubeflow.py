@@ -5,6 +5,7 @@ Enters: the section's keys.  Leaves: frozen dataclasses that cannot hold a contr
 
 import dataclasses
 import fnmatch
+import re
 
 from tfx_ranking.components.config_errors import STRICT, Refused, near, unless_cut
 
@@ -43,9 +44,20 @@ class Kubeflow:
     __pydantic_config__ = STRICT
     containers: dict[str, Container] = dataclasses.field(default_factory=dict)  # by component or pattern with *
     beam_args: tuple[str, ...] = ()  # passed on to every Beam component
+    env: dict[str, str] = dataclasses.field(default_factory=dict)  # of every container: variable to value
+    secrets: dict[str, str] = dataclasses.field(default_factory=dict)  # the same: variable to Kubernetes' SECRET/KEY
 
     @unless_cut
     def __post_init__(self) -> None:
+        for key, name in [*(("env", each) for each in self.env), *(("secrets", each) for each in self.secrets)]:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise Refused(f"{key}.{name}", "expected the name of an environment variable")
+        for name, secret in self.secrets.items():
+            if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[\w.-]+", secret):
+                why = "expected SECRET/KEY, the secret's name of small letters, digits, '-' and '.'"
+                raise Refused(f"secrets.{name}", f"{why}; got {secret!r}")
+            if name in self.env:
+                raise Refused(f"secrets.{name}", "the same variable stands under env")
         for name in self.containers:
             if not fnmatch.filter(COMPONENTS, name):
                 hint = near(name, list(COMPONENTS))

@@ -37,11 +37,20 @@ def place(path: Path) -> pathlib.Path:
         text = text.replace("minio", "s3", 1)
     try:
         # Without the cache of listings: another process writes there too.
-        found = upath.UPath(text, use_listings_cache=False)
-        found.fs  # noqa: B018  the store's package is imported here
-        return cast(pathlib.Path, found)
+        there = upath.UPath(text, use_listings_cache=False)
+        there.fs  # noqa: B018  the store's package is imported here
+        return cast(pathlib.Path, there)
     except (ImportError, ValueError) as error:
         raise RankingError(f"{text}: cannot be reached: {error}") from error
+
+
+def found(path: Path) -> pathlib.Path | None:
+    """What lies at a path; None where nothing does, or its store is out of reach from here."""
+    try:
+        at = place(path)
+        return at if at.exists() else None
+    except Exception:  # each store's package has failures of its own
+        return None
 
 
 def matching(pattern: str) -> list[str]:
@@ -56,8 +65,8 @@ def matching(pattern: str) -> list[str]:
 
         return [path for path in fileio.glob(pattern) if not fileio.isdir(path)]
     asked = cast(Any, place(pattern))
-    found = asked.fs.glob(asked.path, detail=True)
-    return [asked.fs.unstrip_protocol(path) for path, about in found.items() if about["type"] == "file"]
+    there = asked.fs.glob(asked.path, detail=True)
+    return [asked.fs.unstrip_protocol(path) for path, about in there.items() if about["type"] == "file"]
 
 
 def opened(path: str) -> IO[bytes]:
@@ -89,8 +98,8 @@ def is_local(folder: pathlib.Path) -> bool:
 
 def absolute(path: Path) -> str:
     """The path as it is recorded."""
-    found = place(path)
-    return os.path.abspath(found) if is_local(found) else str(found).rstrip("/")
+    at = place(path)
+    return os.path.abspath(at) if is_local(at) else str(at).rstrip("/")
 
 
 def children(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -5,6 +5,7 @@ reach.  The one idea: TFX compiles the DAG; what its compiler leaves out is adde
 point that keeps TFX's lineage.
 """
 
+import copy
 import dataclasses
 import json
 import pathlib
@@ -20,7 +21,7 @@ from tfx_ranking.components.config_data import SPLIT_NAMES
 from tfx_ranking.components.errors import ConfigError, RankingError
 from tfx_ranking.pipelines.local import own_modules
 from tfx_ranking.pipelines.quiet import quiet_imports
-from tfx_ranking.pipelines.runs import metadata_connection
+from tfx_ranking.pipelines.runs import VARIABLE, metadata_connection
 
 ENTRYPOINT = ("python", "-m", "tfx_ranking.pipelines.kubeflow_step")
 INSTALL = "pip install 'tfx-ranking[kubeflow]'"
@@ -35,6 +36,7 @@ class Compiled:
 
     name: str  # Kubeflow's, of lower-case letters, digits and hyphens
     spec: Mapping[str, Any]  # KFP's PipelineSpec as JSON has it
+    platform: Mapping[str, Any]  # what is Kubernetes' alone, KFP's PlatformSpec; {} for nothing
     unseen: tuple[str, ...]  # what a cluster probably cannot reach, and what to do about it
     has_password: bool  # the store's, in the clear
 
@@ -44,7 +46,8 @@ class Compiled:
         import yaml
 
         head = f"# {self.name}: a ranking pipeline for Kubeflow Pipelines 2, compiled by tfx-ranking.\n"
-        return head + yaml.safe_dump(dict(self.spec), sort_keys=True, width=120)
+        parts = [each for each in (self.spec, self.platform) if each]
+        return head + "---\n".join(yaml.safe_dump(dict(each), sort_keys=True, width=120) for each in parts)
 
 
 def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path = pathlib.Path()) -> Compiled:
@@ -97,7 +100,10 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
         container["args"] = [*ours, "--node", node, "--type", types[node], *container["args"]]
         _add_run_id(task, component)
         _add_resources(task, container, config.kubeflow.container(node))
-    return Compiled(name, spec, _unseen(config, root), "password" in json.dumps(connection))
+        if config.kubeflow.env:
+            container["env"] = [{"name": key, "value": value} for key, value in sorted(config.kubeflow.env.items())]
+    platform = _secrets(config.kubeflow.secrets, list(spec["deploymentSpec"]["executors"]))
+    return Compiled(name, spec, platform, _unseen(config, root), bool(_password(connection)))
 
 
 def reachable(
@@ -185,9 +191,26 @@ def _add_resources(task: dict[str, Any], container: dict[str, Any], wanted: Any)
         task["retryPolicy"] = {"maxRetryCount": wanted.retries, **backoff}
 
 
+def _secrets(secrets: Mapping[str, str], executors: Sequence[str]) -> dict[str, Any]:
+    """What gives each container its variables out of Kubernetes' secrets."""
+    by_secret: dict[str, list[dict[str, str]]] = {}
+    for variable, where in sorted(secrets.items()):
+        secret, _, key = where.partition("/")
+        by_secret.setdefault(secret, []).append({"secretKey": key, "envVar": variable})
+    given = [{"secretName": name, "keyToEnv": keys} for name, keys in by_secret.items()]
+    of_each = {executor: {"secretAsEnv": copy.deepcopy(given)} for executor in executors}  # YAML without references
+    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": of_each}}}} if secrets else {}
+
+
 def _store_of(config: RankingConfig, root: str) -> Any:
     """ML Metadata's connection; below an object store there is no SQLite file, and `_unseen` says so."""
-    return metadata_connection(config, pathlib.Path("." if "://" in root else root))
+    return metadata_connection(config, pathlib.Path("." if "://" in root else root), fill=False)
+
+
+def _password(connection: Mapping[str, Any]) -> str:
+    """The store's, where it stands in the clear; "" for none, or a variable's name."""
+    passwords = (each.get("password", "") for each in connection.values() if isinstance(each, Mapping))
+    return next((each for each in passwords if not VARIABLE.fullmatch(each)), "")
 
 
 def _unseen(config: RankingConfig, root: str) -> tuple[str, ...]:
@@ -215,4 +238,13 @@ def _unseen(config: RankingConfig, root: str) -> tuple[str, ...]:
         )
     elif getattr(server, "host", "") in ("localhost", "127.0.0.1", "::1"):
         said.append(f"metadata: {server.host} is each container itself; --metadata names another.")
+    told = json_format.MessageToDict(connection)
+    if _password(told):
+        said.append(
+            "metadata: the password stands in the file, and whoever may look at a run sees it there; write "
+            "'${MLMD_PASSWORD}' in its place, and say under kubeflow.secrets which secret holds it."
+        )
+    held = {*config.kubeflow.env, *config.kubeflow.secrets}
+    for variable in sorted(set(VARIABLE.findall(json.dumps(told))) - held):
+        said.append(f"metadata: ${{{variable}}} is no variable of a container; name it under kubeflow.secrets.")
     return tuple(said)

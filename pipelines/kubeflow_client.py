@@ -135,9 +135,9 @@ def read(file: pathlib.Path) -> Compiled:
 
     try:
         text = file.read_bytes()
-        spec = yaml.safe_load(text)
+        spec = next(yaml.safe_load_all(text))  # Kubernetes' part may follow
         name = spec["pipelineInfo"]["name"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
         raise RankingError(f"{file}: expected what `tfx-ranking compile` writes; {_reason(error)}.") from error
     version = f"{name}-{hashlib.blake2b(text, digest_size=6).hexdigest()}"
     return Compiled(file, name, version, spec.get("defaultPipelineRoot"))

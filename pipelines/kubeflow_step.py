@@ -11,6 +11,7 @@ looked up there by its uri, so it arrives with all that its maker said of it.
 
 import argparse
 import contextlib
+import json
 import os
 import pathlib
 import signal
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace, beam_args: Sequence[str]) -> None:
     run_id = str(parameters.pop(RUN, ""))
     if not run_id or run_id.startswith("{{"):
         raise RankingError(f"{RUN}: expected the run's id; got {run_id!r}. Kubeflow Pipelines 2 fills it in.")
-    connection = json_format.Parse(arguments.metadata, mlmd.ConnectionConfig())
+    connection = json_format.ParseDict(runs.filled(json.loads(arguments.metadata)), mlmd.ConnectionConfig())
     runs.open_store(connection)  # its tables are there now, whoever made them
     here = _Place(arguments.pipeline, run_id, arguments.nodes.split(","), arguments.node, arguments.type)
     outputs = _new(asked)

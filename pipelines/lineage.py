@@ -6,10 +6,12 @@ wherever it was copied to; from there the events are walked, a whole generation 
 
 import datetime
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tfx_ranking.components import places
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.serving_versions import (
     LINEAGE_IN_MODEL,
@@ -109,13 +111,10 @@ def receipts(lineage: Lineage) -> list[dict[str, Any]]:
     """`run` and `packages` as the models' own receipts say, as far as the models are still there."""
     found: list[dict[str, Any]] = []
     models = [each for each in (*lineage.subject, *lineage.artifacts.values()) if each.digest]
-    places = [pathlib.Path(lineage.asked)]
-    places += [
-        pathlib.Path(each.properties.get("pushed_destination") or f"{each.uri}/Format-Serving") for each in models
-    ]
-    for place in places:
-        file = place / LINEAGE_IN_MODEL
-        told = json.loads(file.read_text()) if file.is_file() else {}
+    folders = [lineage.asked]
+    folders += [str(each.properties.get("pushed_destination") or f"{each.uri}/Format-Serving") for each in models]
+    for folder in dict.fromkeys(folders):
+        told = _told(folder)
         receipt = {"run": told.get("run") or "?", "packages": told.get("packages")}
         if receipt["packages"] and receipt not in found:
             found.append(receipt)
@@ -128,8 +127,10 @@ def find(store: Store, asked: str) -> tuple[Artifact, ...]:
 
     Raises RankingError when the store knows none, or when a number is both a version and an artifact's id.
     """
-    directory = pathlib.Path(asked)
-    model = model_directory(directory) if directory.is_dir() else None
+    if "://" in asked and (known := store.at_uri(asked) or store.pushed_to(asked)):
+        return known  # by the record: the bytes may be many, and far away
+    directory = places.found(asked)
+    model = model_directory(directory) if directory and directory.is_dir() else None
     bytes_of = digest(model) if model else ""
     if bytes_of and (same := store.model(bytes_of)):
         return same
@@ -137,7 +138,7 @@ def find(store: Store, asked: str) -> tuple[Artifact, ...]:
     number = rest if kind in ("version", "artifact") else asked
     if number.isdecimal() and not store.run(asked):  # a cluster may number its runs
         return _numbered(store, number, kind if number is rest else "")
-    if of_uri := store.at_uri(asked) or store.at_uri(str(directory.absolute())):
+    if of_uri := store.at_uri(asked) or store.at_uri(os.path.abspath(asked)):
         return of_uri
     if model:
         raise RankingError(
@@ -179,9 +180,14 @@ def _numbered(store: Store, number: str, kind: str) -> tuple[Artifact, ...]:
     return versions[0] if versions else of_id
 
 
+def _told(model: str | pathlib.Path) -> Mapping[str, Any]:
+    """What a model's receipt says; {} where it has none, or is out of reach."""
+    file = places.found(f"{model}/{LINEAGE_IN_MODEL}")
+    return json.loads(file.read_text()) if file else {}
+
+
 def _said_by(model: pathlib.Path) -> str:
-    file = model / LINEAGE_IN_MODEL
-    told = json.loads(file.read_text()) if file.is_file() else {}
+    told = _told(model)
     return f" It says that it is of pipeline {told['pipeline']}, run {told['run']}." if told.get("run") else ""
 
 

@@ -11,7 +11,8 @@ from google.protobuf import json_format
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.errors import ConfigError, RankingError
+from tfx_ranking.pipelines.runs import filled
 
 
 def connection(metadata: str | None = None, folder: pathlib.Path = pathlib.Path()) -> Any:
@@ -40,11 +41,14 @@ def connection(metadata: str | None = None, folder: pathlib.Path = pathlib.Path(
 def _parsed(connection: str, said_by: str) -> Any:
     """A ConnectionConfig; `{"host": …, "port": …}` is ML Metadata's gRPC server."""
     try:
-        if "host" not in json.loads(connection):
-            return json_format.Parse(connection, mlmd.ConnectionConfig())
+        said = filled(json.loads(connection))
+        if "host" not in said:
+            return json_format.ParseDict(said, mlmd.ConnectionConfig())
         server = mlmd.MetadataStoreClientConfig()
         server.channel_arguments.max_receive_message_length = 1 << 30  # gRPC stops at 4 MB, a batch may be more
-        return json_format.Parse(connection, server)
+        return json_format.ParseDict(said, server)
+    except ConfigError:
+        raise
     except (ValueError, json_format.ParseError) as error:
         raise RankingError(f"{said_by}: not ML Metadata's ConnectionConfig in JSON: {error}") from error
 

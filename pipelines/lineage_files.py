@@ -1,7 +1,7 @@
-"""What artifacts say on the disk: feature statistics, anomalies, vocabularies.
+"""What artifacts say where they lie: feature statistics, anomalies, vocabularies.
 
-Enters: artifacts, or their uris.  Leaves: immutable values; None where the files are gone, which is no error: the store
-outlives them.  Imports neither TensorFlow nor TFX.
+Enters: artifacts, or their uris.  Leaves: immutable values; None where the files are gone or out of reach, which is no
+error: the store outlives them.  Imports neither TensorFlow nor TFX.
 """
 
 import pathlib
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
+from tfx_ranking.components import places
 from tfx_ranking.components.serving_versions import is_loadable
 from tfx_ranking.pipelines.lineage_values import Artifact
 
@@ -49,8 +50,8 @@ class Feature(NamedTuple):
 
 def feature_statistics(uri: str, split: str = "train") -> dict[str, Feature] | None:
     """By feature, of an ExampleStatistics artifact; None where its file is gone."""
-    file = pathlib.Path(uri, f"Split-{split}", "FeatureStats.pb")
-    if not file.is_file():
+    file = places.found(f"{uri}/Split-{split}/FeatureStats.pb")
+    if file is None:
         return None
     read = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read_bytes())
     return {each.name: each for dataset in read.datasets for each in map(_feature(dataset), dataset.features)}
@@ -81,17 +82,18 @@ def distance(one: Feature, other: Feature) -> tuple[float, str]:
 
 def vocabularies(uri: str) -> dict[str, tuple[bytes, ...]] | None:
     """By feature, of a TransformGraph artifact, in the order of their indices; None where its files are gone."""
-    assets = pathlib.Path(uri, "transform_fn", "assets")
-    if not assets.parent.is_dir():
+    if places.found(f"{uri}/transform_fn") is None:
         return None
-    files = sorted(assets.iterdir()) if assets.is_dir() else []
+    assets = places.found(f"{uri}/transform_fn/assets")
+    files = places.children(assets) if assets else []
     return {file.name: tuple(file.read_bytes().splitlines()) for file in files if file.is_file()}
 
 
 def anomalies(uri: str) -> tuple[str, ...]:
     """What an ExampleAnomalies artifact complains of, once for all splits; () for nothing, or where it is gone."""
     found: dict[str, None] = {}
-    for file in sorted(pathlib.Path(uri).glob("Split-*/SchemaDiff.pb")):
+    folder = places.found(uri)
+    for file in sorted(folder.glob("Split-*/SchemaDiff.pb")) if folder else []:
         read = anomalies_pb2.Anomalies.FromString(file.read_bytes())
         found |= {
             f"{name}: {each.short_description or each.description}": None for name, each in read.anomaly_info.items()
@@ -103,8 +105,9 @@ def model_folder(same: Sequence[Artifact]) -> pathlib.Path | None:
     """Where a model's bytes still are, of the artifacts that are these bytes; None where they are gone."""
     for each in same:
         for place in (each.properties.get("pushed_destination"), f"{each.uri}/Format-Serving"):
-            if place and is_loadable(str(place)):
-                return pathlib.Path(str(place))
+            folder = places.found(str(place)) if place else None
+            if folder and is_loadable(folder):
+                return folder
     return None
 
 

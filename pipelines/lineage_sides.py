@@ -46,7 +46,7 @@ class Known:
 def known(store: Store, asked: str) -> Known:
     """Looks a run or a model up.  Raises RankingError when the store does not know it, or it is neither."""
     found = lineage.upstream(store, asked, alone=True)
-    is_run = not pathlib.Path(asked).is_dir() and store.run(asked) is not None
+    is_run = store.run(asked) is not None and not pathlib.Path(asked).is_dir()
     digests = {each.digest for each in found.subject} - {""}
     same = (
         store.models(digests).values() if len(digests) == 1 and not is_run else ()

@@ -157,6 +157,11 @@ class Store:
         pushed = self._with(MODELS, "pushed_version", {version})
         return list(dict.fromkeys(digest for each in pushed if (digest := _text(each, "digest"))))
 
+    def pushed_to(self, directory: str) -> tuple[Artifact, ...]:
+        """The model that was pushed as a version's directory: every artifact that is these bytes."""
+        pushed = self._with(MODELS, "pushed_destination", {directory.rstrip("/")})
+        return self.model(_text(pushed[-1], "digest")) if pushed else ()
+
     def judged_on(self, uris: Collection[str]) -> tuple[Artifact, ...]:
         """The evaluations that went back to examples of earlier runs, which lie at these uris."""
         return tuple(values.artifact(each) for each in self._with(("ModelEvaluation",), "previous_examples", uris))

@@ -5,11 +5,12 @@ TensorFlow, so that looking costs a fraction of a second.
 """
 
 import dataclasses
+import os
 import pathlib
 import random
 import re
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
@@ -30,6 +31,7 @@ STATES = {
     metadata_store_pb2.Execution.CANCELED: "failed",
 }
 DIED = "its process died"  # why an execution failed that nobody could say it of any more
+VARIABLE = re.compile(r"\$\{(\w+)\}")
 _MAKING_TABLES = re.compile("Please retry|violates unique constraint|already exists")
 NODES = "nodes"  # of a run's context: the components that it is to have, as they come
 LOCK = "run.lock"  # in `artifacts_root`: held by the process that runs the pipeline
@@ -50,14 +52,15 @@ def artifacts_root(config: "RankingConfig", root: pathlib.Path) -> pathlib.Path:
     return root / "artifacts" / config.name
 
 
-def metadata_connection(config: "RankingConfig", root: pathlib.Path) -> Any:
+def metadata_connection(config: "RankingConfig", root: pathlib.Path, fill: bool = True) -> Any:
     """The store's ConnectionConfig: the config's, or `metadata.sqlite` beside the artifacts.
 
-    Raises ConfigError when `metadata.connection` is none.
+    fill: as `filled` does; otherwise as it is written.  Raises ConfigError when `metadata.connection` is none.
     """
     if config.metadata.connection is not None:
+        said = filled(config.metadata.connection) if fill else config.metadata.connection
         try:
-            return json_format.ParseDict(config.metadata.connection, metadata_store_pb2.ConnectionConfig())
+            return json_format.ParseDict(said, metadata_store_pb2.ConnectionConfig())
         except json_format.ParseError as error:
             raise ConfigError(f"metadata.connection: not ML Metadata's ConnectionConfig in JSON: {error}") from error
     file = pathlib.Path(config.metadata.sqlite or root / "metadata.sqlite")
@@ -65,6 +68,25 @@ def metadata_connection(config: "RankingConfig", root: pathlib.Path) -> Any:
     connection.sqlite.filename_uri = str(file)
     connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
     return connection
+
+
+def filled(connection: Mapping[str, Any]) -> dict[str, Any]:
+    """A connection with environment variables for each `${NAME}`, so that no password need stand in a file.
+
+    Raises ConfigError for one that is not set.
+    """
+
+    def variable(name: re.Match[str]) -> str:
+        if name[1] not in os.environ:
+            raise ConfigError(f"the connection to ML Metadata names the environment variable {name[1]}: it is not set.")
+        return os.environ[name[1]]
+
+    def of(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: of(each) for key, each in value.items()}
+        return VARIABLE.sub(variable, value) if isinstance(value, str) else value
+
+    return {key: of(value) for key, value in connection.items()}
 
 
 def open_store(connection: Any) -> metadata_store.MetadataStore:

@@ -2,7 +2,7 @@
 command a process of its own.
 
 KFP 2.16 brings all of it (`kfp.local`); KFP 2.5 has the executor inputs and the placeholders, and no order of tasks.
-The containers' process sees an empty working directory, no variable of this one's but AWS_*, and the image's Python.
+The containers' process sees an empty working directory, no variable of this one's, and the image's Python.
 """
 
 import graphlib
@@ -17,6 +17,7 @@ import unittest.mock
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import yaml
 from kfp import components, local
 from kfp.local import executor_input_utils, executor_output_utils, placeholder_utils, status, subprocess_task_handler
 from kfp.local.task_handler_interface import ITaskHandler
@@ -29,13 +30,20 @@ class Failed(Exception):
     """A container ended with an error; the text is what it said last."""
 
 
-def run(text: str, root: pathlib.Path, parameters: Mapping[str, Any], modules: pathlib.Path | None = None) -> str:
+def run(
+    text: str,
+    root: pathlib.Path,
+    parameters: Mapping[str, Any],
+    modules: pathlib.Path | None = None,
+    secrets: Mapping[str, str] = {},
+) -> str:
     """Runs a compiled pipeline; gives the run's id.
 
     text: the YAML.  root: the pipeline root, a folder that `USER` may write to.  modules: a folder of the user's own,
-    which the image has on PYTHONPATH.
+    which the image has on PYTHONPATH.  secrets: Kubernetes', by SECRET/KEY.
     """
     _Container.said, _Container.commands, _Container.modules = "", [], modules
+    _Container.variables = _variables(text, secrets)
     pipeline = components.load_component_from_text(text)
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
     try:
@@ -59,15 +67,31 @@ def as_user(user: str) -> list[str]:
     return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"] if user else []
 
 
+def _variables(text: str, secrets: Mapping[str, str]) -> dict[str, str]:
+    """What Kubernetes sets in each container, all of them alike: the file's own variables, and those of secrets."""
+    spec, *platform = yaml.safe_load_all(text)
+    containers = [each["container"] for each in spec["deploymentSpec"]["executors"].values()]
+    found = {each["name"]: each["value"] for container in containers for each in container.get("env", ())}
+    for each in platform:
+        for executor in each["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+            for secret in executor["secretAsEnv"]:
+                found |= {k["envVar"]: secrets[f"{secret['secretName']}/{k['secretKey']}"] for k in secret["keyToEnv"]}
+    return found
+
+
 def start(
-    command: Sequence[str], folder: str | pathlib.Path, modules: pathlib.Path | None = None, **how: Any
+    command: Sequence[str],
+    folder: str | pathlib.Path,
+    modules: pathlib.Path | None = None,
+    variables: Mapping[str, str] = {},
+    **how: Any,
 ) -> subprocess.Popen[str]:
-    """A container's process: in a folder with nothing in it, of this process's variables those of an object store."""
+    """A container's process: in a folder with nothing in it, of this process's variables none."""
     environment = {
         "PATH": f"{pathlib.Path(PYTHON).parent}:/usr/bin:/bin",
         "HOME": str(folder),
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        **{name: value for name, value in os.environ.items() if name.startswith("AWS_")},
+        **variables,
     }
     if modules:
         environment["PYTHONPATH"] = str(modules)
@@ -81,6 +105,7 @@ class _Container(ITaskHandler):
 
     said = ""
     modules: ClassVar[pathlib.Path | None] = None
+    variables: ClassVar[Mapping[str, str]] = {}
     commands: ClassVar[list[Sequence[str]]] = []
 
     def __init__(self, image: str, full_command: list[str], pipeline_root: str, runner: Any) -> None:
@@ -89,7 +114,9 @@ class _Container(ITaskHandler):
     def run(self) -> status.Status:
         _Container.commands.append(self.command)
         with tempfile.TemporaryDirectory() as folder:
-            process = start(self.command, folder, self.modules, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            process = start(
+                self.command, folder, self.modules, self.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
             _Container.said = process.communicate()[0][-4000:]
         return status.Status.FAILURE if process.returncode else status.Status.SUCCESS
 

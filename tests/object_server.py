@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from unittest import mock
 
 import boto3
+import s3fs
 from moto.server import ThreadedMotoServer
+
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 @contextlib.contextmanager
@@ -19,13 +22,14 @@ def serving(bucket: str) -> Iterator[str]:
     host, port = server.get_host_and_port()
     told = {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "tests",
-        "AWS_SECRET_ACCESS_KEY": "tests",
+        **dict.fromkeys(SECRETS, "tests"),
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     try:
         with mock.patch.dict(os.environ, told):
+            s3fs.S3FileSystem.clear_instance_cache()  # those know another server
             boto3.client("s3").create_bucket(Bucket=bucket)
             yield f"s3://{bucket}"
     finally:
+        s3fs.S3FileSystem.clear_instance_cache()
         server.stop()

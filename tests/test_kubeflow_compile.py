@@ -10,7 +10,10 @@ import sys
 import pytest
 import run_support
 import yaml
+from google.protobuf import json_format
 from kfp import components
+from kfp.kubernetes import kubernetes_executor_config_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.config_kubeflow import COMPONENTS
@@ -18,7 +21,16 @@ from tfx_ranking.components.errors import ConfigError, RankingError
 from tfx_ranking.pipelines import cli, kubeflow
 
 GOLDEN = pathlib.Path(__file__).with_name("kubeflow_golden.yaml")
-MYSQL = {"mysql": {"host": "db", "port": 3306, "database": "mlmd", "user": "tfx", "password": "secret"}}
+MYSQL = {"mysql": {"host": "db", "port": 3306, "database": "mlmd", "user": "tfx", "password": "${MLMD_PASSWORD}"}}
+KUBEFLOW = {
+    "beam_args": ["--direct_num_workers=1"],
+    "env": {"AWS_ENDPOINT_URL": "http://minio.kubeflow:9000"},
+    "secrets": {
+        "AWS_ACCESS_KEY_ID": "minio/accesskey",
+        "AWS_SECRET_ACCESS_KEY": "minio/secretkey",
+        "MLMD_PASSWORD": "mlmd/password",
+    },
+}
 CONTAINERS = {
     "RankingTrainer": {"cpu": 8, "memory": 32, "gpu": 1, "retries": 1},
     "Ranking*": {"cpu": 2.5},
@@ -29,7 +41,7 @@ CONTAINERS = {
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> run_support.Shop:
     shop = run_support.open_shop(tmp_path_factory.mktemp("shop"))
-    shop.set("kubeflow", {"containers": CONTAINERS, "beam_args": ["--direct_num_workers=1"]})
+    shop.set("kubeflow", {"containers": CONTAINERS, **KUBEFLOW})
     return shop
 
 
@@ -109,6 +121,22 @@ def test_beam_components_get_the_beam_arguments(executors):
     assert {"RankingExampleGen_executor", "StatisticsGen_executor", "Transform_executor"} <= beam
 
 
+def test_every_container_has_the_variables(compiled, executors):
+    """Secrets stand in a second document, which is Kubernetes' alone; here it is read by the protos of its reader."""
+    platform = json_format.ParseDict(compiled.platform, pipeline_spec_pb2.PlatformSpec())
+    deployment = platform.platforms["kubernetes"].deployment_spec
+    by_executor = json_format.MessageToDict(deployment)["executors"]
+    assert set(by_executor) == set(executors)
+    for name, raw in by_executor.items():
+        asked = json_format.ParseDict(raw, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+        keys = [(secret.secret_name, key) for secret in asked.secret_as_env for key in secret.key_to_env]
+        assert {key.env_var: f"{secret}/{key.secret_key}" for secret, key in keys} == KUBEFLOW["secrets"]
+        assert executors[name]["container"]["env"] == [
+            {"name": "AWS_ENDPOINT_URL", "value": "http://minio.kubeflow:9000"}
+        ]
+    assert "&id" not in compiled.yaml, "no references within YAML, which not every reader follows"
+
+
 def test_kubeflow_reads_it(compiled):
     pipeline = components.load_component_from_text(compiled.yaml)
     assert pipeline.pipeline_spec.pipeline_info.name == "shop"
@@ -118,7 +146,7 @@ def test_kubeflow_reads_it(compiled):
 def test_it_is_the_golden_one(compiled):
     """By structure; the versions of TFX and of the user's code aside.  `python tests/test_kubeflow_compile.py` makes
     it anew."""
-    assert _structure(compiled.yaml) == yaml.safe_load(GOLDEN.read_text())
+    assert _structure(compiled.yaml) == list(yaml.safe_load_all(GOLDEN.read_text()))
 
 
 def test_the_same_config_gives_the_same_file(compiled, shop):
@@ -139,19 +167,34 @@ def test_what_a_cluster_cannot_see_is_a_warning(shop, tmp_path, capsys):
         [line] = [line for line in said.err.splitlines() if line.startswith(f"warning: {key}: ")]
         assert option in line
     assert "pipeline shop, 10 components" in said.out
-    assert yaml.safe_load((tmp_path / "new" / "pipeline.yaml").read_text())["pipelineInfo"] == {"name": "shop"}
+    first, _ = yaml.safe_load_all((tmp_path / "new" / "pipeline.yaml").read_text())
+    assert first["pipelineInfo"] == {"name": "shop"}
     assert not (tmp_path / "root").exists(), "compiling writes nothing there"
 
 
-def test_a_file_with_a_password_is_its_owners_alone(shop, tmp_path):
+def test_a_file_with_a_password_is_its_owners_alone(shop, tmp_path, capsys):
     command = ["compile", str(shop.config_file), "--image", "i", "--root", "s3://a/b", "-o"]
-    for name, more, mode in (("open", [], 0o644), ("private", ["--metadata", json.dumps(MYSQL)], 0o600)):
+    plain = {"mysql": {**MYSQL["mysql"], "password": "s3cret"}}
+    for name, store, mode in (("variable", MYSQL, 0o644), ("private", plain, 0o600)):
+        more = ["--metadata", json.dumps(store)]
         umask = os.umask(0o022)
         try:
             assert cli.main([*command, str(tmp_path / name), *more]) == 0
         finally:
             os.umask(umask)
         assert (tmp_path / name).stat().st_mode & 0o777 == mode
+        warned = "the password stands in the file" in capsys.readouterr().err
+        assert warned == ("s3cret" in (tmp_path / name).read_text()) == (name == "private")
+
+
+def test_a_variable_that_no_container_has_is_a_warning(shop):
+    login = {"user": "${DB_USER}", "password": "${MLMD_PASSWORD}"}
+    told = json.dumps({"mysql": {"host": "db", "database": "mlmd", **login}})
+    config = kubeflow.reachable(ranking_config.load(shop.config_file), metadata=told)
+    warnings = kubeflow.compile(config, "i", "s3://a", shop.folder).unseen
+    assert [each for each in warnings if each.startswith("metadata:")] == [
+        "metadata: ${DB_USER} is no variable of a container; name it under kubeflow.secrets."
+    ]
 
 
 def test_a_store_that_is_every_containers_own_is_a_warning(shop):
@@ -200,6 +243,22 @@ def test_a_refused_container(key, value, message):
 
 
 @pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"env": {"A-B": "x"}}, "kubeflow.env.A-B: expected the name of an environment variable"),
+        ({"secrets": {"A": "mlmd"}}, "kubeflow.secrets.A: expected SECRET/KEY"),
+        ({"secrets": {"A": "Mlmd/key"}}, "kubeflow.secrets.A: expected SECRET/KEY"),
+        ({"secrets": {"A": "mlmd/key"}, "env": {"A": "x"}}, "kubeflow.secrets.A: the same variable stands under env"),
+    ],
+)
+def test_refused_variables(section, message):
+    raw = {"name": "a", "data": {"input": "x", "format": "csv"}, "items": {"f": {}}}
+    with pytest.raises(ConfigError) as refused:
+        ranking_config.parse({**raw, "kubeflow": section})
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
     "command",
     [
         ["compile", "ranking.yaml", "--image", "i", "--root", "r"],
@@ -223,8 +282,8 @@ raise SystemExit(code)
     assert "kfp is not installed; install it with: pip install 'tfx-ranking[kubeflow]'" in done.stderr
 
 
-def _structure(text: str) -> dict:
-    spec = yaml.safe_load(text)
+def _structure(text: str) -> list[dict]:
+    spec, *platform = yaml.safe_load_all(text)
     del spec["sdkVersion"]
     for task in spec["root"]["dag"]["tasks"].values():
         for name, given in task["inputs"].get("parameters", {}).items():
@@ -233,7 +292,7 @@ def _structure(text: str) -> dict:
                 given["runtimeValue"]["constant"] = {**json.loads(constant), "code": "of the user's module"}
             elif name in ("config", "destination"):
                 given["runtimeValue"]["constant"] = json.loads(constant)
-    return spec
+    return [spec, *platform]
 
 
 if __name__ == "__main__":
@@ -241,8 +300,8 @@ if __name__ == "__main__":
 
     with tempfile.TemporaryDirectory() as folder:
         made = run_support.open_shop(pathlib.Path(folder))
-        made.set("kubeflow", {"containers": CONTAINERS, "beam_args": ["--direct_num_workers=1"]})
+        made.set("kubeflow", {"containers": CONTAINERS, **KUBEFLOW})
         raw = ranking_config.load(made.config_file)
         raw = kubeflow.reachable(raw, ["gs://logs/*.csv"], "gs://serving/shop", json.dumps(MYSQL))
         text = kubeflow.compile(raw, "registry/ranking:1", "gs://artifacts/shop", pathlib.Path(folder)).yaml
-        GOLDEN.write_text(yaml.safe_dump(_structure(text)))
+        GOLDEN.write_text(yaml.safe_dump_all(_structure(text)))

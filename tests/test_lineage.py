@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 
+import object_server
 import pytest
 from lineage_stores import CACHED, FAILED, RUNNING, StoreMaker, grpc_server, saved_model
 
+from tfx_ranking.components import places
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.serving_versions import digest
 from tfx_ranking.pipelines import (
@@ -321,6 +323,29 @@ def test_between_two_steps_a_run_is_running(tmp_path):
     with lock.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert _state(maker) == "running"
+
+
+def test_a_model_in_an_object_store(tmp_path, monkeypatch):
+    shop = Shop(tmp_path)
+    again = shop.maker.artifact(
+        "PushedModel", "RankingPusher/pushed_model/20", digest=digest(shop.served), pushed=1, pushed_version="7",
+        unchanged=1, pushed_destination="s3://serving/shop/7",
+    )  # fmt: skip
+    shop.maker.step("four", "RankingPusher", shop._to_push(shop.exported, shop.judged), {"pushed_model": again})
+    store = lineage_store.connect(str(shop.maker.file))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody is there: the record answers
+    found = lineage.upstream(store, "s3://serving/shop/7/")
+    assert _steps(found) == ONE
+    shutil.rmtree(shop.served)
+    assert lineage.receipts(found) == [], "the receipts are out of reach, which is no error"
+    with object_server.serving("serving") as bucket:
+        copied = saved_model(tmp_path / "copied", "first", run="one", packages={"tfx": "1.16.0"})
+        for name, file in places.files(copied).items():
+            places.place(f"{bucket}/elsewhere/3/{name}").write_bytes(file.read_bytes())
+        assert _steps(lineage.upstream(store, f"{bucket}/elsewhere")) == ONE  # what serves from there, by its bytes
+        found = lineage.upstream(store, f"{bucket}/elsewhere/3")
+        assert _steps(found) == ONE
+        assert lineage.receipts(found) == [{"run": "one", "packages": {"tfx": "1.16.0"}}]
 
 
 def test_a_run_whose_last_steps_never_began_is_unfinished(tmp_path):

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -98,15 +99,23 @@ def test_a_run_on_kubeflow_gives_the_same_answers_from_the_same_store(shops, sql
     opened, connection = shops
     if "postgresql" in connection:
         pytest.skip("one server is enough: what a container publishes is what the local runs do")
-    shop = _open(tmp_path / "cluster", "cluster", json.loads(connection))
-    config = ranking_config.load(shop.config_file)
+    told = json.loads(connection)
+    password, told["mysql"]["password"] = told["mysql"]["password"], "${MLMD_PASSWORD}"
+    shop = _open(tmp_path / "cluster", "cluster", told)
     with object_server.serving("shops") as bucket:
+        shop.set("kubeflow.env", {"AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"]})
+        keys = {name: f"logs/{name}" for name in object_server.SECRETS}
+        shop.set("kubeflow.secrets", {"MLMD_PASSWORD": "mlmd/password", **keys})
         for file in (shop.folder / "logs").iterdir():
             places.place(f"{bucket}/logs/{file.name}").write_bytes(file.read_bytes())
-        config = kubeflow.reachable(config, [f"{bucket}/logs/*.csv"], f"{bucket}/serving/shop")
+        config = kubeflow.reachable(
+            ranking_config.load(shop.config_file), [f"{bucket}/logs/*.csv"], f"{bucket}/serving/shop"
+        )
         text = kubeflow.compile(config, "registry/ranking:1", str(shop.folder / "root"), shop.folder).yaml
         shutil.rmtree(shop.folder / "logs")
-        run = kubeflow_replay.run(text, shop.folder / "root", {}, modules=shop.folder)
+        assert password not in text
+        secrets = {"mlmd/password": password, **{f"logs/{name}": os.environ[name] for name in object_server.SECRETS}}
+        run = kubeflow_replay.run(text, shop.folder / "root", {}, modules=shop.folder, secrets=secrets)
         store = lineage_store.connect(connection)
         assert lineage.runs(store)[0].id == run
         assert _answers(shop, store, bucket) == sqlite
