@@ -5,6 +5,8 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates g++ python3 python3-dev python3-venv
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --quiet uv
 WORKDIR /build
+# What else it is to have: docker build --build-arg PACKAGES="gcsfs tensorflow[and-cuda]" ...
+ARG PACKAGES=""
 COPY LICENSE README.md pyproject.toml ./
 COPY components components
 COPY pipelines pipelines
@@ -14,7 +16,7 @@ COPY requirements/py313.txt pins.txt
 RUN /opt/uv/bin/uv build --quiet --wheel --out-dir wheels \
  && /opt/uv/bin/uv venv --quiet --python /usr/bin/python3 /opt/ranking \
  && /opt/uv/bin/uv pip install --quiet --compile-bytecode --python /opt/ranking/bin/python --constraint pins.txt \
-      "$(echo wheels/tfx_ranking-*.whl)[kubeflow,s3]"
+      "$(echo wheels/tfx_ranking-*.whl)[kubeflow,s3]" $PACKAGES
 
 FROM debian:13-slim
 RUN apt-get update \

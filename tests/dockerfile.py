@@ -40,15 +40,19 @@ def follow(file: pathlib.Path, base: str, outside: dict[str, str]) -> Image:
     base: the only image that FROM may name.  outside: variables of a build that come from the builder, a proxy's.
     Raises AssertionError for a step that fails, and ValueError for one that this does not know.
     """
-    user, environment, entrypoint, folder = "root", {}, [], pathlib.Path("/")
+    user, environment, entrypoint, folder, arguments = "root", {}, [], pathlib.Path("/"), {}
     for name, rest in instructions(file):
         if name == "FROM":
             assert rest.split()[0] == base, rest
-            user, environment, folder = "root", {}, pathlib.Path("/")
+            user, environment, folder, arguments = "root", {}, pathlib.Path("/"), {}
+        elif name == "ARG":
+            key, _, value = rest.partition("=")
+            arguments[key] = value.strip('"')
         elif name == "RUN":
             variables = {
                 "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                 **outside,
+                **arguments,
                 **environment,
             }
             done = subprocess.run(
