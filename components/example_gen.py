@@ -107,6 +107,7 @@ def finish(task: ingestion.Plan, source: Dict[str, Any]) -> Dict[str, Any]:
     _write_quarantine(task, report)
     _check_bad(task, report)
     _check_splits(task, report)
+    _check_order(task, report)
     of_shards = {split: _place_shards(task, split) for split in task.split_names}
     if "spans" in source:
         with fileio.open(os.path.join(task.folder, SPANS_OF_SHARDS), "w") as opened:
@@ -199,6 +200,17 @@ def _check_splits(task: ingestion.Plan, report: ingestion.Report) -> None:
         )
 
 
+def _check_order(task: ingestion.Plan, report: ingestion.Report) -> None:
+    """Any model is perfect on lists of one item; mostly the group id is the wrong column."""
+    lists = report.counts["lists/train"]
+    if lists and report.counts["one_item/train"] == lists:
+        named = "each record is" if task.config.data.group_from == "record" else f"{task.config.data.group_id!r} makes"
+        raise DataError(
+            f"data.group_id: {named} a list of one item, {lists} times in split train: there is nothing to order. Name "
+            "the column that the items of one search or page have in common."
+        )
+
+
 def _place_shards(task: ingestion.Plan, split: str) -> Dict[str, Any]:
     """Renames a split's shards to the stock names, now that their number is known; their spans by these names."""
     shards = sorted(fileio.glob(os.path.join(ingestion.parts(task, split), "*.gz")))
@@ -224,6 +236,10 @@ def _properties(task: ingestion.Plan, report: ingestion.Report, source: Dict[str
     summary = f"{lists:,} lists, {items:,} items, {counts['quarantined']:,} quarantined"
     for key, said in (("capped", "capped"), ("dropped_lists", "lists dropped"), ("duplicates", "duplicate ids")):
         summary += f", {counts[key]:,} {said}" if counts[key] else ""
+    one_item = sum(counts[f"one_item/{split}"] for split in task.split_names)
+    summary += f", {one_item:,} lists of one item" if 2 * one_item > lists else ""
+    if not sum(counts[f"differ/{split}"] for split in task.split_names):
+        summary += f", in none two items differ in {task.config.data.label!r}"
     if len(taken := source.get("spans", [])) > 1:
         summary += f", spans {spans.said(taken)}"
     if absent := source.get("missing_spans"):

@@ -89,7 +89,8 @@ class Plan:
 class Report:
     """What happened to the records of one file or bucket.
 
-    counts: records_in, quarantined, capped, dropped, …, `lists/<split>`, `items/<split>`, `missing/<feature>`.
+    counts: records_in, quarantined, capped, dropped, …, `missing/<feature>`, and by split
+    `lists/…`, `items/…`, `one_item/…` (lists), `differ/…` (lists that have two labels).
     bad: (file number, Bad).  groups: split of origin → (group id, file number, first row) of each list.
     error: what ended the work early; Beam would bury it under its own stack.
     """
@@ -173,6 +174,7 @@ class Formed(NamedTuple):
     records: list[bytes]
     groups: list[bytes]
     lengths: np.ndarray
+    differ: np.ndarray  # bool [list]: whether its items differ in label
     times: np.ndarray | None
 
 
@@ -188,7 +190,22 @@ def form(task: Plan, unit: Unit, lists: grouping.Lists, report: Report, files: n
     report.counts.update(counts)
     groups = lists.context[config.data.group_id].to_pylist()
     times = lists.context[grouping.TIME].to_numpy() if grouping.TIME in lists.context else None
-    return Formed(unit.origin, unit.span, encode(batch, table), groups, np.diff(lists.row_splits), times)
+    labels = np.asarray(batch.items[config.data.label])
+    records, lengths = encode(batch, table), np.diff(lists.row_splits)
+    return Formed(unit.origin, unit.span, records, groups, lengths, _differ(labels, lengths), times)
+
+
+def _differ(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """bool [list]: whether a list has two values.
+
+    >>> _differ(np.array([1.0, 0.0, 2.0, 2.0, 3.0]), np.array([2, 2, 0, 1]))
+    array([ True, False, False, False])
+    """
+    found = np.zeros(len(lengths), bool)
+    starts = (np.cumsum(lengths) - lengths)[lengths > 0]
+    if len(starts):
+        found[lengths > 0] = np.maximum.reduceat(values, starts) != np.minimum.reduceat(values, starts)
+    return found
 
 
 def write(task: Plan, formed: Formed, bounds: dict[str, float] | None, shards: "Shards", report: Report) -> None:
@@ -204,6 +221,8 @@ def write(task: Plan, formed: Formed, bounds: dict[str, float] | None, shards: "
         chosen = np.flatnonzero(where == split)
         report.counts[f"lists/{split}"] += len(chosen)
         report.counts[f"items/{split}"] += int(formed.lengths[chosen].sum())
+        report.counts[f"one_item/{split}"] += int((formed.lengths[chosen] < 2).sum())
+        report.counts[f"differ/{split}"] += int(formed.differ[chosen].sum())
         shards.write(split, formed.span, [formed.records[i] for i in chosen])
 
 

@@ -90,7 +90,7 @@ def test_a_bad_weight_is_quarantined(tmp_path):
 
 
 def test_duplicate_ids_are_counted(tmp_path):
-    lines = [f"1 qid:{i} 1:1 1:{i}\n" for i in range(60)]
+    lines = [f"{i % 2} qid:{i // 2} 1:1 1:{i}\n" for i in range(60)]
     (tmp_path / "t").write_text("".join(lines))
     cfg = config(tmp_path / "t", format="letor", items={"f1": {}})
     properties = run(cfg, tmp_path / "out")
@@ -99,6 +99,22 @@ def test_duplicate_ids_are_counted(tmp_path):
     cfg = config(tmp_path / "t", format="letor", items={"f1": {}}, duplicates="refuse")
     with pytest.raises(DataError, match=r"60 of 60 records are bad.*feature id 1 stands twice"):
         run(cfg, tmp_path / "refused")
+
+
+def test_a_group_id_that_groups_nothing_is_refused(tmp_path):
+    """As where its column is mistaken for the items': any model is perfect on lists of one item."""
+    path = write_csv(tmp_path / "t.csv", [(f"q{i}", i, i % 2) for i in range(60)])
+    with pytest.raises(
+        DataError, match=r"data.group_id: 'group_id' makes a list of one item, \d+ times in split train: ther"
+    ):
+        run(config(path), tmp_path / "out")
+
+
+def test_lists_that_tell_little_are_counted(tmp_path):
+    few = [(f"q{i // 2 if i < 20 else i}", i, 1) for i in range(60)]  # 10 lists of two items, 40 of one
+    properties = run(config(write_csv(tmp_path / "t.csv", few)), tmp_path / "out")
+    counted = "50 lists, 60 items, 0 quarantined, 40 lists of one item, in none two items differ in 'label'"
+    assert properties["summary"] == counted
 
 
 def test_a_feature_that_no_record_has_is_named(tmp_path, caplog):
