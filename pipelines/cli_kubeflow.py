@@ -82,7 +82,8 @@ def _compile(arguments: argparse.Namespace) -> int:
         print(json.dumps({**said, "warnings": list(compiled.unseen)}, indent=2))
     else:
         print(f"{arguments.output}: pipeline {compiled.name}, {len(tasks)} components")
-        print(f"next:    tfx-ranking submit {arguments.output}")
+        mended = "  # when the warnings are mended" if compiled.unseen else ""
+        print(f"next:    tfx-ranking submit {arguments.output}{mended}")
     return 0
 
 

@@ -27,6 +27,8 @@ ENTRYPOINT = ("python", "-m", "tfx_ranking.pipelines.kubeflow_step")
 INSTALL = "pip install 'tfx-ranking[kubeflow]'"
 RUN = "pipeline_run"  # the parameter that holds the run's id, beside each component's own
 _STORES = ("gs://", "s3://", "minio://")  # that Kubeflow's launcher fetches artifacts from, and stores them in
+_PART = "[a-z0-9]+([._-]+[a-z0-9]+)*"  # of an image's name; before them a host, after them a tag, a digest
+_IMAGE = re.compile(rf"([A-Za-z0-9.-]+(:\d+)?/)?{_PART}(/{_PART})*(:\w[\w.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?")
 _RUN_ID = "{{$.pipeline_job_uuid}}"  # filled in by Kubeflow where it is all of a constant
 
 
@@ -55,9 +57,11 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
 
     image: a container image with tfx-ranking and the user's own modules.  root: the folder of its artifacts that all
     containers reach, in an object store.  modules: the folder here of the user's own modules.
-    Raises RankingError where the package `kfp` is missing, or for a name that Kubeflow cannot take.
+    Raises RankingError where the package `kfp` is missing, or for a name or an image that Kubeflow cannot take.
     """
     require_kfp()
+    if not _IMAGE.fullmatch(image):
+        raise RankingError(f"--image: expected an image's name, as in registry.example.com/ranking:1; got {image!r}.")
     with quiet_imports():
         from tfx.orchestration import pipeline
         from tfx.orchestration.data_types import RuntimeParameter

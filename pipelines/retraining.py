@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import serving_versions, sources, spans
+from tfx_ranking.components import push_ledger, serving_versions, sources, spans
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
 from tfx_ranking.pipelines import runs
@@ -131,7 +131,9 @@ def retrain(
     if decision.exit is not None:
         return Outcome(decision.exit, "; ".join(decision.against), decision)
     if dry_run:
-        return Outcome(Exit.PUSHED, "; ".join(decision.reasons), decision)
+        back = _rolled_back(decision, root)
+        but = f"; the same data gave version {back}, which was rolled back and is not pushed again" if back else ""
+        return Outcome(Exit.PUSHED, "; ".join(decision.reasons) + but, decision)
     (ended,) = run(Job((decision.source,)))
     if ended.failure:
         exit = Exit.DATA_REFUSED if ended.of_the_data else Exit.FAILED
@@ -198,6 +200,18 @@ def runner_here(config_file: pathlib.Path, root: pathlib.Path, orchestrator: str
             return Ended("", local.reason(error), isinstance(local.first_cause(error), DataError))
 
     return lambda job: [run_one(source, job.check) for source in job.sources]
+
+
+def _rolled_back(decision: Decision, root: pathlib.Path) -> int | None:
+    """The version that was trained on just these files and rolled back: with the same config they give its bytes."""
+    assert decision.config.push is not None
+    ledger = push_ledger.read(decision.config.push.base)
+    back = {each.digest: each.version for each in ledger.entries if ledger.rolled_back(each.digest)}
+    files = {each["digest"] for entries in decision.source["files"].values() for each in entries}
+    if not back:
+        return None
+    store = _store(decision.config, root)
+    return next((v for digest, v in back.items() if live_run(store, str(v), digest).files == files), None)
 
 
 def _nothing_new(live: LiveRun) -> str:

@@ -221,6 +221,29 @@ def test_files_of_splits(shop):
         kubeflow.reachable(config, metadata='{"mysq": {}}')
 
 
+@pytest.mark.parametrize(
+    ("image", "taken"),
+    [
+        ("ranking", True),
+        ("registry:5000/team/ranking-model:1.0_a", True),
+        ("Registry.example.com/ranking@sha256:" + "0" * 64, True),
+        ("My Image", False),
+        ("registry/Ranking:1", False),
+        ("ranking:", False),
+        ("", False),
+    ],
+)
+def test_the_image_is_a_name_that_a_registry_has(image, taken):
+    assert bool(kubeflow._IMAGE.fullmatch(image)) == taken
+
+
+def test_another_image_is_refused(shop, capsys):
+    assert cli.main(["compile", str(shop.config_file), "--image", "My Image", "--root", "s3://a/b"]) == 1
+    assert "--image: expected an image's name, as in registry.example.com/ranking:1; got 'My Image'" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_name_that_kubeflow_cannot_take():
     assert kubeflow.kubeflow_name("Shop_Search.2") == "shop-search-2"
     with pytest.raises(RankingError, match="begin with a letter or a digit of ASCII; got '_'"):

@@ -7,6 +7,7 @@ A runner stands in for the pipeline: it writes into the store what the pipeline'
 import datetime
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -14,8 +15,9 @@ import pytest
 from lineage_stores import CACHED, COMPLETE, StoreMaker, saved_model
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import serving_versions, sources
+from tfx_ranking.components import push_ledger, serving_versions, sources
 from tfx_ranking.components.errors import ConfigError, RankingError
+from tfx_ranking.components.push_ledger import Entry, Ledger
 from tfx_ranking.pipelines import cli, retraining, retraining_views
 from tfx_ranking.pipelines.retraining import Ended, Exit, Job
 
@@ -243,6 +245,21 @@ def test_a_dry_run_checks_and_trains_nothing(shop):
         "new:     span 3: 100 lists, good",
         "reason:  100 new lists in span 3",
     ]
+
+
+def test_a_dry_run_says_that_the_same_data_gave_what_was_rolled_back(shop):
+    shop.deliver(3)
+    shop.serve(2)
+    digests = {v: serving_versions.digest(shop.folder / "serving" / str(v)) for v in (1, 2)}
+    back = Entry(2, digests[2], rolled_back_at=push_ledger.now())
+    shutil.copytree(shop.folder / "serving" / "1", shop.folder / "serving" / "3")
+    push_ledger.write(
+        shop.folder / "serving", Ledger((Entry(1, digests[1]), back, Entry(3, digests[1], restores=1)), 3)
+    )
+    again = "100 new lists in span 3; the same data gave version 2, which was rolled back and is not pushed again"
+    assert shop.retrain(dry_run=True).said == again
+    shop.deliver(4)
+    assert shop.retrain(dry_run=True).said == "200 new lists in spans 3-4"
 
 
 def test_a_model_that_lineage_does_not_know(shop):
