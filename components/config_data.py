@@ -98,8 +98,8 @@ class Data:
     max_items: int | None = None
     """Items that a list keeps at most; all when left out."""
     keep: Literal["position", "label"] = "position"
-    """Which items a list of more than `max_items` keeps: by `position` those shown first; by `label` the highest labels
-    from `evaluation.relevant_from` on, then a sample of the rest."""
+    """Which items a list of more than `max_items` keeps: by `position` (which must be named) those shown first; by
+    `label` the highest labels from `evaluation.relevant_from` on, then a sample of the rest."""
     no_relevant: Literal["keep", "drop"] = "keep"
     """`drop` leaves out the lists in which no label reaches `evaluation.relevant_from`; `keep` takes them in."""
     on_anomaly: Literal["fail", "warn"] = "fail"
