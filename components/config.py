@@ -1,7 +1,7 @@
 """The ranking config: what a list is and what to do with it, said once for every component.
 
 Enters: `ranking.yaml`.  Leaves: frozen dataclasses that cannot hold a contradiction.  The one idea: the dataclasses
-below are the documentation, the JSON schema (`json_schema`) and the error messages at once.
+below, each key's sentence under it, are the documentation (`config_reference`), the JSON schema and the error messages.
 
 >>> config = parse({"name": "shop", "data": {"input": "logs/*.csv", "format": "csv"}, "items": {"f[1-3]": {}}})
 >>> list(config.items)
@@ -29,6 +29,7 @@ from tfx_ranking.components.config_data import Data
 from tfx_ranking.components.config_errors import STRICT, Refused, being_cut, explain, near, unless_cut
 from tfx_ranking.components.config_features import Feature, by_number
 from tfx_ranking.components.config_kubeflow import Kubeflow
+from tfx_ranking.components.config_names import Activation, Optimizer, check_dotted, check_metric, check_scorer
 from tfx_ranking.components.config_selection import pick
 from tfx_ranking.components.errors import ConfigError
 
@@ -47,7 +48,14 @@ class Transform:
     """Preprocessing: derived from the features, or the user's own function."""
 
     __pydantic_config__ = STRICT
-    preprocessing_fn: str | None = None  # dotted path of `f(inputs, custom_config)`
+    preprocessing_fn: str | None = None
+    """Dotted path of your own `f(inputs, custom_config)`, in place of what the features say; derived from them when
+    left out."""
+
+    @unless_cut
+    def __post_init__(self) -> None:
+        if self.preprocessing_fn is not None:
+            check_dotted("preprocessing_fn", self.preprocessing_fn)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,15 +63,23 @@ class Model:
     """The scorer and its loss."""
 
     __pydantic_config__ = STRICT
-    scorer: str = "dnn"  # linear, dnn, or the dotted path of a function that builds one
+    scorer: str = "dnn"
+    """`linear`, `dnn`, or the dotted path of your own `f(inputs, model)`, which gives a Keras model."""
     hidden: tuple[int, ...] = (256, 128, 64)
-    activation: str = "relu"  # Keras' name
+    """Sizes of `dnn`'s dense layers, each 1 or more; [] makes it linear."""
+    activation: Activation = "relu"
+    """After each dense layer of `dnn`, by Keras' name."""
     dropout: float = 0.0
+    """Fraction in [0, 1) of each dense layer's units that a training step leaves out."""
     normalisation: Literal["none", "batch", "layer"] = "none"
+    """Of the inputs, and of each dense layer before its activation."""
     loss: Literal["softmax", "approx_ndcg", "pairwise_logistic", "sigmoid_cross_entropy", "mean_squared"] = "softmax"
+    """softmax and approx_ndcg look at whole lists, pairwise_logistic at pairs, sigmoid_cross_entropy and mean_squared
+    at each item."""
 
     @unless_cut
     def __post_init__(self) -> None:
+        check_scorer("scorer", self.scorer)
         if not 0 <= self.dropout < 1:
             raise Refused("dropout", f"expected a fraction in [0, 1); got {self.dropout}")
         if any(size < 1 for size in self.hidden):
@@ -81,7 +97,14 @@ class EarlyStopping:
 
     __pydantic_config__ = STRICT
     metric: str = "ndcg@10"
-    patience: int = 5  # epochs
+    """Of the validation split: ndcg, mrr or map, with or without a cutoff as in ndcg@10, precision or recall with one;
+    by the convention of `evaluation`."""
+    patience: int = 5
+    """Epochs without a better value after which training stops."""
+
+    @unless_cut
+    def __post_init__(self) -> None:
+        check_metric("metric", self.metric)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,6 +113,7 @@ class PowerPropensity:
 
     __pydantic_config__ = STRICT
     power: float
+    """1.0 is 1 / rank; 0 corrects nothing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,9 +121,12 @@ class InitializeFrom:
     """Layers that start from an exported model's weights, by their names in its `weights.npz`."""
 
     __pydantic_config__ = STRICT
-    model: str  # an exported or pushed model's folder, or a folder of versions (the one that serves)
-    layers: tuple[str, ...] = ()  # patterns with *; every layer that both have when left out
-    freeze: tuple[str, ...] = ()  # patterns of layers that training leaves as they are
+    model: str
+    """Local folder of an exported or pushed model, or of versions (the one that serves)."""
+    layers: tuple[str, ...] = ()
+    """Names of layers, or patterns with *, that start from its weights; every layer that both have when left out."""
+    freeze: tuple[str, ...] = ()
+    """Names of layers, or patterns with *, that training leaves as they are; none when left out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,15 +135,28 @@ class Training:
 
     __pydantic_config__ = STRICT
     epochs: int = 30
+    """Passes over the training lists at most, 1 or more."""
     batch_lists: int = 64
-    optimizer: str = "adam"  # Keras' name
+    """Lists in a training step, 1 or more."""
+    optimizer: Optimizer = "adam"
+    """By Keras' name, with Keras' defaults but for the two keys below."""
     learning_rate: float = 0.001
-    clip_norm: float | None = None  # global norm of the gradients
+    """The optimizer's, above 0."""
+    clip_norm: float | None = None
+    """Global norm that gradients are scaled down to; they stay as they are when left out."""
     early_stopping: EarlyStopping | None = EarlyStopping()
-    propensity: PowerPropensity | tuple[float, ...] | None = None  # by position; needs data.position
+    """Stops when validation gets no better, on when left out; null trains all epochs and keeps the last
+    weights."""
+    propensity: PowerPropensity | tuple[float, ...] | None = None
+    """Chance that a position is looked at, {power: p} or a list from position 1 on (the last holds beyond it): a
+    clicked item (label above 0) weighs 1 / the chance; needs `data.position`; no correction when left out."""
     initialize_from: InitializeFrom | None = None
-    warm_start: bool = False  # begin from the model that push.base serves
+    """An exported model whose layers are the start; fresh weights when left out."""
+    warm_start: bool = False
+    """Whether to begin from the model that `push.base` serves: layers by name, embeddings by value, inputs by
+    feature."""
     seed: int = 1
+    """Of initial weights, dropout and shuffling: the same seed and data give the same model."""
 
     @unless_cut
     def __post_init__(self) -> None:
@@ -139,17 +179,30 @@ class Serving:
 
     __pydantic_config__ = STRICT
     signatures: tuple[str, ...] = ("predict", "list_example")
-    default: str = "predict"  # what `serving_default` is
-    compatibility: tuple[Literal["tf_ranking", "ml4ir"], ...] = ()  # signatures that clients of these systems call
-    postprocessing: str | None = None  # dotted path of `f(scores, features)`: one more signature, of its name
-    top_k: int | None = None  # places that `rank` gives; the whole list when left out
-    required_only: bool = False  # read only those features that the scores depend on
-    rename: dict[str, str] = dataclasses.field(default_factory=dict)  # feature: its name in requests
-    tflite: bool = False  # the network as a TFLite model beside the SavedModel
-    parity_lists: int = 256  # of the test split, scored through every signature before the export
+    """Chosen from predict, sequence_example, list_example, regress, features, rank, rank_list_example, probabilities
+    and transform; list_example is always exported."""
+    default: str = "predict"
+    """Which of them `serving_default` is."""
+    compatibility: tuple[Literal["tf_ranking", "ml4ir"], ...] = ()
+    """Adds the signatures that clients of these systems call, with their names and padding."""
+    postprocessing: str | None = None
+    """Dotted path of your own `f(scores, features)`, which gives a dict of tensors: one more signature, by its name;
+    none when left out."""
+    top_k: int | None = None
+    """Places that rank and rank_list_example answer with, 1 or more; the whole list when left out."""
+    required_only: bool = False
+    """Whether signatures read only the features that the scores depend on, so that requests may lack the others."""
+    rename: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Feature to its name in requests (list_example's records keep training's names); the same name when left out."""
+    tflite: bool = False
+    """Whether the network is exported as a TFLite model beside the SavedModel; preprocessing is left to the caller."""
+    parity_lists: int = 256
+    """Lists of the test split that every signature must score as training does, or nothing is exported."""
 
     @unless_cut
     def __post_init__(self) -> None:
+        if self.postprocessing is not None:
+            check_dotted("postprocessing", self.postprocessing)
         names = list(_checked(lambda: signatures.chosen(self)))
         if self.default not in names:
             raise Refused("default", f"expected one of the signatures {names}; got {self.default!r}")
@@ -167,15 +220,22 @@ class Bless:
 
     __pydantic_config__ = STRICT
     metric: str = "ndcg@10"
-    min_improvement: float = 0.0  # over the live model; an improvement of exactly this passes
+    """Which metric of the test split decides: ndcg, mrr or map, with or without a cutoff as in ndcg@10, precision or
+    recall with one."""
+    min_improvement: float = 0.0
+    """Over the live model, in the metric's units, may be below 0; exactly this passes; without a live model it is not
+    asked."""
     min_value: float | None = None
-    allow_breaking: bool = False  # a contract that breaks the live model's clients
-    # It must hold on the test lists of the last so many spans that the live model was blessed on, too: labels that went
-    # bad are bad in the new test split as well.
+    """Lowest value of the metric that passes; not asked when left out."""
+    allow_breaking: bool = False
+    """Whether a model may pass whose signatures or features break the live model's clients."""
     previous_spans: int = 0
+    """It must hold on the test lists of the last so many spans that the live model was blessed on, too: labels that
+    went bad are bad in the new test split as well; 0 asks for none; needs splits by group id."""
 
     @unless_cut
     def __post_init__(self) -> None:
+        check_metric("metric", self.metric)
         if self.previous_spans < 0:
             raise Refused("previous_spans", f"expected 0 (not asked) or more; got {self.previous_spans}")
 
@@ -186,11 +246,24 @@ class Evaluation:
 
     __pydantic_config__ = STRICT
     metrics: tuple[str, ...] = ("ndcg@5", "ndcg@10", "mrr")
-    slices: tuple[str, ...] = ()  # context features
-    relevant_from: float = 1.0  # lowest label that counts as relevant
+    """To be reported on the test split: ndcg, mrr or map, with or without a cutoff as in ndcg@10, precision or recall
+    with one."""
+    slices: tuple[str, ...] = ()
+    """Context features of one value a list, by whose values the metrics are reported as well."""
+    relevant_from: float = 1.0
+    """Lowest label that counts as relevant in mrr, map, precision and recall, and for `data.no_relevant` and
+    `data.keep`."""
     gain: Literal["exponential", "linear"] = "exponential"
-    no_relevant: Literal["drop", "zero", "one"] = "drop"  # lists without a relevant item
+    """Of ndcg: exponential is `2**label - 1`, linear the label."""
+    no_relevant: Literal["drop", "zero", "one"] = "drop"
+    """What a list without a relevant item (ndcg: without a gain) counts as: left out, 0 or 1."""
     bless: Bless = Bless()
+    """When the model may be pushed."""
+
+    @unless_cut
+    def __post_init__(self) -> None:
+        for i, name in enumerate(self.metrics):
+            check_metric(f"metrics[{i}]", name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -198,11 +271,17 @@ class Push:
     """Where TensorFlow Serving looks for versions."""
 
     __pydantic_config__ = STRICT
-    base: str  # a folder, or one in an object store, such as gs://bucket/shop
+    base: str
+    """Folder that TensorFlow Serving reads versions from, local or in an object store, as gs://bucket/shop."""
     version: Literal["unix_time", "next"] = "unix_time"
-    keep: int | None = None  # versions, the newest; what is live or has a label stays besides.  All when left out
-    models_config: str | None = None  # TensorFlow Serving's models.config, where version labels are to be kept in it
-    label: Literal["stable", "canary"] = "stable"  # that a pushed version gets there; the one labelled stable is live
+    """Number of a pushed version: `unix_time`, seconds since 1970, or `next`, the highest so far plus 1."""
+    keep: int | None = None
+    """Versions to keep, the newest, 1 or more; what is live or has a label stays besides; all when left out."""
+    models_config: str | None = None
+    """TensorFlow Serving's models.config in which version labels are kept, which needs `keep`; no labels when left
+    out."""
+    label: Literal["stable", "canary"] = "stable"
+    """What a pushed version is labelled there; the one labelled stable is live."""
 
     @unless_cut
     def __post_init__(self) -> None:
@@ -221,8 +300,11 @@ class Metadata:
     """The ML Metadata store: a sqlite file, or any connection as ML Metadata's ConnectionConfig in JSON."""
 
     __pydantic_config__ = STRICT
-    sqlite: str | None = None  # metadata.sqlite beside the artifacts when nothing is said
+    sqlite: str | None = None
+    """File of the store; metadata.sqlite beside the artifacts when neither is said."""
     connection: dict[str, Any] | None = None
+    """ML Metadata's ConnectionConfig, as {mysql: {host: …, database: …}}; ${NAME} in it is an environment variable; in
+    place of `sqlite`."""
 
     @unless_cut
     def __post_init__(self) -> None:
@@ -236,8 +318,11 @@ class Drift:
     its Jensen-Shannon divergence of numbers, both in [0, 1]."""
 
     __pydantic_config__ = STRICT
-    label: float | None = None  # not asked when left out
-    features: dict[str, float] = dataclasses.field(default_factory=dict)  # by name or pattern with *, the first counts
+    label: float | None = None
+    """Distance in [0, 1] that the label may move; not asked when left out."""
+    features: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Feature, or pattern with *, to the distance in [0, 1] that it may move; the first that fits counts; what none
+    fits is not asked."""
 
     @unless_cut
     def __post_init__(self) -> None:
@@ -260,10 +345,14 @@ class Retrain:
     """When `tfx-ranking retrain` trains: new data, and one of these reasons where any is given."""
 
     __pydantic_config__ = STRICT
-    min_lists: int | None = None  # new labelled lists
-    max_age: float | None = None  # days since the live model was made
-    drift: Drift | None = None  # what moved farther is a reason
-    refuse: Drift | None = None  # what moved farther is not trained on
+    min_lists: int | None = None
+    """So many new labelled lists are a reason to train, 1 or more."""
+    max_age: float | None = None
+    """More days than this since the live model was made are a reason to train, above 0."""
+    drift: Drift | None = None
+    """What moved farther than this is a reason to train."""
+    refuse: Drift | None = None
+    """Data that moved farther than this are not trained on; none are refused when left out."""
 
     @unless_cut
     def __post_init__(self) -> None:
@@ -279,18 +368,33 @@ class RankingConfig:
 
     __pydantic_config__ = STRICT
     name: str
+    """The pipeline's, and the model's in a models.config: letters, digits, '.', '_' and '-', beginning with a letter
+    or digit."""
     data: Data
+    """Where the logs are and what their columns mean."""
     items: dict[str, Feature]
+    """Item features, one or more: column name to feature; in LETOR feature n is `f<n>`; "f[1-136]" stands for f1 to
+    f136."""
     context: dict[str, Feature] = dataclasses.field(default_factory=dict)
+    """Features of the query, one value a list: column name to feature; none when left out."""
     transform: Transform = Transform()
+    """Preprocessing."""
     model: Model = Model()
+    """The scorer and its loss."""
     training: Training = Training()
+    """How the scorer is trained."""
     serving: Serving = Serving()
+    """What is exported."""
     evaluation: Evaluation = Evaluation()
+    """What is measured, and what may be pushed."""
     push: Push | None = None
+    """Where a blessed model goes; nothing is pushed when left out."""
     retrain: Retrain = Retrain()
+    """When `tfx-ranking retrain` trains; any new data are a reason when left out."""
     metadata: Metadata = Metadata()
+    """Where runs and artifacts are recorded."""
     kubeflow: Kubeflow = dataclasses.field(default_factory=Kubeflow)
+    """How a compiled pipeline runs; local runs do not read it."""
 
     def __post_init__(self) -> None:
         self._check()
@@ -409,11 +513,6 @@ def from_selection(selection: str | Mapping[str, Any]) -> RankingConfig:
         return parse(json.loads(selection) if isinstance(selection, str) else dict(selection))
     finally:
         being_cut.reset(token)
-
-
-def json_schema() -> dict[str, Any]:
-    """The config's JSON schema, by which editors complete and check `ranking.yaml`."""
-    return _adapter.json_schema()
 
 
 _adapter = pydantic.TypeAdapter(RankingConfig)

@@ -16,10 +16,15 @@ class Splits:
     """How lists are divided: by a hash of the group id, or by a time column (the latest lists are tested on)."""
 
     __pydantic_config__ = STRICT
-    by: str = "group_id"  # "group_id", or the name of a column whose values order the lists in time
-    train: float | None = None  # share of the lists; the rest when left out
-    validation: float = 0.1  # share of the lists
-    test: float = 0.1  # share of the lists
+    by: str = "group_id"
+    """`group_id`, or a column that orders lists in time: numbers, dates or ISO 8601 text; the latest lists are tested
+    on, those before validate."""
+    train: float | None = None
+    """Share of the lists, in [0, 1); with validation and test it adds up to 1; what the others leave when left out."""
+    validation: float = 0.1
+    """Share of the lists, in [0, 1); without meaning where `data.input` has a pattern for validation."""
+    test: float = 0.1
+    """Share of the lists, in [0, 1); without meaning where `data.input` has a pattern for test."""
 
     @unless_cut
     def __post_init__(self) -> None:
@@ -37,8 +42,10 @@ class Window:
     """Which spans of the input are taken together: the last so many, or all that came since the live model's."""
 
     __pydantic_config__ = STRICT
-    spans: int | None = None  # the last so many numbers, whether every one was delivered or not
-    since: Literal["live"] | None = None  # after the newest that the live model was trained on; all without one
+    spans: int | None = None
+    """The last so many span numbers, whether every one was delivered or not; say this or `since`."""
+    since: Literal["live"] | None = None
+    """`live`: the spans after the newest that the live model was trained on, all where nothing serves; needs `push`."""
 
     @unless_cut
     def __post_init__(self) -> None:
@@ -53,27 +60,59 @@ class Data:
     """Where the logs are and what their columns mean."""
 
     __pydantic_config__ = STRICT
-    input: str | tuple[str, ...] | dict[str, str | tuple[str, ...]]  # file pattern(s), or pattern(s) per split
+    input: str | tuple[str, ...] | dict[str, str | tuple[str, ...]]
+    """File pattern, list of patterns, or either per split ({train: …, test: …}, validation and test cut out of train's
+    lists by `splits` where they are not named); local or of an object store, plain or gzip; {SPAN}, or {YYYY}, {MM} and
+    {DD}, and {VERSION} mark spans, of which the newest version is read."""
     format: Literal["letor", "csv", "parquet", "elwc", "sequence_example", "tf_example", "list_example"]
+    """Rows of one item each (letor, csv, parquet, tf_example) are grouped into lists; records of elwc, sequence_example
+    and list_example are lists already."""
     group_id: str = "group_id"
-    group_from: Literal["column", "record"] = "column"  # record: a list format's file and record number name the list
-    item_id: str | None = None  # LETOR: the key in the comment, as in "# docid = …"
+    """Column whose value the items of a list share; a record without one is set aside."""
+    group_from: Literal["column", "record"] = "column"
+    """`record`: the file's name and the record's number name the list, for formats whose records are lists; `column`:
+    `group_id` does."""
+    item_id: str | None = None
+    """Column that names an item, which `rank` answers with; in LETOR the key in the comment, as in `# docid = …`; no
+    ids when left out."""
     label: str = "label"
-    label_range: tuple[float, float] | None = None  # lowest and highest label, both allowed
-    weight: str | None = None  # per item
-    position: str | None = None  # rank at which the item was shown, from 1
-    group_sizes: str | None = None  # suffix of the side file that holds the list sizes, e.g. ".query"
-    order: Literal["any", "grouped"] = "any"  # grouped: the rows of a list stand together, no shuffle
-    duplicates: Literal["last", "refuse"] = "last"  # LETOR: the same feature id twice on one line
-    max_bad_fraction: float = 0.001  # of all records
-    max_items: int | None = None  # items a list keeps
-    keep: Literal["position", "label"] = "position"  # which items a capped list keeps
-    no_relevant: Literal["keep", "drop"] = "keep"  # lists without a relevant item
+    """Column of the label, a number, higher is better; a record without one is set aside."""
+    label_range: tuple[float, float] | None = None
+    """[lowest, highest] label, both allowed; a record with another is set aside; any number when left out."""
+    weight: str | None = None
+    """Column of each item's weight in the loss, 0 or more; a record without one is set aside; all weigh the same when
+    left out."""
+    position: str | None = None
+    """Column of the rank at which the item was shown, a whole number from 1; never an input; no positions when left
+    out."""
+    group_sizes: str | None = None
+    """LETOR without `qid`: ending of the file beside each file that holds its list sizes, one a line, as in ".query";
+    when left out, `qid` names the list."""
+    order: Literal["any", "grouped"] = "any"
+    """`grouped`: the rows of a list stand together, anything else fails the run, and no shuffle is needed; `any`: rows
+    are grouped by a shuffle."""
+    duplicates: Literal["last", "refuse"] = "last"
+    """LETOR, the same feature id twice on one line: the `last` counts, or the record is set aside (`refuse`)."""
+    max_bad_fraction: float = 0.001
+    """Share of the records, in [0, 1], that may be set aside to quarantine.jsonl; above it the run fails."""
+    max_items: int | None = None
+    """Items that a list keeps at most; all when left out."""
+    keep: Literal["position", "label"] = "position"
+    """Which items a list of more than `max_items` keeps: by `position` (which must be named) those shown first; by
+    `label` the highest labels from `evaluation.relevant_from` on, then a sample of the rest."""
+    no_relevant: Literal["keep", "drop"] = "keep"
+    """`drop` leaves out the lists in which no label reaches `evaluation.relevant_from`; `keep` takes them in."""
     on_anomaly: Literal["fail", "warn"] = "fail"
-    schema: str | None = None  # a curated schema (pbtxt) in place of the inferred one
-    span: int | None = None  # with {SPAN} in the pattern, a window's last; the newest when left out
-    window: Window | None = None  # several spans; that one alone when left out
+    """What data that break the schema do: `fail` ends the run before training (and has `tfx-ranking retrain` refuse
+    them), `warn` writes them to the log."""
+    schema: str | None = None
+    """File of a curated schema (pbtxt) in place of the one made from the config and the training data."""
+    span: int | None = None
+    """Number of the span to read, a window's last; of a date its days since 1970-01-01; the newest when left out."""
+    window: Window | None = None
+    """Several spans at once; `span` alone when left out."""
     splits: Splits = Splits()
+    """How lists are divided; without meaning where `input` names a pattern for each split."""
 
     @unless_cut
     def __post_init__(self) -> None:

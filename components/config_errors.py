@@ -37,42 +37,102 @@ def unless_cut(check: Callable[[Any], None]) -> Callable[[Any], None]:
 def explain(error: pydantic.ValidationError, root: type) -> str:
     """The findings as lines; root: the dataclass that was to be built, which knows the keys."""
     lines: dict[str, str] = {}
+    expected: dict[str, list[str]] = {}  # of a value of another type: each type that it may have
+    came: dict[str, str] = {}
     for finding in error.errors():
-        path, message = _one(finding, root)
-        lines.setdefault(path, message)
+        path, message, got = _one(finding, root)
+        if got:
+            expected.setdefault(path, []).append(message)
+            came[path] = got
+        else:
+            lines.setdefault(path, message)
+    for path, types in expected.items():
+        if not any(other.startswith((f"{path}.", f"{path}[")) for other in (*lines, *expected)):
+            *others, last = dict.fromkeys(types)
+            said = f"{', '.join(others)} or {last}" if others else last
+            lines.setdefault(path, f"expected {said}; got {came[path]}")
     return "\n".join(f"{path}: {message}" if path else message for path, message in lines.items())
 
 
-def near(word: str, known: list[str]) -> str:
+def near(word: str, known: list[str], rest: str = "") -> str:
     """The near miss, as the end of a message; empty when nothing is near.
+
+    rest: what stands behind the word.
 
     >>> near("lable", ["label", "weight"])
     "; did you mean 'label'?"
     """
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = difflib.get_close_matches(word, known, n=1) or difflib.get_close_matches(word.lower(), known, n=1)
+    return f"; did you mean {close[0] + rest!r}?" if close else ""
+
+
+def sentence(message: object) -> str:
+    """A message with the point that it lacks at its end.
+
+    >>> sentence("expected 1; got 0"), sentence("did you mean 'label'?")
+    ('expected 1; got 0.', "did you mean 'label'?")
+    """
+    return str(message) if str(message).endswith((".", "?")) else f"{message}."
 
 
 _STEPS = ("z_score", "min_max", "log1p", "sign_log1p", "query_normalise")
 
 
-def _one(finding: Any, root: type) -> tuple[str, str]:
+def _one(finding: Any, root: type) -> tuple[str, str, str]:
+    """(path, message, ""), or for a value of the wrong type (path, the right type, what came)."""
     loc = [part for i, part in enumerate(finding["loc"]) if i < 2 or not _is_union_branch(part)]
     kind, came = finding["type"], finding["input"]
     if loc[2:3] == ["transform"] and len(loc) >= 4:  # one step of a feature; what is beyond it is pydantic's attempts
         hint = near(came, [*_STEPS, "clip", "bucketize"]) if isinstance(came, str) else ""
         expected = f"{', '.join(_STEPS)}, {{clip: [low, high]}} or {{bucketize: n}}"
-        return _path(loc[:4]), f"expected one of {expected}; got {came!r}{hint}"
+        return _path(loc[:4]), f"expected one of {expected}; got {came!r}{hint}", ""
     if kind == "value_error" and isinstance(finding["ctx"]["error"], Refused):
         refused = finding["ctx"]["error"]
-        return _path([*loc, *refused.key.split(".")]), f"{refused}."
+        return _path([*loc, *refused.key.split(".")]), sentence(refused), ""
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _known_keys(root, loc[:-1])
         hint = near(str(loc[-1]), known)
-        return _path(loc), f"unknown key{hint or '; known here: ' + ', '.join(known)}"
-    if kind in ("missing", "missing_argument"):
-        return _path(loc), "missing; this key has no default"
-    return _path(loc), f"{finding['msg'][0].lower()}{finding['msg'][1:]}; got {came!r}"
+        return _path(loc), f"unknown key{hint or '; known here: ' + ', '.join(known)}", ""
+    if kind in ("missing", "missing_argument") and not isinstance(loc[-1], int):
+        return _path(loc), "missing; this key has no default", ""
+    if kind == "literal_error":
+        names = re.findall(r"'([^']*)'", finding["ctx"]["expected"])
+        hint = near(came, names) if isinstance(came, str) else ""
+        return _path(loc), f"{'one of ' * (len(names) > 1)}{', '.join(names)}", f"{came!r}{hint}"
+    if kind in ("missing", "too_long", "tuple_type"):  # of a list of so many
+        loc = loc[:-1] if kind == "missing" else loc
+        return _path(loc), _list(*_type_at(root, loc)), repr(came)
+    if kind == "dataclass_type":
+        return _path(loc), f"a mapping (keys: {', '.join(_known_keys(root, loc))})", repr(came)
+    if kind in _TYPES:
+        return _path(loc), _TYPES[kind], repr(came)
+    return _path(loc), f"{finding['msg'][0].lower()}{finding['msg'][1:]}; got {came!r}", ""
+
+
+_TYPES = {
+    "int_type": "an integer",
+    "float_type": "a number",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+}
+
+
+def _list(of: Any, default: Any) -> str:
+    """How a list is to look, by its type and its default.
+
+    >>> _list(tuple[int, ...], (256, 128)), _list(tuple[float, float], None)
+    ('a list of integers, as in [256, 128]', 'a list of 2 numbers')
+    """
+    args = next((each.__args__ for each in _branches(of) if getattr(each, "__origin__", None) is tuple), (Any, ...))
+    kind = {int: "integers", float: "numbers", str: "texts"}.get(args[0], "values")
+    example = f", as in [{', '.join(map(str, default))}]" if default and isinstance(default, tuple) else ""
+    return f"a list of {kind if ... in args else f'{len(args)} {kind}'}{example}"
+
+
+def _branches(of: Any) -> tuple[Any, ...]:
+    """A type, and those that it is a union of."""
+    return (of, *(() if getattr(of, "__origin__", None) else getattr(of, "__args__", ())))
 
 
 def _is_union_branch(part: Any) -> bool:
@@ -82,15 +142,23 @@ def _is_union_branch(part: Any) -> bool:
 
 
 def _known_keys(root: type, loc: list[Any]) -> list[str]:
-    at: Any = root
+    at = next((each for each in _branches(_type_at(root, loc)[0]) if dataclasses.is_dataclass(each)), None)
+    return [field.name for field in dataclasses.fields(at)] if at is not None else []
+
+
+def _type_at(root: Any, loc: list[Any]) -> tuple[Any, Any]:
+    """The type that the config has at a path, and its default."""
+    at, default = root, None
     for part in loc:
-        if dataclasses.is_dataclass(at):
-            at = {field.name: field.type for field in dataclasses.fields(at)}.get(str(part))
-            if getattr(at, "__origin__", None) is not dict:
-                at = next((arg for arg in (at, *getattr(at, "__args__", ())) if dataclasses.is_dataclass(arg)), at)
-        elif getattr(at, "__origin__", None) is dict:
-            at = at.__args__[1]
-    return [field.name for field in dataclasses.fields(at)] if dataclasses.is_dataclass(at) else []
+        for branch in _branches(at):
+            if dataclasses.is_dataclass(branch):
+                field = next((each for each in dataclasses.fields(branch) if each.name == part), None)
+                at, default = (field.type, field.default) if field else (None, None)
+                break
+            if getattr(branch, "__origin__", None) is dict:
+                at, default = branch.__args__[1], None
+                break
+    return at, default
 
 
 def _path(parts: list[Any]) -> str:

@@ -16,6 +16,7 @@ class Clip:
 
     __pydantic_config__ = STRICT
     clip: tuple[float, float]
+    """[low, high]: values beyond are set to the nearer end."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Bucketize:
 
     __pydantic_config__ = STRICT
     bucketize: int
+    """Number of buckets, 2 or more; the last step, of a single number."""
 
 
 Step = Literal["z_score", "min_max", "log1p", "sign_log1p", "query_normalise"] | Clip | Bucketize
@@ -35,8 +37,11 @@ class Vocabulary:
 
     __pydantic_config__ = STRICT
     top_k: int | None = None
+    """Values to keep, the most frequent; all when left out."""
     frequency_threshold: int | None = None
+    """How often a value must occur in training to be kept; once when left out."""
     num_oov_buckets: int = 1
+    """Ids for values that training never saw, 1 or more; a hash chooses among them."""
 
     @unless_cut
     def __post_init__(self) -> None:
@@ -53,6 +58,7 @@ class Hash:
 
     __pydantic_config__ = STRICT
     num_buckets: int
+    """Number of ids, 1 or more; values that share one are not told apart."""
 
     @unless_cut
     def __post_init__(self) -> None:
@@ -65,6 +71,7 @@ class Tokens(Vocabulary):
     """Text cut at white space (or tokens that came apart already), looked up one by one."""
 
     lower: bool = True
+    """Whether letters are made small first."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,14 +80,32 @@ class Feature:
 
     __pydantic_config__ = STRICT
     dtype: Literal["float", "int", "string"] = "float"
-    shape: tuple[int, ...] = ()  # of a dense vector
-    default: float | int | str | None = None  # in place of a missing value: 0, 0.0 or "" when left out
-    indicator: bool = False  # one more input: 1.0 where the value is missing
+    """Of the column's values; a number that cannot be read, is infinite, or is no whole number (int) sets its record
+    aside."""
+    shape: tuple[int, ...] = ()
+    """Of a dense vector of floats, as in [128]: in a CSV cell numbers between spaces or commas, with or without
+    brackets (`[0.1, 0.2]`), elsewhere a list; an empty cell is missing, another length sets the record aside; one
+    number when left out."""
+    default: float | int | str | None = None
+    """In place of a missing value: 0, 0.0 or "" when left out. Missing is an empty cell, an absent value or NaN; where
+    numbers stand as text also NA, N/A, #N/A, n/a, NaN, nan, -NaN, -nan, NULL, null and None; in LETOR an absent feature
+    is 0."""
+    indicator: bool = False
+    """One more input of a float: 1.0 where the value (or any number of a vector) is missing, else 0.0."""
     transform: tuple[Step, ...] = ()
+    """Steps of a number, in their order: z_score, min_max (to [0, 1] by training's range), log1p, sign_log1p (sign(x) ·
+    log1p(abs(x))), query_normalise (z-score within the list, item features only), {clip: [low, high]}, {bucketize: n};
+    none when left out."""
     vocabulary: Vocabulary | None = None
+    """Makes a category of a string or int: ids of the values that training saw. One of vocabulary, hash and tokens; a
+    string needs one."""
     hash: Hash | None = None
+    """Makes a category of a string or int without learning its values."""
     tokens: Tokens | None = None
-    embedding: int | None = None  # width
+    """Makes words of a string, each an id; their embeddings are averaged."""
+    embedding: int | None = None
+    """Width of a category's embedding in `dnn`, 1 or more; when left out 16, or the number of its ids where they
+    are fewer."""
 
     @unless_cut
     def __post_init__(self) -> None:

@@ -20,11 +20,16 @@ class Container:
     """What a component's container asks for, and may use at most; the cluster decides where nothing is said."""
 
     __pydantic_config__ = STRICT
-    cpu: float | None = None  # cores
-    memory: float | None = None  # GB
+    cpu: float | None = None
+    """Cores; the cluster decides when left out."""
+    memory: float | None = None
+    """GB; the cluster decides when left out."""
     gpu: int = 0
-    gpu_type: str = "nvidia.com/gpu"  # Kubernetes' name of the resource
-    retries: int = 0  # after a failure
+    """Number of GPUs."""
+    gpu_type: str = "nvidia.com/gpu"
+    """Kubernetes' name of the GPU resource."""
+    retries: int = 0
+    """How often a failed container is tried again."""
 
     @unless_cut
     def __post_init__(self) -> None:
@@ -42,10 +47,14 @@ class Kubeflow:
     """How a compiled pipeline runs; nothing that runs here reads it."""
 
     __pydantic_config__ = STRICT
-    containers: dict[str, Container] = dataclasses.field(default_factory=dict)  # by component or pattern with *
-    beam_args: tuple[str, ...] = ()  # passed on to every Beam component
-    env: dict[str, str] = dataclasses.field(default_factory=dict)  # of every container: variable to value
-    secrets: dict[str, str] = dataclasses.field(default_factory=dict)  # the same: variable to Kubernetes' SECRET/KEY
+    containers: dict[str, Container] = dataclasses.field(default_factory=dict)
+    """By component (RankingTrainer, …) or pattern with *; the first that fits counts."""
+    beam_args: tuple[str, ...] = ()
+    """Arguments passed on to every Beam component, as in --direct_num_workers=2."""
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Environment variables of every container: name to value."""
+    secrets: dict[str, str] = dataclasses.field(default_factory=dict)
+    """The same from Kubernetes' secrets: name to SECRET/KEY."""
 
     @unless_cut
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfx_ranking.components import metrics, scorers, training_data
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.errors import ConfigError, DataError, RankingError
+from tfx_ranking.components.errors import DataError, RankingError
 from tfx_ranking.components.list_examples import ListBatch
 
 DEFAULT_METRIC = "ndcg@10"  # what the validation split is measured by where nothing stops early
@@ -64,10 +64,7 @@ class Watch(keras.callbacks.Callback):
         self.fit, self.train_data, self.validation_data = fit, train_data, validation_data
         self.config, self.settings, self.began_training = config, config.training, began
         stopping = self.settings.early_stopping
-        try:
-            self.metric = str(metrics.parse(stopping.metric if stopping else DEFAULT_METRIC))
-        except ConfigError as error:
-            raise ConfigError(f"training.early_stopping.metric: {error}") from None
+        self.metric = str(metrics.parse(stopping.metric if stopping else DEFAULT_METRIC))
         evaluation = config.evaluation
         self.convention = metrics.Convention(
             gain=evaluation.gain, no_relevant=evaluation.no_relevant, relevant_from=evaluation.relevant_from

@@ -12,8 +12,6 @@ array([0.5, nan])
 """
 
 import dataclasses
-import difflib
-import re
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -21,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
+from tfx_ranking.components.config_errors import sentence
+from tfx_ranking.components.config_names import why_no_metric
 from tfx_ranking.components.errors import ConfigError, DataError
 
 Floats = npt.NDArray[np.float64]
@@ -123,17 +123,11 @@ def parse(name: str) -> Metric:
     >>> parse("ndcg@10")
     Metric(name='ndcg', k=10)
     """
-    match = re.fullmatch(r"([a-z_]+)(?:@([0-9]+))?", str(name))
-    if match is None or match[1] not in METRICS:
-        word = match[1] if match else str(name).partition("@")[0]
-        near = difflib.get_close_matches(word, METRICS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ConfigError(f"metric {name!r}: expected one of {sorted(METRICS)}, with a cutoff as in ndcg@10{hint}")
-    if match[2] is None and METRICS[match[1]].needs_k:
-        raise ConfigError(f"metric {name!r}: expected a cutoff, as in {name}@10.")
-    if match[2] is not None and int(match[2]) < 1:
-        raise ConfigError(f"metric {name!r}: expected a cutoff of at least 1; got {match[2]}.")
-    return Metric(match[1], int(match[2]) if match[2] is not None else None)
+    why = why_no_metric(str(name))
+    if why:
+        raise ConfigError(f"metric {name!r}: {sentence(why)}")
+    metric, _, k = str(name).partition("@")
+    return Metric(metric, int(k) if k else None)
 
 
 def describe(name: str, convention: Convention) -> str:
@@ -233,15 +227,14 @@ class Kind(NamedTuple):
     compute: Callable[[Ranking, int | None, Convention], Floats]
     depends_on: tuple[str, ...]  # fields of Convention
     by_gain: bool = False  # a list counts when it has a gain, not when it has a relevant item
-    needs_k: bool = False
 
 
 METRICS: dict[str, Kind] = {
     "ndcg": Kind(_ndcg, ("gain", "no_relevant", "ties"), by_gain=True),
     "mrr": Kind(_mrr, ("relevant_from", "no_relevant", "ties")),
     "map": Kind(_map, ("relevant_from", "no_relevant", "ties")),
-    "precision": Kind(_precision, ("relevant_from", "no_relevant", "ties", "short_lists"), needs_k=True),
-    "recall": Kind(_recall, ("relevant_from", "no_relevant", "ties"), needs_k=True),
+    "precision": Kind(_precision, ("relevant_from", "no_relevant", "ties", "short_lists")),
+    "recall": Kind(_recall, ("relevant_from", "no_relevant", "ties")),
 }
 
 

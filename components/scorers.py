@@ -88,11 +88,6 @@ def build(inputs: Sequence[Input], model: Model) -> keras.Model:
     if model.scorer in SCORERS:
         return SCORERS[model.scorer](inputs, model)
     module, _, function = model.scorer.rpartition(".")
-    if not module:
-        raise ConfigError(
-            f"model.scorer: expected one of {', '.join(SCORERS)}, or the dotted path of a build function; "
-            f"got {model.scorer!r}."
-        )
     try:
         build_own = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:

@@ -22,6 +22,7 @@ from tfx.types.standard_artifacts import ExampleAnomalies, Examples, Model, Mode
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import fitting, losses, scorers, serving_versions, training_data, warm_start, weights
 from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.config_errors import sentence
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.list_examples import ListBatch
 
@@ -98,7 +99,7 @@ def with_learning_rate(config: str, learning_rate: float | None) -> str:
     try:
         ranking_config.Training(learning_rate=learning_rate)
     except ValueError as error:
-        raise ConfigError(f"training.learning_rate: {error}.") from None
+        raise ConfigError(f"training.learning_rate: {sentence(error)}") from None
     selected = json.loads(config)
     selected.setdefault("training", {})["learning_rate"] = learning_rate
     return json.dumps(selected, ensure_ascii=False)
@@ -211,11 +212,5 @@ def _try(ranker: keras.Model, data: ListBatch) -> None:
 
 def _optimizer(config: RankingConfig) -> keras.optimizers.Optimizer:
     settings = config.training
-    try:
-        kind = type(keras.optimizers.get(settings.optimizer))
-    except ValueError:
-        known = sorted(name.lower() for name in dir(keras.optimizers) if name[0].isupper() and name != "Optimizer")
-        raise ConfigError(
-            f"training.optimizer: expected one of {', '.join(known)}; got {settings.optimizer!r}."
-        ) from None
+    kind = type(keras.optimizers.get(settings.optimizer))
     return kind(learning_rate=settings.learning_rate, global_clipnorm=settings.clip_norm)

@@ -77,7 +77,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _config_schema(arguments: argparse.Namespace) -> int:
-    from tfx_ranking.components import config
+    from tfx_ranking.components import config_reference
 
-    print(json.dumps(config.json_schema(), indent=2))
+    print(json.dumps(config_reference.json_schema(), indent=2, ensure_ascii=False))
     return 0

@@ -18,6 +18,7 @@ from ml_metadata.proto import metadata_store_pb2
 
 from tfx_ranking.components.config import Metadata, Push, RankingConfig
 from tfx_ranking.components.config_data import SPLIT_NAMES
+from tfx_ranking.components.config_errors import sentence
 from tfx_ranking.components.errors import ConfigError, RankingError
 from tfx_ranking.pipelines.local import own_modules
 from tfx_ranking.pipelines.quiet import quiet_imports
@@ -143,7 +144,7 @@ def _replaced(config: RankingConfig, option: str, **sections: tuple[Any, dict[st
             config, **{name: dataclasses.replace(section, **keys) for name, (section, keys) in sections.items()}
         )
     except ValueError as error:
-        raise ConfigError(f"{option}: {error}.") from None
+        raise ConfigError(f"{option}: {sentence(error)}") from None
 
 
 def _connection(metadata: str) -> dict[str, Any]:

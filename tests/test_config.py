@@ -2,12 +2,19 @@
 
 import dataclasses
 import json
+import pathlib
+import re
+from typing import get_args
 
 import pytest
+import yaml
 
+from tfx_ranking.components import column_types, config_names, config_reference, metrics, signatures
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components.config import RankingConfig, from_selection, json_schema, load, parse
+from tfx_ranking.components.config import Model, RankingConfig, from_selection, load, parse
+from tfx_ranking.components.config_data import Data
 from tfx_ranking.components.config_features import Feature
+from tfx_ranking.components.config_reference import json_schema
 from tfx_ranking.components.errors import ConfigError
 
 SMALL = {"name": "shop", "data": {"input": "logs/*.csv", "format": "csv"}, "items": {"price": {}}}
@@ -64,11 +71,14 @@ REFUSED = {
         _with(items__brand__vocabulary={"top": 3}),
         "items.brand.vocabulary.top: unknown key; did you mean 'top_k'?",
     ),
-    "a format there is none of": (_with(data__format="cvs"), "data.format: input should be 'letor', 'csv'"),
-    "text for a number": (_with(training__epochs="30"), "training.epochs: input should be a valid integer; got '30'"),
+    "a format there is none of": (
+        _with(data__format="cvs"),
+        "data.format: expected one of letor, csv, parquet, .*; got 'cvs'; did you mean 'csv'?",
+    ),
+    "text for a number": (_with(training__epochs="30"), "training.epochs: expected an integer; got '30'"),
     "a fraction of an epoch": (
         _with(training__epochs=3.5),
-        "training.epochs: input should be a valid integer; got 3.5",
+        "training.epochs: expected an integer; got 3.5",
     ),
     "no epochs": (_with(training__epochs=0), "training.epochs: expected at least 1; got 0"),
     "a step there is none of": (
@@ -174,6 +184,89 @@ REFUSED = {
     ),
     "a name with a slash": (_with(name="a/b"), "name: expected letters, digits"),
     "no data": ({"name": "a", "items": {"f": {}}}, "data: missing; this key has no default"),
+    "a number for a list": (
+        _with(model__hidden=32),
+        "model.hidden: expected a list of integers, as in [256, 128, 64]; got 32",
+    ),
+    "a fraction in a list": (_with(model__hidden=[1.5]), "model.hidden[0]: expected an integer; got 1.5"),
+    "a text for a list": (
+        _with(serving__signatures="rank"),
+        "serving.signatures: expected a list of texts, as in [predict, list_example]; got 'rank'",
+    ),
+    "a step without its list": (
+        _with(items__price={"transform": "log1p"}),
+        "items.price.transform: expected a list of values; got 'log1p'",
+    ),
+    "one end of a range": (_with(data__label_range=[0]), "data.label_range: expected a list of 2 numbers; got [0]"),
+    "a range of three": (_with(data__label_range=[0, 1, 2]), "data.label_range: expected a list of 2 numbers; got ["),
+    "a number for a section": (_with(push=3), "push: expected a mapping (keys: base, version, keep, .*); got 3"),
+    "a list for a mapping": (_with(serving__rename=[1]), "serving.rename: expected a mapping; got [1]"),
+    "a text for a switch": (
+        _with(training__warm_start="yes"),
+        "training.warm_start: expected true or false; got 'yes'",
+    ),
+    "one of several types": (
+        _with(data__input=3),
+        "data.input: expected a text, a list of texts or a mapping; got 3",
+    ),
+    "one of two types": (
+        _with(training__propensity=5),
+        "training.propensity: expected a mapping (keys: power) or a list of numbers; got 5",
+    ),
+    "a metric there is none of": (
+        _with(evaluation__metrics=["mrr", "ndgc@10"]),
+        "evaluation.metrics[1]: expected one of ndcg, mrr, map, precision, recall, with a cutoff as in ndcg@10; "
+        "got 'ndgc@10'; did you mean 'ndcg@10'?",
+    ),
+    "a cutoff of nothing": (
+        _with(evaluation__metrics=["ndcg@0"]),
+        "evaluation.metrics[0]: expected a cutoff of at least 1; got 'ndcg@0'.",
+    ),
+    "a deciding metric there is none of": (
+        _with(evaluation__bless={"metric": "mmr"}),
+        "evaluation.bless.metric: expected one of .*; got 'mmr'; did you mean 'mrr'?",
+    ),
+    "a metric without its cutoff": (
+        _with(training__early_stopping={"metric": "precision"}),
+        "training.early_stopping.metric: expected a cutoff, as in precision@10; got 'precision'.",
+    ),
+    "an optimizer there is none of": (
+        _with(training__optimizer="adamm"),
+        "training.optimizer: expected one of adadelta, .*; got 'adamm'; did you mean 'adam",
+    ),
+    "an optimizer in capitals": (
+        _with(training__optimizer="SGD"),
+        "training.optimizer: expected one of adadelta, .*; got 'SGD'; did you mean 'sgd'?",
+    ),
+    "an optimizer that wraps another": (
+        _with(training__optimizer="lossscaleoptimizer"),
+        "training.optimizer: expected one of adadelta, .*; got 'lossscaleoptimizer'",
+    ),
+    "an activation there is none of": (
+        _with(model__activation="rellu"),
+        "model.activation: expected one of celu, .*; got 'rellu'; did you mean 'relu'?",
+    ),
+    "a scorer there is none of": (
+        _with(model__scorer="dnnn"),
+        "model.scorer: expected one of linear, dnn, or the dotted path of a build function; got 'dnnn'; "
+        "did you mean 'dnn'?",
+    ),
+    "a scorer that is no path": (
+        _with(model__scorer="my-scorers.build"),
+        "model.scorer: expected the dotted path of a function, as in package.module.function; got 'my-scorers.build'.",
+    ),
+    "preprocessing that is no path": (
+        _with(transform={"preprocessing_fn": "mine.py:prepare"}),
+        "transform.preprocessing_fn: expected the dotted path of a function, .*; got 'mine.py:prepare'.",
+    ),
+    "postprocessing without a module": (
+        _with(serving__postprocessing="better"),
+        "serving.postprocessing: expected the dotted path of a function, .*; got 'better'.",
+    ),
+    "a loss there is none of": (
+        _with(model__loss="softmx"),
+        "model.loss: expected one of softmax, .*; got 'softmx'; did you mean 'softmax'?",
+    ),
     "a list": ([], "expected a mapping with name, data and items; got list"),
 }
 
@@ -186,6 +279,8 @@ def test_refused(raw, message):
     for part in message.split(".*"):  # parts in their order
         position = str(refused.value).find(part, position)
         assert position >= 0, str(refused.value)
+    assert "?." not in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_all_of_it():
@@ -237,6 +332,39 @@ def test_a_selection_of_everything_is_the_config():
     assert from_selection(config.select(*sections)) == config
 
 
+def test_a_selection_is_not_checked_again():
+    cut = {**SMALL, "evaluation": {"metrics": ["gone@3"]}, "model": {"scorer": "gone"}}
+    assert from_selection(cut).evaluation.metrics == ("gone@3",)
+
+
+def test_the_names_are_those_that_there_are():
+    import keras
+
+    from tfx_ranking.components import formats, losses, scorers
+
+    def optimizer(name):
+        try:
+            kind = type(keras.optimizers.get(name))
+        except Exception:  # a class that Keras does not know by its name
+            return None
+        return type(kind(learning_rate=0.1, global_clipnorm=1.0)).__name__.lower()
+
+    classes = {name.lower() for name in dir(keras.optimizers) if name[0].isupper() and "Optimizer" not in name}
+    of_keras = {name for name in classes if optimizer(name) == name}
+    assert of_keras - {"muon", "schedulefreeadamw"} == set(get_args(config_names.Optimizer))  # of newer Kerases
+    functions = {name for name in dir(keras.activations) if not name.startswith("_")}
+    functions -= {"get", "serialize", "deserialize", "glu", "threshold"}
+    activations = get_args(config_names.Activation)
+    assert functions == set(activations)
+    for name in activations:
+        assert keras.activations.get(name)(keras.ops.ones((2, 4))).shape == (2, 4), name
+    assert tuple(config_names.METRICS) == tuple(metrics.METRICS)
+    assert tuple(scorers.SCORERS) == config_names.SCORERS
+    assert get_args(Model.__annotations__["loss"]) == tuple(losses.LOSSES)
+    assert get_args(Model.__annotations__["normalisation"]) == tuple(scorers.NORMALISATIONS)
+    assert set(get_args(Data.__annotations__["format"])) == set(formats.FORMATS)
+
+
 def _keys(at, path=""):
     """Every key of the config's dataclasses, as a path with * for names of the user's."""
     for field in dataclasses.fields(at):
@@ -252,6 +380,26 @@ def test_the_json_schema_knows_every_key():
     for key in _keys(ranking_config.RankingConfig):
         assert f'"{key.rsplit(".", 1)[-1]}"' in schema, key
     assert json_schema()["additionalProperties"] is False
+
+
+def test_every_key_has_a_sentence():
+    schema = json_schema()
+    for name, part in {"": schema, **schema["$defs"]}.items():
+        for key, of in part["properties"].items():
+            assert of.get("description", "").endswith((".", "?")), f"{name}.{key}"
+    evaluation, serving = (schema["$defs"][name]["properties"] for name in ("Evaluation", "Serving"))
+    assert all(name in evaluation["metrics"]["description"] for name in metrics.METRICS)
+    assert all(name in serving["signatures"]["description"] for name in signatures.SIGNATURES)
+    missing = schema["$defs"]["Feature"]["properties"]["default"]["description"]
+    assert all(word in missing for word in column_types.MISSING_WORDS.to_pylist())
+
+
+def test_the_reference_is_up_to_date_and_its_example_is_taken():
+    file = pathlib.Path(__file__).parent.parent / "docs" / "config.md"
+    remedy = "python -m tfx_ranking.components.config_reference > docs/config.md"
+    assert file.read_text() == config_reference.page(), remedy
+    (example,) = re.findall(r"```yaml\n(.*?)```", file.read_text(), re.DOTALL)
+    assert parse(yaml.safe_load(example)).items["image"].width == 128
 
 
 def test_features_stand_by_name_however_they_were_written():

@@ -161,8 +161,8 @@ def test_a_number_carries_its_convention():
 
 def test_refused_names():
     for name, words in {
-        "ndgc@10": "did you mean 'ndcg'",
-        "ndcg@0": "at least 1; got 0",
+        "ndgc@10": "did you mean 'ndcg@10'",
+        "ndcg@0": "at least 1; got 'ndcg@0'",
         "precision": "precision@10",
         "ndcg@": "with a cutoff as in ndcg@10",
     }.items():

@@ -200,8 +200,6 @@ def test_refused_inputs_and_names():
         scorers.network_inputs({"items/x": tf.zeros([3])})
     with pytest.raises(DataError, match=r"no items/… output to score by; it gives \['label'\]"):
         scorers.network_inputs({"label": tf.zeros([3])})
-    with pytest.raises(ConfigError, match=r"expected one of linear, dnn, or the dotted path .* got 'tree'"):
-        scorers.build(INPUTS, Model(scorer="tree"))
     with pytest.raises(ConfigError, match=r"'tests_of\.mine' cannot be imported"):
         scorers.build(INPUTS, Model(scorer="tests_of.mine"))
 
