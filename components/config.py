@@ -1,7 +1,8 @@
 """The ranking config: what a list is and what to do with it, said once for every component.
 
-Enters: `ranking.yaml`.  Leaves: frozen dataclasses that cannot hold a contradiction.  The one idea: the dataclasses
-below, each key's sentence under it, are the documentation (`config_reference`), the JSON schema and the error messages.
+Enters: `ranking.yaml`.  Leaves: frozen dataclasses that cannot hold a contradiction.  The one idea: the sections'
+dataclasses, each key's sentence under it, are the documentation (`config_reference`), the JSON schema and the error
+messages.
 
 >>> config = parse({"name": "shop", "data": {"input": "logs/*.csv", "format": "csv"}, "items": {"f[1-3]": {}}})
 >>> list(config.items)
@@ -18,8 +19,8 @@ import fnmatch
 import json
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pydantic
 import yaml
@@ -29,270 +30,10 @@ from tfx_ranking.components.config_data import Data
 from tfx_ranking.components.config_errors import STRICT, Refused, being_cut, explain, near, unless_cut
 from tfx_ranking.components.config_features import Feature, by_number
 from tfx_ranking.components.config_kubeflow import Kubeflow
-from tfx_ranking.components.config_names import Activation, Optimizer, check_dotted, check_metric, check_scorer
 from tfx_ranking.components.config_selection import pick
+from tfx_ranking.components.config_serving import Evaluation, Push, Retrain, Serving, checked
+from tfx_ranking.components.config_training import Model, Training, Transform
 from tfx_ranking.components.errors import ConfigError
-
-
-def _checked(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a check of another module gives; its refusal, which names the key, as one of ours."""
-    try:
-        return check()
-    except ConfigError as error:
-        key, _, message = str(error).partition(": ")
-        raise Refused(key.removeprefix("serving."), message.removesuffix(".")) from None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Transform:
-    """Preprocessing: derived from the features, or the user's own function."""
-
-    __pydantic_config__ = STRICT
-    preprocessing_fn: str | None = None
-    """Dotted path of your own `f(inputs, custom_config)`, in place of what the features say; derived from them when
-    left out."""
-
-    @unless_cut
-    def __post_init__(self) -> None:
-        if self.preprocessing_fn is not None:
-            check_dotted("preprocessing_fn", self.preprocessing_fn)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Model:
-    """The scorer and its loss."""
-
-    __pydantic_config__ = STRICT
-    scorer: str = "dnn"
-    """`linear`, `dnn`, or the dotted path of your own `f(inputs, model)`, which gives a Keras model."""
-    hidden: tuple[int, ...] = (256, 128, 64)
-    """Sizes of `dnn`'s dense layers, each 1 or more; [] makes it linear."""
-    activation: Activation = "relu"
-    """After each dense layer of `dnn`, by Keras' name."""
-    dropout: float = 0.0
-    """Fraction in [0, 1) of each dense layer's units that a training step leaves out."""
-    normalisation: Literal["none", "batch", "layer"] = "none"
-    """Of the inputs, and of each dense layer before its activation."""
-    loss: Literal["softmax", "approx_ndcg", "pairwise_logistic", "sigmoid_cross_entropy", "mean_squared"] = "softmax"
-    """softmax and approx_ndcg look at whole lists, pairwise_logistic at pairs, sigmoid_cross_entropy and mean_squared
-    at each item."""
-
-    @unless_cut
-    def __post_init__(self) -> None:
-        check_scorer("scorer", self.scorer)
-        if not 0 <= self.dropout < 1:
-            raise Refused("dropout", f"expected a fraction in [0, 1); got {self.dropout}")
-        if any(size < 1 for size in self.hidden):
-            raise Refused("hidden", f"expected layer sizes of at least 1; got {list(self.hidden)}")
-
-    @property
-    def own_scorer(self) -> str | None:
-        """The dotted path of a function of the user's own; None for a scorer of ours."""
-        return self.scorer if "." in self.scorer else None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EarlyStopping:
-    """Stop when the validation split's metric has not risen for `patience` epochs; the best weights stay."""
-
-    __pydantic_config__ = STRICT
-    metric: str = "ndcg@10"
-    """Of the validation split: ndcg, mrr or map, with or without a cutoff as in ndcg@10, precision or recall with one;
-    by the convention of `evaluation`."""
-    patience: int = 5
-    """Epochs without a better value after which training stops."""
-
-    @unless_cut
-    def __post_init__(self) -> None:
-        check_metric("metric", self.metric)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PowerPropensity:
-    """The position at rank k is looked at with probability k ** -power."""
-
-    __pydantic_config__ = STRICT
-    power: float
-    """1.0 is 1 / rank; 0 corrects nothing."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class InitializeFrom:
-    """Layers that start from an exported model's weights, by their names in its `weights.npz`."""
-
-    __pydantic_config__ = STRICT
-    model: str
-    """Local folder of an exported or pushed model, or of versions (the one that serves)."""
-    layers: tuple[str, ...] = ()
-    """Names of layers, or patterns with *, that start from its weights; every layer that both have when left out."""
-    freeze: tuple[str, ...] = ()
-    """Names of layers, or patterns with *, that training leaves as they are; none when left out."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
-    """How the scorer is trained."""
-
-    __pydantic_config__ = STRICT
-    epochs: int = 30
-    """Passes over the training lists at most, 1 or more."""
-    batch_lists: int = 64
-    """Lists in a training step, 1 or more."""
-    optimizer: Optimizer = "adam"
-    """By Keras' name, with Keras' defaults but for the two keys below."""
-    learning_rate: float = 0.001
-    """The optimizer's, above 0."""
-    clip_norm: float | None = None
-    """Global norm that gradients are scaled down to; they stay as they are when left out."""
-    early_stopping: EarlyStopping | None = EarlyStopping()
-    """Stops when validation gets no better, on when left out; null trains all epochs and keeps the last
-    weights."""
-    propensity: PowerPropensity | tuple[float, ...] | None = None
-    """Chance that a position is looked at, {power: p} or a list from position 1 on (the last holds beyond it): a
-    clicked item (label above 0) weighs 1 / the chance; needs `data.position`; no correction when left out."""
-    initialize_from: InitializeFrom | None = None
-    """An exported model whose layers are the start; fresh weights when left out."""
-    warm_start: bool = False
-    """Whether to begin from the model that `push.base` serves: layers by name, embeddings by value, inputs by
-    feature."""
-    seed: int = 1
-    """Of initial weights, dropout and shuffling: the same seed and data give the same model."""
-
-    @unless_cut
-    def __post_init__(self) -> None:
-        for key in ("epochs", "batch_lists"):
-            if getattr(self, key) < 1:
-                raise Refused(key, f"expected at least 1; got {getattr(self, key)}")
-        if self.learning_rate <= 0:
-            raise Refused("learning_rate", f"expected a number above 0; got {self.learning_rate}")
-        if isinstance(self.propensity, tuple) and not all(0 < p <= 1 for p in self.propensity):
-            raise Refused(
-                "propensity", f"expected probabilities in (0, 1], first position first; got {self.propensity}"
-            )
-        if self.warm_start and self.initialize_from:
-            raise Refused("warm_start", "a ranker begins from one model: the live one, or initialize_from's")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Serving:
-    """The exported model's signatures; `list_example` is always among them."""
-
-    __pydantic_config__ = STRICT
-    signatures: tuple[str, ...] = ("predict", "list_example")
-    """Chosen from predict, sequence_example, list_example, regress, features, rank, rank_list_example, probabilities
-    and transform; list_example is always exported."""
-    default: str = "predict"
-    """Which of them `serving_default` is."""
-    compatibility: tuple[Literal["tf_ranking", "ml4ir"], ...] = ()
-    """Adds the signatures that clients of these systems call, with their names and padding."""
-    postprocessing: str | None = None
-    """Dotted path of your own `f(scores, features)`, which gives a dict of tensors: one more signature, by its name;
-    none when left out."""
-    top_k: int | None = None
-    """Places that rank and rank_list_example answer with, 1 or more; the whole list when left out."""
-    required_only: bool = False
-    """Whether signatures read only the features that the scores depend on, so that requests may lack the others."""
-    rename: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Feature to its name in requests (list_example's records keep training's names); the same name when left out."""
-    tflite: bool = False
-    """Whether the network is exported as a TFLite model beside the SavedModel; preprocessing is left to the caller."""
-    parity_lists: int = 256
-    """Lists of the test split that every signature must score as training does, or nothing is exported."""
-
-    @unless_cut
-    def __post_init__(self) -> None:
-        if self.postprocessing is not None:
-            check_dotted("postprocessing", self.postprocessing)
-        names = list(_checked(lambda: signatures.chosen(self)))
-        if self.default not in names:
-            raise Refused("default", f"expected one of the signatures {names}; got {self.default!r}")
-        if self.top_k is not None and self.top_k < 1:
-            raise Refused("top_k", f"expected at least 1; got {self.top_k}")
-        names = list(self.rename.values())
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise Refused("rename", f"expected a name of its own for each feature; {twice[0]!r} stands twice")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Bless:
-    """When a model may be pushed."""
-
-    __pydantic_config__ = STRICT
-    metric: str = "ndcg@10"
-    """Which metric of the test split decides: ndcg, mrr or map, with or without a cutoff as in ndcg@10, precision or
-    recall with one."""
-    min_improvement: float = 0.0
-    """Over the live model, in the metric's units, may be below 0; exactly this passes; without a live model it is not
-    asked."""
-    min_value: float | None = None
-    """Lowest value of the metric that passes; not asked when left out."""
-    allow_breaking: bool = False
-    """Whether a model may pass whose signatures or features break the live model's clients."""
-    previous_spans: int = 0
-    """It must hold on the test lists of the last so many spans that the live model was blessed on, too: labels that
-    went bad are bad in the new test split as well; 0 asks for none; needs splits by group id."""
-
-    @unless_cut
-    def __post_init__(self) -> None:
-        check_metric("metric", self.metric)
-        if self.previous_spans < 0:
-            raise Refused("previous_spans", f"expected 0 (not asked) or more; got {self.previous_spans}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The metrics on the test split, and the convention they are computed by."""
-
-    __pydantic_config__ = STRICT
-    metrics: tuple[str, ...] = ("ndcg@5", "ndcg@10", "mrr")
-    """To be reported on the test split: ndcg, mrr or map, with or without a cutoff as in ndcg@10, precision or recall
-    with one."""
-    slices: tuple[str, ...] = ()
-    """Context features of one value a list, by whose values the metrics are reported as well."""
-    relevant_from: float = 1.0
-    """Lowest label that counts as relevant in mrr, map, precision and recall, and for `data.no_relevant` and
-    `data.keep`."""
-    gain: Literal["exponential", "linear"] = "exponential"
-    """Of ndcg: exponential is `2**label - 1`, linear the label."""
-    no_relevant: Literal["drop", "zero", "one"] = "drop"
-    """What a list without a relevant item (ndcg: without a gain) counts as: left out, 0 or 1."""
-    bless: Bless = Bless()
-    """When the model may be pushed."""
-
-    @unless_cut
-    def __post_init__(self) -> None:
-        for i, name in enumerate(self.metrics):
-            check_metric(f"metrics[{i}]", name)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Push:
-    """Where TensorFlow Serving looks for versions."""
-
-    __pydantic_config__ = STRICT
-    base: str
-    """Folder that TensorFlow Serving reads versions from, local or in an object store, as gs://bucket/shop."""
-    version: Literal["unix_time", "next"] = "unix_time"
-    """Number of a pushed version: `unix_time`, seconds since 1970, or `next`, the highest so far plus 1."""
-    keep: int | None = None
-    """Versions to keep, the newest, 1 or more; what is live or has a label stays besides; all when left out."""
-    models_config: str | None = None
-    """TensorFlow Serving's models.config in which version labels are kept, which needs `keep`; no labels when left
-    out."""
-    label: Literal["stable", "canary"] = "stable"
-    """What a pushed version is labelled there; the one labelled stable is live."""
-
-    @unless_cut
-    def __post_init__(self) -> None:
-        if self.keep is not None and self.keep < 1:
-            raise Refused("keep", f"expected at least 1 version; got {self.keep}")
-        if self.models_config is not None and self.keep is None:
-            raise Refused(
-                "keep", "with labels TensorFlow Serving loads every version that stands there: say how many may"
-            )
-        if self.label != "stable" and self.models_config is None:
-            raise Refused("label", "labels are kept in a models.config: say in models_config where")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -313,56 +54,6 @@ class Metadata:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Drift:
-    """How far new data may have moved from those of the live model: TFDV's L-infinity distance of a string's values,
-    its Jensen-Shannon divergence of numbers, both in [0, 1]."""
-
-    __pydantic_config__ = STRICT
-    label: float | None = None
-    """Distance in [0, 1] that the label may move; not asked when left out."""
-    features: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Feature, or pattern with *, to the distance in [0, 1] that it may move; the first that fits counts; what none
-    fits is not asked."""
-
-    @unless_cut
-    def __post_init__(self) -> None:
-        asked = {f"features.{name}": value for name, value in self.features.items()}
-        for key, value in {"label": self.label, **asked}.items():
-            if value is not None and not 0 <= value <= 1:
-                raise Refused(key, f"expected a distance in [0, 1]; got {value}")
-
-    def threshold(self, name: str) -> float | None:
-        """A feature's; None for one that nothing is asked of.
-
-        >>> Drift(features={"price": 0.1, "*": 0.3}).threshold("brand")
-        0.3
-        """
-        return next((value for key, value in self.features.items() if fnmatch.fnmatchcase(name, key)), None)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Retrain:
-    """When `tfx-ranking retrain` trains: new data, and one of these reasons where any is given."""
-
-    __pydantic_config__ = STRICT
-    min_lists: int | None = None
-    """So many new labelled lists are a reason to train, 1 or more."""
-    max_age: float | None = None
-    """More days than this since the live model was made are a reason to train, above 0."""
-    drift: Drift | None = None
-    """What moved farther than this is a reason to train."""
-    refuse: Drift | None = None
-    """Data that moved farther than this are not trained on; none are refused when left out."""
-
-    @unless_cut
-    def __post_init__(self) -> None:
-        if self.min_lists is not None and self.min_lists < 1:
-            raise Refused("min_lists", f"expected at least 1; got {self.min_lists}")
-        if self.max_age is not None and self.max_age <= 0:
-            raise Refused("max_age", f"expected days, above 0; got {self.max_age}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class RankingConfig:
     """Everything in `ranking.yaml`."""
 
@@ -377,19 +68,19 @@ class RankingConfig:
     f136."""
     context: dict[str, Feature] = dataclasses.field(default_factory=dict)
     """Features of the query, one value a list: column name to feature; none when left out."""
-    transform: Transform = Transform()
+    transform: Transform = dataclasses.field(default_factory=Transform)
     """Preprocessing."""
-    model: Model = Model()
+    model: Model = dataclasses.field(default_factory=Model)
     """The scorer and its loss."""
-    training: Training = Training()
+    training: Training = dataclasses.field(default_factory=Training)
     """How the scorer is trained."""
-    serving: Serving = Serving()
+    serving: Serving = dataclasses.field(default_factory=Serving)
     """What is exported."""
-    evaluation: Evaluation = Evaluation()
+    evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
     """What is measured, and what may be pushed."""
     push: Push | None = None
     """Where a blessed model goes; nothing is pushed when left out."""
-    retrain: Retrain = Retrain()
+    retrain: Retrain = dataclasses.field(default_factory=Retrain)
     """When `tfx-ranking retrain` trains; any new data are a reason when left out."""
     metadata: Metadata = Metadata()
     """Where runs and artifacts are recorded."""
@@ -441,7 +132,7 @@ class RankingConfig:
                 raise Refused("serving.rename", f"two features would be called {name!r} in requests")
         if self.list_wise:
             rows = signatures.chosen(self.serving)
-            _checked(lambda: signatures.refuse_item_by_item(rows, self.list_wise))
+            checked(lambda: signatures.refuse_item_by_item(rows, self.list_wise))
         for key in ("drift", "refuse"):
             asked = getattr(self.retrain, key)
             for name in asked.features if asked else ():

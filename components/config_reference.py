@@ -17,7 +17,14 @@ from typing import Any
 
 import pydantic
 
-from tfx_ranking.components import config, config_data, config_features, config_kubeflow
+from tfx_ranking.components import (
+    config,
+    config_data,
+    config_features,
+    config_kubeflow,
+    config_serving,
+    config_training,
+)
 
 EXAMPLE = """\
 name: shop-search
@@ -52,7 +59,7 @@ the same as a JSON schema, by which editors complete, explain and check the file
 def json_schema() -> dict[str, Any]:
     """The config's JSON schema, by which editors complete, explain and check `ranking.yaml`."""
     schema = pydantic.TypeAdapter(config.RankingConfig).json_schema()
-    told = sentences(config_data, config_features, config_kubeflow, config)
+    told = sentences(config_data, config_features, config_kubeflow, config_serving, config_training, config)
     for name, part in {**schema["$defs"], config.RankingConfig.__name__: schema}.items():
         for key, sentence in told[name].items():
             part["properties"][key]["description"] = sentence

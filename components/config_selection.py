@@ -15,7 +15,7 @@ def pick(config: Any, keys: tuple[str, ...]) -> dict[str, Any]:
 
     Fields without a default are always there.
 
-    >>> from tfx_ranking.components.config import Training
+    >>> from tfx_ranking.components.config_training import Training
     >>> pick(Training(epochs=3, seed=7), ("seed", "optimizer"))
     {'seed': 7}
     """

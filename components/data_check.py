@@ -19,7 +19,8 @@ from tfx.types.standard_artifacts import ExampleAnomalies, ExampleStatistics
 from tfx.utils import io_utils
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components.config import Drift, RankingConfig
+from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.config_serving import Drift
 from tfx_ranking.components.list_examples import columns
 
 READS = ("retrain", "data.label", "data.on_anomaly", "context.*.dtype", "items.*.dtype")

@@ -3,7 +3,7 @@
 Enters: a table with one row a list (`columns`).  Leaves: JSON-able values.  The one idea: the rows are sorted before
 they are added up, so the order in which lists were measured changes no digit.
 
->>> from tfx_ranking.components.config import Bless
+>>> from tfx_ranking.components.config_serving import Bless
 >>> judge(0.7412, 0.7398, Bless(metric="ndcg@10")).summary
 'ndcg@10 0.7412 (live 0.7398, +0.0014): blessed'
 """
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from tfx_ranking.components import metrics, spans
-from tfx_ranking.components.config import Bless, Evaluation
+from tfx_ranking.components.config_serving import Bless, Evaluation
 from tfx_ranking.components.contract import FIRST, Comparison
 
 TOLERANCE = 1e-9  # of every comparison with a threshold: two sums of the same numbers may differ in their last digits

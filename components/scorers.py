@@ -10,7 +10,7 @@ What the network is fed, by the transform graph's output names:
 * tokens: all ids flat under the name, and `<name>/row_lengths` int64 [item] or [list],
 * `row_lengths`: int64 [list], items per list.
 
-A build function of your own, `build(inputs: Sequence[Input], model: config.Model) -> keras.Model`, is named by its
+A build function of your own, `build(inputs: Sequence[Input], model: Model) -> keras.Model`, is named by its
 dotted path in `model.scorer`.  Its network
 
 * gives float32 [item], or a dict of such outputs: the one called `scores` is trained and ranked by, the others are
@@ -30,7 +30,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfx_ranking.components.config import Model
+from tfx_ranking.components.config_training import Model
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.list_examples import ROW_LENGTHS
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tfx_ranking.components.errors import ConfigError
 
 if TYPE_CHECKING:  # it checks itself by this table
-    from tfx_ranking.components.config import Serving
+    from tfx_ranking.components.config_serving import Serving
 
 PREDICT, REGRESS = "tensorflow/serving/predict", "tensorflow/serving/regress"  # TensorFlow Serving's method names
 
@@ -67,7 +67,7 @@ def chosen(serving: "Serving") -> dict[str, Signature]:
     `list_example` is always among them: the evaluator scores through it.  Raises ConfigError for a name that is in no
     table or would stand twice.
 
-    >>> from tfx_ranking.components.config import Serving
+    >>> from tfx_ranking.components.config_serving import Serving
     >>> list(chosen(Serving(signatures=("predict",), compatibility=("ml4ir",))))
     ['predict', 'list_example', 'serving_tfrecord']
     """

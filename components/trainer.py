@@ -23,6 +23,7 @@ from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import fitting, losses, scorers, serving_versions, training_data, warm_start, weights
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.config_errors import sentence
+from tfx_ranking.components.config_training import InitializeFrom, Training
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.list_examples import ListBatch
 
@@ -97,7 +98,7 @@ def with_learning_rate(config: str, learning_rate: float | None) -> str:
     if learning_rate is None:
         return config
     try:
-        ranking_config.Training(learning_rate=learning_rate)
+        Training(learning_rate=learning_rate)
     except ValueError as error:
         raise ConfigError(f"training.learning_rate: {sentence(error)}") from None
     selected = json.loads(config)
@@ -184,7 +185,7 @@ def _base(live: Model, transform_graph: TransformGraph) -> warm_start.Base:
     )
 
 
-def _start(ranker: keras.Model, initialize_from: ranking_config.InitializeFrom | None) -> dict[str, Any]:
+def _start(ranker: keras.Model, initialize_from: InitializeFrom | None) -> dict[str, Any]:
     """Sets and freezes the ranker's layers; what the history says of it."""
     if initialize_from is None:
         return {}

@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfx_ranking.components.config import PowerPropensity, RankingConfig
+from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.config_training import PowerPropensity
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.list_examples import ROW_LENGTHS, ListBatch, Tokens, split_files
 from tfx_ranking.components.scorers import DEFAULT_EMBEDDING, Input

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tfx_ranking.components import serving_versions
-from tfx_ranking.components.config import InitializeFrom
+from tfx_ranking.components.config_training import InitializeFrom
 from tfx_ranking.components.errors import ConfigError, DataError
 
 KEY = "training.initialize_from"

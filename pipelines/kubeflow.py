@@ -16,9 +16,10 @@ from typing import Any
 from google.protobuf import json_format
 from ml_metadata.proto import metadata_store_pb2
 
-from tfx_ranking.components.config import Metadata, Push, RankingConfig
+from tfx_ranking.components.config import Metadata, RankingConfig
 from tfx_ranking.components.config_data import SPLIT_NAMES
 from tfx_ranking.components.config_errors import sentence
+from tfx_ranking.components.config_serving import Push
 from tfx_ranking.components.errors import ConfigError, RankingError
 from tfx_ranking.pipelines.local import own_modules
 from tfx_ranking.pipelines.quiet import quiet_imports

@@ -11,10 +11,11 @@ import yaml
 
 from tfx_ranking.components import column_types, config_names, config_reference, metrics, signatures
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components.config import Model, RankingConfig, from_selection, load, parse
+from tfx_ranking.components.config import RankingConfig, from_selection, load, parse
 from tfx_ranking.components.config_data import Data
 from tfx_ranking.components.config_features import Feature
 from tfx_ranking.components.config_reference import json_schema
+from tfx_ranking.components.config_training import Model
 from tfx_ranking.components.errors import ConfigError
 
 SMALL = {"name": "shop", "data": {"input": "logs/*.csv", "format": "csv"}, "items": {"price": {}}}

@@ -15,6 +15,7 @@ import pytest
 import sklearn.metrics
 
 from tfx_ranking.components import config, metrics, serving_versions
+from tfx_ranking.components.config_training import PowerPropensity
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines import demo, search_logs
 
@@ -38,7 +39,7 @@ def test_the_truth_and_the_position_are_no_inputs(tmp_path):
     assert set(read.features) <= shown
     assert not set(read.features) & {"relevance", "clicked", "position", "query_id", "sku", "time"}
     assert read.data.label == "clicked"
-    assert read.training.propensity == config.PowerPropensity(power=demo.SIMULATION.power)
+    assert read.training.propensity == PowerPropensity(power=demo.SIMULATION.power)
 
 
 def test_prepare_leaves_what_is_there(tmp_path):

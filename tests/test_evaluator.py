@@ -17,7 +17,7 @@ from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEv
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import evaluation_report, evaluator, list_examples, live_model, places, serving_versions
-from tfx_ranking.components.config import Bless
+from tfx_ranking.components.config_serving import Bless
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.evaluation_report import judge
 from tfx_ranking.components.list_examples import ListBatch

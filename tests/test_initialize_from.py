@@ -9,8 +9,8 @@ import pytest
 from trainer_files import run_component, write_transformed
 from training_lists import config_of, exported, lists_of
 
-from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import serving_versions, trainer, training_data, weights
+from tfx_ranking.components.config_training import InitializeFrom
 from tfx_ranking.components.errors import ConfigError
 
 
@@ -80,7 +80,7 @@ def test_a_ranker_of_real_clicks_starts_from_the_one_that_serves(real_run):
     layout = training_data.read_layout(str(run.uri("Transform", "transform_graph")))
     data, validation = (training_data.read_split(transformed, split, layout)[0] for split in ("train", "validation"))
     frozen = ["dense_0", "*_embedding"]
-    initialize_from = ranking_config.InitializeFrom(model=run.config.push.base, freeze=frozen)
+    initialize_from = InitializeFrom(model=run.config.push.base, freeze=frozen)
     training = dataclasses.replace(run.config.training, initialize_from=initialize_from)
     _, fresh = trainer.train(data, validation, run.config, layout.sizes)
     config = dataclasses.replace(run.config, training=training)

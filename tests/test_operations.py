@@ -6,6 +6,7 @@ import re
 import yaml
 
 from tfx_ranking.components import config
+from tfx_ranking.components.config_serving import Retrain
 from tfx_ranking.pipelines.retraining import Exit
 
 TEXT = (pathlib.Path(__file__).parent.parent / "docs" / "operations.md").read_text()
@@ -41,5 +42,5 @@ def test_what_kubernetes_gets_is_yaml():
 
 
 def test_every_retrain_key_is_explained():
-    for key in config.Retrain.__dataclass_fields__:
+    for key in Retrain.__dataclass_fields__:
         assert f"{key}:" in TEXT

@@ -28,7 +28,7 @@ from tfx_ranking.components import (
     signature_exporter,
     warmup,
 )
-from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.config_training import Transform
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
 from tfx_ranking.components.list_examples import read_records, write_records
 from tfx_ranking.components.signatures import PREDICT, SIGNATURES, chosen
@@ -411,7 +411,7 @@ def leaking_preprocessing_fn(inputs, custom_config):
 @pytest.mark.slow
 def test_a_preprocessing_fn_of_the_users_own_and_only_what_it_reads(tmp_path):
     serving = dataclasses.replace(FEW.serving, signatures=("predict", "features"), required_only=True)
-    transform = ranking_config.Transform(preprocessing_fn="test.own_preprocessing_fn")
+    transform = Transform(preprocessing_fn="test.own_preprocessing_fn")
     config = dataclasses.replace(CONFIG, transform=transform, serving=serving)
     records = small_rankers.random_lists(config, SIZES, seed=2)
     paths = small_rankers.make(tmp_path / "own", config, records, records, own_preprocessing_fn)

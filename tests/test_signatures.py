@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tfx_ranking.components import answers, parsing, serving_ranker, signatures
 from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.config_serving import Serving
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.list_examples import ListBatch, Tokens, columns
 
@@ -68,7 +69,7 @@ def test_what_no_request_carries_is_blank_in_the_lists_shape():
 
 
 def _chosen(**serving):
-    return list(signatures.chosen(ranking_config.Serving(**serving)))
+    return list(signatures.chosen(Serving(**serving)))
 
 
 def test_list_example_is_always_there_and_unknown_names_are_refused():
@@ -92,7 +93,7 @@ def test_postprocessing_adds_a_signature_of_the_functions_name():
 
 
 def test_a_ranker_that_looks_at_the_whole_list_has_no_regress():
-    rows = signatures.chosen(ranking_config.Serving(compatibility=("tf_ranking",)))
+    rows = signatures.chosen(Serving(compatibility=("tf_ranking",)))
     assert list(signatures.refuse_item_by_item(rows, "it says so")) == ["predict", "list_example", signatures.PREDICT]
     with pytest.raises(ConfigError, match="'regress' scores each item by itself, but it says so; take 'regress' out"):
         signatures.refuse_item_by_item(signatures.SIGNATURES, "it says so")

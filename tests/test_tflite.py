@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfx_ranking.components import scorers, tflite
-from tfx_ranking.components.config import Model
+from tfx_ranking.components.config_training import Model
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.scorers import Input
 

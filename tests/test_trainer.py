@@ -11,7 +11,7 @@ from training_lists import config_of, lists_of, scores_of
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import metrics, scorers, trainer, training_data
-from tfx_ranking.components.config import PowerPropensity
+from tfx_ranking.components.config_training import Model, PowerPropensity, Training
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
 from tfx_ranking.components.list_examples import ListBatch, Tokens
 
@@ -100,7 +100,7 @@ def test_every_setting_has_an_effect(section, key, train_with, trained_as_usual)
 
 
 def test_no_setting_is_forgotten():
-    for section, kind in {"model": ranking_config.Model, "training": ranking_config.Training}.items():
+    for section, kind in {"model": Model, "training": Training}.items():
         elsewhere = (
             {"initialize_from", "warm_start"} if section == "training" else set()
         )  # they have tests of their own

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tfx_ranking.components import scorers, serving_versions, weights
-from tfx_ranking.components.config import InitializeFrom, Model
+from tfx_ranking.components.config_training import InitializeFrom, Model
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.scorers import Input
 
