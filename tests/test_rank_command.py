@@ -329,7 +329,7 @@ def test_what_cannot_be_read(name, reason, model, tmp_path, capsys):
 
 
 def test_a_format_that_there_is_not(model, capsys):
-    assert cli.main(["rank", str(model), "a.csv", "--format", "svm"]) == 1
+    assert cli.main(["rank", str(model), "a.csv", "--format", "svm"]) == 2
     assert "--format svm: expected one of letor, csv," in capsys.readouterr().err
 
 
@@ -361,7 +361,7 @@ def test_json_lines_and_parquet(model, expected, tmp_path):
 
 
 def test_another_ending_is_refused_before_anything_is_loaded(tmp_path, capsys):
-    assert cli.main(["rank", "nowhere", "a.csv", "--output", str(tmp_path / "out.xls")]) == 1
+    assert cli.main(["rank", "nowhere", "a.csv", "--output", str(tmp_path / "out.xls")]) == 2
     assert "expected one of .csv, .jsonl, .parquet" in capsys.readouterr().err
 
 
