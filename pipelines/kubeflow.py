@@ -24,7 +24,7 @@ from tfx_ranking.pipelines.quiet import quiet_imports
 from tfx_ranking.pipelines.runs import VARIABLE, metadata_connection
 
 ENTRYPOINT = ("python", "-m", "tfx_ranking.pipelines.kubeflow_step")
-INSTALL = "pip install 'tfx-ranking[kubeflow]'"
+INSTALL = "pip install '.[kubeflow]' in tfx-ranking's checkout"
 RUN = "pipeline_run"  # the parameter that holds the run's id, beside each component's own
 _STORES = ("gs://", "s3://", "minio://")  # that Kubeflow's launcher fetches artifacts from, and stores them in
 _RUN_ID = "{{$.pipeline_job_uuid}}"  # filled in by Kubeflow where it is all of a constant

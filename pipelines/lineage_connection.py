@@ -15,8 +15,10 @@ from tfx_ranking.components.errors import ConfigError, RankingError, UsageError
 from tfx_ranking.pipelines.quiet import held_back
 from tfx_ranking.pipelines.runs import filled
 
-
-_PORTS = {"mysql": 3306, "postgresql": 5432}
+_NEEDED = {  # where one of these is absent ML Metadata ends the process
+    "mysql": ("host or socket", "database"),
+    "postgresql": ("host or hostaddr", "port", "dbname", "user"),
+}
 
 
 def connection(metadata: str | None = None, folder: pathlib.Path = pathlib.Path()) -> Any:
@@ -71,26 +73,32 @@ def name(connection: Any) -> str:
     """A store as messages call it: its file, or its server."""
     if isinstance(connection, mlmd.MetadataStoreClientConfig):
         return f"{connection.host}:{connection.port}"
-    return _database(connection) or connection.sqlite.filename_uri or str(connection.WhichOneof("config"))
+    if database := _database(connection):
+        kind, server = database
+        return f"{kind} at {server.host or 'localhost'}:{server.port or 3306}"
+    return connection.sqlite.filename_uri or str(connection.WhichOneof("config"))
 
 
-def _database(connection: Any) -> str:
-    """The server of a database; "" for anything else."""
-    for kind, port in _PORTS.items():
-        if kind in {field.name for field, _ in connection.ListFields()}:
-            server = getattr(connection, kind)
-            return f"{kind} at {server.host or 'localhost'}:{server.port or port}"
-    return ""
+def _database(connection: Any) -> tuple[str, Any] | None:
+    """Kind and settings of a database's server; None for anything else."""
+    fields = {field.name: held for field, held in connection.ListFields()}
+    return next(((kind, fields[kind]) for kind in _NEEDED if kind in fields), None)
 
 
 def opened(connection: Any) -> Any:
     """The store.  Raises RankingError where there is none, or it cannot be reached."""
+    database = _database(connection)
+    if database:
+        kind, server = database
+        wrong = [each for each in _NEEDED[kind] if sum(bool(getattr(server, key)) for key in each.split(" or ")) != 1]
+        if wrong:
+            raise RankingError(f"{name(connection)}: the connection has to say {', '.join(wrong)}.")
     try:
         with held_back(of_a_failure=True):  # ML Metadata logs, and its log says less than it seems to
             return _opened(connection)
     except RuntimeError as error:
         why = str(error).strip().removesuffix(": errno: , error:")
-        if _database(connection):
+        if database:
             raise RankingError(
                 f"{name(connection)}: cannot be reached ({why}). Check that the server runs there and is reached from "
                 "this machine, and that user, password and database are right."

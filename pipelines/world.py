@@ -109,13 +109,21 @@ def _schema(parameters: Mapping[str, Any], store: Any) -> Parameters:
 def _transform(parameters: Mapping[str, Any], store: Any) -> Parameters:
     function = parameters["preprocessing_fn"]
     told = json.loads(parameters["custom_config"])
-    return {"custom_config": json.dumps({**told, "code": "" if function == OURS else code("transform.preprocessing_fn", function)}, sort_keys=True)}
+    return {
+        "custom_config": json.dumps(
+            {**told, "code": "" if function == OURS else code("transform.preprocessing_fn", function)}, sort_keys=True
+        )
+    }
 
 
 def _training(parameters: Mapping[str, Any], store: Any) -> Parameters:
     selected = trainer.with_learning_rate(parameters["config"], parameters.get("learning_rate"))
     config = ranking_config.from_selection(selected)
-    return {"config": selected, "initial_model": _initial_model(config), "code_digest": code("model.scorer", config.model.own_scorer)}
+    return {
+        "config": selected,
+        "initial_model": _initial_model(config),
+        "code_digest": code("model.scorer", config.model.own_scorer),
+    }
 
 
 def _export(parameters: Mapping[str, Any], store: Any) -> Parameters:

@@ -1,6 +1,7 @@
 """The command as a person uses it: help, errors in one line, nothing heavy before it is needed."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from importlib import metadata
 
 import pytest
 
-from tfx_ranking.pipelines import cli
+from tfx_ranking.pipelines import cli, quiet
 
 
 def test_a_wrong_config_is_one_line_and_no_traceback(tmp_path, capsys):
@@ -81,6 +82,16 @@ def test_wrong_usage_is_2_and_one_line(line, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(shlex.split(line)) == 2
     assert capsys.readouterr().err.startswith("tfx-ranking: ")
+
+
+@pytest.mark.parametrize(("loaded", "said"), [(False, "loading TensorFlow, about 10 s ...\n"), (True, "")])
+def test_what_is_waited_for_is_said_once(loaded, said, monkeypatch, capfd):
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    if loaded:
+        monkeypatch.setitem(sys.modules, "tensorflow", sys)
+    with quiet.quiet_imports():
+        os.write(2, b"what nobody asked for")
+    assert capfd.readouterr().err == said
 
 
 def test_light_commands_load_no_tensorflow(tmp_path):

@@ -164,7 +164,10 @@ def test_what_goes_with_kubeflow_alone(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "no such file; `tfx-ranking compile ranking.yaml --image IMAGE --root ROOT -o pipeline.yaml` makes one."),
+        (
+            None,
+            "no such file; `tfx-ranking compile ranking.yaml --image IMAGE --root ROOT -o pipeline.yaml` makes one.",
+        ),
         (
             "name: shop\ndata: {}\n",
             "this is a ranking.yaml, no compiled pipeline; `tfx-ranking compile {file} --image IMAGE --root ROOT "

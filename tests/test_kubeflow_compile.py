@@ -279,7 +279,7 @@ raise SystemExit(code)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
-    assert "kfp is not installed; install it with: pip install 'tfx-ranking[kubeflow]'" in done.stderr
+    assert "kfp is not installed; install it with: pip install '.[kubeflow]' in tfx-ranking's checkout" in done.stderr
 
 
 def _structure(text: str) -> list[dict]:

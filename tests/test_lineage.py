@@ -506,6 +506,31 @@ def test_where_the_store_is_found(shop, tmp_path, monkeypatch, capsys):
     assert "notes: not an ML Metadata store" in capsys.readouterr().err
 
 
+def test_half_a_connection_is_refused(capsys):
+    assert (
+        cli.main(["runs", "--metadata", json.dumps({"postgresql": {"host": "db", "port": "5432", "user": "tfx"}})]) == 1
+    )
+    assert capsys.readouterr().err == "tfx-ranking: postgresql at db:5432: the connection has to say dbname.\n"
+    assert cli.main(["runs", "--metadata", json.dumps({"mysql": {"port": 9}})]) == 1
+    lacking = "the connection has to say host or socket, database"
+    assert capsys.readouterr().err == f"tfx-ranking: mysql at localhost:9: {lacking}.\n"
+
+
+@pytest.mark.parametrize(
+    "said", [{"mysql": {"port": 9, "database": "a"}}, {"postgresql": {"port": "9", "dbname": "a"}}]
+)
+def test_a_database_that_does_not_answer(said, capfd):
+    ((kind, server),) = said.items()
+    server |= {"host": "127.0.0.1", "user": "tfx"}
+    assert cli.main(["runs", "--metadata", json.dumps(said)]) == 1
+    (line,) = capfd.readouterr().err.splitlines()  # and nothing of ML Metadata's own log
+    assert line.startswith(f"tfx-ranking: {kind} at 127.0.0.1:9: cannot be reached (")
+    assert line.endswith(
+        "Check that the server runs there and is reached from this machine, and that user, password and database are "
+        "right."
+    )
+
+
 def test_a_store_behind_grpc_answers_the_same(shop, capsys):
     with grpc_server(shop.maker.store) as port:
         at = json.dumps({"host": "127.0.0.1", "port": port})
