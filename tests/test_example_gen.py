@@ -160,8 +160,9 @@ def test_another_separator_is_said(separator, tmp_path):
     cfg = config(path)
     with pytest.raises(DataError) as error:
         example_gen.ingest(cfg, sources.resolve(cfg.data), str(tmp_path / "out"))
-    assert str(error.value).endswith(
-        f"is not in the file. It has: group_id{separator}x. The header looks separated by {separator!r}; expected ','."
+    assert str(error.value) == (
+        f"{path}: column 'group_id' is not in the file. It has: group_id{separator}x. "
+        f"The header looks separated by {separator!r}; expected ','."
     )
 
 
