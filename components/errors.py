@@ -5,6 +5,10 @@ class RankingError(ValueError):
     """Anything that tfx-ranking refuses; the message says what, why and what to do next."""
 
 
+class UsageError(RankingError):
+    """A command's option that cannot be what was meant; the message names the option.  The command's exit code is 2."""
+
+
 class ConfigError(RankingError):
     """A config that cannot be used; the message starts with the path of the key."""
 

@@ -182,10 +182,11 @@ def _check_bad(task: ingestion.Plan, report: ingestion.Report) -> None:
         # TFX removes a failed execution's own folder.
         kept = task.folder.rstrip("/") + "-" + QUARANTINE
         fileio.copy(os.path.join(task.folder, QUARANTINE), kept, overwrite=True)
-        shown = "; ".join(f"{task.units[file].path}:{each.position}: {each.reason}" for file, each in report.bad[:3])
+        shown = [f"{task.units[file].path}:{each.position}: {each.reason}" for file, each in report.bad[:3]]
+        first = f"The first {len(shown)}" if len(shown) > 1 else "The first"
         raise DataError(
-            f"{bad} of {records} records are bad, more than data.max_bad_fraction {allowed:g} allows. The first: "
-            f"{shown}. All of them: {kept}. Mend the input, or raise the fraction."
+            f"{bad} of {records} records are bad, more than data.max_bad_fraction {allowed:g} allows. {first}: "
+            f"{'; '.join(shown)}. All of them: {kept}. Mend the input, or raise the fraction."
         )
 
 

@@ -178,6 +178,12 @@ def ahead(chunks: Iterator[Any]) -> Iterator[Any]:
 
 def absent(request: Request, what: str, name: str, present: list[str]) -> DataError:
     """The error for a column that a file should have."""
+    other = next((each for each in (";", "\t", "|") if len(present) == 1 and each in present[0]), "")
+    if other:
+        return DataError(
+            f"{request.path}: {what} {name!r} is not in the file. It has: {present[0]}. "
+            f"The header looks separated by {other!r}; expected ','."
+        )
     near = difflib.get_close_matches(name, present, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return DataError(f"{request.path}: {what} {name!r} is not in the file{hint} It has: {', '.join(sorted(present))}.")

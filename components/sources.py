@@ -27,8 +27,7 @@ def resolve(data: Data, base: str | None = None) -> dict[str, Any]:
     Files are sorted by path, those of several spans by span; `name` is the path below the folder they all share.
     Raises DataError when a pattern matches nothing or every file is empty.
     """
-    patterns = data.input if isinstance(data.input, dict) else {ALL: data.input}
-    by_split = {split: [each] if isinstance(each, str) else list(each) for split, each in patterns.items()}
+    by_split = _by_split(data)
     if any(spans.has_marks(each) for split in by_split.values() for each in split):
         return _of_spans(by_split, data, base)
     files = {split: _matching(by_split[split], split, data) for split in (ALL, *SPLIT_NAMES) if split in by_split}
@@ -37,6 +36,19 @@ def resolve(data: Data, base: str | None = None) -> dict[str, Any]:
     for entry, name in zip(entries, names_below([entry["path"] for entry in entries])):
         entry["name"] = name
     return {"files": files, "span": 0, "version": None}
+
+
+def refuse_absent(data: Data) -> None:
+    """Raises the DataError of `resolve` for local patterns that match nothing; reads no file, and no object store."""
+    by_split = _by_split(data)
+    patterns = [each for split in by_split.values() for each in split]
+    if any("://" in each for each in patterns):
+        return
+    if any(map(spans.has_marks, patterns)):
+        _newest(by_split, data)
+        return
+    for split, of_split in by_split.items():
+        matching(of_split, _key(split), data)
 
 
 def only(source: dict[str, Any], keep: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -67,7 +79,17 @@ def live_spans(base: str) -> list[int]:
     return [int(each) for each in json.loads(told["spans"])]
 
 
-def _of_spans(by_split: spans.Patterns, data: Data, base: str | None) -> dict[str, Any]:
+def _by_split(data: Data) -> dict[str, list[str]]:
+    patterns = data.input if isinstance(data.input, dict) else {ALL: data.input}
+    return {split: [each] if isinstance(each, str) else list(each) for split, each in patterns.items()}
+
+
+def _key(split: str) -> str:
+    return "data.input" if split == ALL else f"data.input.{split}"
+
+
+def _newest(by_split: spans.Patterns, data: Data) -> tuple[dict[int, Any], int]:
+    """(what there is of each span, the newest's number, or the one that is asked for)"""
     patterns = [each for several in by_split.values() for each in several]
     there = spans.available(by_split, places.matching)
     newest = max(there, default=None) if data.span is None else data.span
@@ -76,6 +98,12 @@ def _of_spans(by_split: spans.Patterns, data: Data, base: str | None) -> dict[st
         whole = " and ".join(repr(each) for each in patterns)
         but = f"There are {spans.said(list(there))}." if there else _folder_content(patterns[0].split("{")[0])
         raise DataError(f"data.input: {wanted} for {whole}. {but}")
+    return there, newest
+
+
+def _of_spans(by_split: spans.Patterns, data: Data, base: str | None) -> dict[str, Any]:
+    patterns = [each for several in by_split.values() for each in several]
+    there, newest = _newest(by_split, data)
     since = None
     if data.window and data.window.since:
         if base is None:
@@ -129,7 +157,7 @@ def digest(path: str) -> str:
 
 def _matching(patterns: list[str], split: str, data: Data) -> list[dict[str, Any]]:
     entries = []
-    for path, side in matching(patterns, "data.input" if split == ALL else f"data.input.{split}", data):
+    for path, side in matching(patterns, _key(split), data):
         entry = {"path": path, "size": places.size(path), "digest": digest(path)}
         if side is not None:
             entry.update(side=side, side_digest=digest(side))

@@ -113,7 +113,10 @@ def _csv_columns(request: formats.Request) -> list[str]:
         try:
             header = next((row for row in rows if row), None)
         except UnicodeDecodeError as error:
-            raise DataError(f"{request.path}: the first line is no CSV header in UTF-8: {error}.") from None
+            wrong = error.object[error.start]
+            raise DataError(
+                f"{request.path}: the file is not UTF-8: it has the byte 0x{wrong:02x}. Re-encode it, as iconv does."
+            ) from None
     if header is None:
         return []
     for name in header:

@@ -4,6 +4,7 @@ The commands stand in the `cli_…` files.
 """
 
 import argparse
+import difflib
 import os
 import sys
 import textwrap
@@ -38,20 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\ninterrupted{goes_on}", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
-        from tfx_ranking.components.errors import RankingError
+        from tfx_ranking.components.errors import RankingError, UsageError
 
         if not isinstance(error, (RankingError, OSError)):
             raise
         print(f"tfx-ranking: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
 
 
 def parser() -> argparse.ArgumentParser:
     """The tree of commands."""
-    tree = argparse.ArgumentParser(
-        prog="tfx-ranking", description="Learning to rank on TFX, from logs to a served model."
-    )
-    commands = tree.add_subparsers(required=True, metavar="COMMAND")
+    tree = _Commands(prog="tfx-ranking", description="Learning to rank on TFX, from logs to a served model.")
+    tree.add_argument("--version", action=_Version, nargs=0, help="print the versions of tfx-ranking and TFX")
+    commands = tree.add_subparsers(required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser)
 
     def command(name: str, what: Any, help: str, example: str, more: str = _EXITS) -> argparse.ArgumentParser:
         """more: what else its help says, its exit codes among it."""
@@ -68,6 +68,26 @@ def parser() -> argparse.ArgumentParser:
     for group in (cli_pipeline, cli_model, cli_lineage, cli_push, cli_retrain, cli_schedule, cli_kubeflow):
         group.add(command)
     return tree
+
+
+class _Commands(argparse.ArgumentParser):
+    """Of a command that there is not it says the nearest one; argparse lists them all."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = difflib.get_close_matches(value, list(action.choices), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "tfx-ranking --help lists them all."
+            raise argparse.ArgumentError(None, f"there is no command {value!r}; {hint}")
+
+
+class _Version(argparse.Action):
+    """Asks for the versions only when they are asked for: they are looked up in files."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib import metadata
+
+        print(f"tfx-ranking {metadata.version('tfx-ranking')}, TFX {metadata.version('tfx')}")
+        parser.exit()
 
 
 if __name__ == "__main__":

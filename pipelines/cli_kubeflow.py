@@ -70,19 +70,20 @@ def _compile(arguments: argparse.Namespace) -> int:
     config = kubeflow.reachable(
         ranking_config.load(arguments.config), arguments.input, arguments.push_base, arguments.metadata
     )
+    warnings = kubeflow.unseen(config, arguments.root)
+    for each in warnings:
+        print(f"warning: {each}", file=sys.stderr)
     compiled = kubeflow.compile(config, arguments.image, arguments.root, arguments.config.absolute().parent)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with open(arguments.output, "w", opener=private if compiled.has_password else None) as file:
         file.write(compiled.yaml)
-    for each in compiled.unseen:
-        print(f"warning: {each}", file=sys.stderr)
     tasks = list(compiled.spec["root"]["dag"]["tasks"])
     if arguments.json:
         said = {"file": str(arguments.output), "pipeline": compiled.name, "components": tasks}
-        print(json.dumps({**said, "warnings": list(compiled.unseen)}, indent=2))
+        print(json.dumps({**said, "warnings": list(warnings)}, indent=2))
     else:
         print(f"{arguments.output}: pipeline {compiled.name}, {len(tasks)} components")
-        mended = "  # when the warnings are mended" if compiled.unseen else ""
+        mended = "  # when the warnings are mended" if warnings else ""
         print(f"next:    tfx-ranking submit {arguments.output}{mended}")
     return 0
 
@@ -110,14 +111,14 @@ def client(arguments: argparse.Namespace) -> Any:
 
 
 def asked(arguments: argparse.Namespace) -> Any:
-    """The experiment and the parameters of a run.  Raises RankingError for one that no run could use."""
-    from tfx_ranking.components.errors import RankingError
+    """The experiment and the parameters of a run.  Raises UsageError for one that no run could use."""
+    from tfx_ranking.components.errors import UsageError
     from tfx_ranking.pipelines import kubeflow_client
 
     if arguments.span and not arguments.span.isdecimal():
-        raise RankingError(f"--span: expected a number, or nothing for the newest; got {arguments.span!r}.")
+        raise UsageError(f"--span: expected a number, or nothing for the newest; got {arguments.span!r}.")
     if arguments.learning_rate is not None and not 0 < arguments.learning_rate < math.inf:
-        raise RankingError(f"--learning-rate: expected a number above 0; got {arguments.learning_rate}.")
+        raise UsageError(f"--learning-rate: expected a number above 0; got {arguments.learning_rate}.")
 
     given = {"span": arguments.span, "learning_rate": arguments.learning_rate}
     parameters = {name: value for name, value in given.items() if value is not None}

@@ -49,9 +49,11 @@ def _run_pipeline(config_file: pathlib.Path, root: pathlib.Path, arguments: argp
     import rich.console
 
     from tfx_ranking.components import config as ranking_config
+    from tfx_ranking.components import sources
     from tfx_ranking.pipelines import local, progress, runs
 
     config = ranking_config.load(config_file)
+    sources.refuse_absent(config.data)  # the run looks too, when it has loaded TFX
     console = rich.console.Console()
     run = local.start(config_file.absolute(), root, arguments.orchestrator, arguments.beam_arg)
     console.print(f"log: {run.log}", soft_wrap=True, highlight=False)

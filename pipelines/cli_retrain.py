@@ -80,7 +80,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(retraining_views.outcome_json(outcome), indent=2))
     elif outcome.exit in (retraining.Exit.FAILED, retraining.Exit.DATA_REFUSED):
-        print(f"{outcome.what}: {outcome.said}", file=sys.stderr)
+        print(outcome.line, file=sys.stderr)
     else:
-        say(f"{outcome.what}: {outcome.said}")
+        say(outcome.line)
     return int(outcome.exit)

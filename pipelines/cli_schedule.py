@@ -78,12 +78,12 @@ def _schedule(arguments: argparse.Namespace) -> int:
     if arguments.kubeflow:
         return _recurring(arguments)
     from tfx_ranking.components import config as ranking_config
-    from tfx_ranking.components.errors import RankingError
+    from tfx_ranking.components.errors import UsageError
     from tfx_ranking.pipelines import runs, schedule_history
 
     asked = arguments.config == "status"
     if arguments.of and not asked:
-        raise RankingError(f"expected one config, or status and a config; got {arguments.config} {arguments.of}.")
+        raise UsageError(f"expected one config, or status and a config; got {arguments.config} {arguments.of}.")
     file = (arguments.of or pathlib.Path("ranking.yaml")) if asked else pathlib.Path(arguments.config)
     config = ranking_config.load(file)
     root = (arguments.root or file.absolute().parent).absolute()
@@ -122,7 +122,7 @@ def _recurring(arguments: argparse.Namespace) -> int:
 
 def _refuse_mixture(arguments: argparse.Namespace) -> None:
     """What the service knows Kubeflow does not, and the other way round."""
-    from tfx_ranking.components.errors import RankingError
+    from tfx_ranking.components.errors import UsageError
 
     service = {"--timezone": "", "--retries": 2, "--retry-after": "5m", "--notify": [], "--root": None}
     cluster = {"--host": None, "--namespace": None, "--experiment": None, "--span": None, "--learning-rate": None}
@@ -130,4 +130,4 @@ def _refuse_mixture(arguments: argparse.Namespace) -> None:
     for option, default in alien.items():
         if getattr(arguments, option[2:].replace("-", "_")) != default:
             where = "without" if arguments.kubeflow else "with"
-            raise RankingError(f"{option} goes {where} --kubeflow.")
+            raise UsageError(f"{option} goes {where} --kubeflow.")

@@ -82,7 +82,7 @@ evaluation:
   slices: [country]
   bless: {metric: ndcg@10, min_improvement: 0.0}   # over the version that serves; the first has nothing to beat
 
-push: {base: serving/shop-search}
+push: {base: serving/shop-search, version: next}   # 1, 2, 3, …; by default a version is the time of its push
 metadata: {sqlite: metadata.sqlite}
 """
 

@@ -20,13 +20,13 @@ from tfx_ranking.components.config import Metadata, RankingConfig
 from tfx_ranking.components.config_data import SPLIT_NAMES
 from tfx_ranking.components.config_errors import sentence
 from tfx_ranking.components.config_serving import Push
-from tfx_ranking.components.errors import ConfigError, RankingError
+from tfx_ranking.components.errors import RankingError, UsageError
 from tfx_ranking.pipelines.local import own_modules
 from tfx_ranking.pipelines.quiet import quiet_imports
 from tfx_ranking.pipelines.runs import VARIABLE, metadata_connection
 
 ENTRYPOINT = ("python", "-m", "tfx_ranking.pipelines.kubeflow_step")
-INSTALL = "pip install 'tfx-ranking[kubeflow]'"
+INSTALL = "pip install 'tfx-ranking[kubeflow]' (in a checkout: pip install '.[kubeflow]')"
 RUN = "pipeline_run"  # the parameter that holds the run's id, beside each component's own
 _STORES = ("gs://", "s3://", "minio://")  # that Kubeflow's launcher fetches artifacts from, and stores them in
 _PART = "[a-z0-9]+([._-]+[a-z0-9]+)*"  # of an image's name; before them a host, after them a tag, a digest
@@ -41,7 +41,6 @@ class Compiled:
     name: str  # Kubeflow's, of lower-case letters, digits and hyphens
     spec: Mapping[str, Any]  # KFP's PipelineSpec as JSON has it
     platform: Mapping[str, Any]  # what is Kubernetes' alone, KFP's PlatformSpec; {} for nothing
-    unseen: tuple[str, ...]  # what a cluster probably cannot reach, and what to do about it
     has_password: bool  # the store's, in the clear
 
     @property
@@ -63,8 +62,9 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
     """
     require_kfp()
     if not _IMAGE.fullmatch(image):
-        raise RankingError(f"--image: expected an image's name, as in registry.example.com/ranking:1; got {image!r}.")
-    with quiet_imports():
+        raise UsageError(f"--image: expected an image's name, as in registry.example.com/ranking:1; got {image!r}.")
+    name = kubeflow_name(config.name)
+    with quiet_imports("TensorFlow and TFX, about 20 s"):
         from tfx.orchestration import pipeline
         from tfx.orchestration.data_types import RuntimeParameter
         from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
@@ -72,7 +72,6 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
         from tfx_ranking.pipelines.ranking_pipeline import ranking_components
         from tfx_ranking.pipelines.world import elsewhere
 
-    name = kubeflow_name(config.name)
     connection = json_format.MessageToDict(_store_of(config, root))
     ours = ["--pipeline", config.name, "--metadata", json.dumps(connection, ensure_ascii=False, sort_keys=True)]
     runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
@@ -109,7 +108,7 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
         if config.kubeflow.env:
             container["env"] = [{"name": key, "value": value} for key, value in sorted(config.kubeflow.env.items())]
     platform = _secrets(config.kubeflow.secrets, list(spec["deploymentSpec"]["executors"]))
-    return Compiled(name, spec, platform, _unseen(config, root), bool(_password(connection)))
+    return Compiled(name, spec, platform, bool(_password(connection)))
 
 
 def reachable(
@@ -119,7 +118,7 @@ def reachable(
 
     inputs: file patterns, or `split=pattern`.  base: push destination.  metadata: ML Metadata's ConnectionConfig in
     JSON, or a SQLite file.
-    Raises ConfigError for what the config would refuse in `ranking.yaml`.
+    Raises UsageError for what the config would refuse in `ranking.yaml`.
     """
     if inputs:
         by_split: dict[str, list[str]] = {}
@@ -128,7 +127,7 @@ def reachable(
             named = bool(equals) and split in SPLIT_NAMES
             by_split.setdefault(split if named else "", []).append(pattern if named else each)
         if "" in by_split and len(by_split) > 1:
-            raise ConfigError(f"--input: expected patterns, or SPLIT=PATTERN for each; got {', '.join(inputs)}.")
+            raise UsageError(f"--input: expected patterns, or SPLIT=PATTERN for each; got {', '.join(inputs)}.")
         found: Any = {split: tuple(patterns) for split, patterns in by_split.items()}
         config = _replaced(config, "--input", data=(config.data, {"input": found.get("", found)}))
     if base is not None:
@@ -145,14 +144,14 @@ def _replaced(config: RankingConfig, option: str, **sections: tuple[Any, dict[st
             config, **{name: dataclasses.replace(section, **keys) for name, (section, keys) in sections.items()}
         )
     except ValueError as error:
-        raise ConfigError(f"{option}: {sentence(error)}") from None
+        raise UsageError(f"{option}: {sentence(error)}") from None
 
 
 def _connection(metadata: str) -> dict[str, Any]:
     try:
         return json_format.MessageToDict(json_format.Parse(metadata, metadata_store_pb2.ConnectionConfig()))
     except json_format.ParseError as error:
-        raise ConfigError(f"--metadata: not ML Metadata's ConnectionConfig in JSON: {error}") from error
+        raise UsageError(f"--metadata: not ML Metadata's ConnectionConfig in JSON: {error}") from error
 
 
 def kubeflow_name(name: str) -> str:
@@ -209,7 +208,7 @@ def _secrets(secrets: Mapping[str, str], executors: Sequence[str]) -> dict[str, 
 
 
 def _store_of(config: RankingConfig, root: str) -> Any:
-    """ML Metadata's connection; below an object store there is no SQLite file, and `_unseen` says so."""
+    """ML Metadata's connection; below an object store there is no SQLite file, and `unseen` says so."""
     return metadata_connection(config, pathlib.Path("." if "://" in root else root), fill=False)
 
 
@@ -219,8 +218,10 @@ def _password(connection: Mapping[str, Any]) -> str:
     return next((each for each in passwords if not VARIABLE.fullmatch(each)), "")
 
 
-def _unseen(config: RankingConfig, root: str) -> tuple[str, ...]:
-    """A local path is none that a container has, unless the cluster's owner mounts it into all of them."""
+def unseen(config: RankingConfig, root: str) -> tuple[str, ...]:
+    """What a cluster probably cannot reach, and what to do about it; needs no TFX.
+
+    A local path is none that a container has, unless the cluster's owner mounts it into all of them."""
     patterns = config.data.input.values() if isinstance(config.data.input, dict) else [config.data.input]
     files = [each for some in patterns for each in ([some] if isinstance(some, str) else some)]
     paths = [("data.input", file, "--input") for file in files]

@@ -60,7 +60,7 @@ def connect(host: str | None) -> Any:
         try:
             return kfp.Client(host=host)
         except Exception as error:  # kfp raises what urllib3, kubernetes and its own server's client do
-            raise RankingError(f"{host or 'Kubeflow Pipelines'}: cannot be reached: {_reason(error)}") from error
+            raise RankingError(_no_answer(error, host)) from error
 
 
 def submit(file: pathlib.Path, client: Any, asked: Asked) -> list[Done]:
@@ -133,14 +133,23 @@ def read(file: pathlib.Path) -> Compiled:
     """What a compiled pipeline's file says of itself.  Raises RankingError for any other file."""
     import yaml
 
+    spec: Any = None
     try:
         text = file.read_bytes()
         spec = next(yaml.safe_load_all(text))  # Kubernetes' part may follow
         name = spec["pipelineInfo"]["name"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
-        raise RankingError(f"{file}: expected what `tfx-ranking compile` writes; {_reason(error)}.") from error
+    except FileNotFoundError:
+        raise RankingError(f"{file}: no such file; {_made_by('ranking.yaml')}.") from None
+    except (yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
+        if isinstance(spec, dict) and "data" in spec:
+            raise RankingError(f"{file}: this is a ranking.yaml, no compiled pipeline; {_made_by(file)}.") from error
+        raise RankingError(f"{file}: no compiled pipeline; {_made_by('ranking.yaml')}.") from error
     version = f"{name}-{hashlib.blake2b(text, digest_size=6).hexdigest()}"
     return Compiled(file, name, version, spec.get("defaultPipelineRoot"))
+
+
+def _made_by(config: str | pathlib.Path) -> str:
+    return f"`tfx-ranking compile {config} --image IMAGE --root ROOT -o pipeline.yaml` makes one"
 
 
 class Unconnected:
@@ -257,7 +266,17 @@ def _calls() -> Iterator[None]:
         except kfp_server_api.ApiException as error:
             raise RankingError(f"Kubeflow Pipelines answered {error.status}: {_said(error.body)}") from error
         except (urllib3.exceptions.HTTPError, ConnectionError) as error:
-            raise RankingError(f"Kubeflow Pipelines cannot be reached: {_reason(error)}") from error
+            raise RankingError(_no_answer(error)) from error
+
+
+def _no_answer(error: BaseException, host: str | None = None) -> str:
+    """Of urllib3's long text the address and the cause."""
+    import urllib3
+
+    why = _reason(error)
+    if isinstance(error, urllib3.exceptions.MaxRetryError):
+        host, why = host or f"{error.pool.host}:{error.pool.port}", str(error.reason).rpartition(": ")[2]
+    return f"no Kubeflow Pipelines answers at {host or 'its address'}; name it with --host. ({why})"
 
 
 def _said(body: Any) -> str:

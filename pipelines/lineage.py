@@ -22,6 +22,7 @@ from tfx_ranking.pipelines.lineage_store import Store
 from tfx_ranking.pipelines.lineage_values import Artifact, Execution, Lineage, Run, judged_by
 from tfx_ranking.pipelines.runs import NODES
 
+CHECK = "RankingDataCheck"  # the last component of a run that looks at new data alone
 COMPARED = ("baseline_model",)  # inputs that a step compares with: what it gives is not made of them
 TELLING = ("Examples", "ModelEvaluation", "ModelBlessing", "PushedModel")  # what a run's line is made of
 
@@ -240,7 +241,9 @@ def _state(steps: Sequence[Execution], nodes: Sequence[str]) -> tuple[str, str]:
         if found := next((step for step in steps if step.state == state), None):
             return state, f"{found.node}: {found.reason}".removesuffix(": ") * (state != "running")
     missing = [each for each in nodes if each not in {step.node for step in steps}]
-    return ("unfinished", f"not begun: {', '.join(missing)}") if missing else ("done", "")
+    if missing:
+        return "unfinished", f"not begun: {', '.join(missing)}"
+    return "checked" if any(step.node == CHECK for step in steps) else "done", ""
 
 
 def _run(context: Any, pipeline: str, steps: Sequence[Execution], given: Sequence[Artifact], under_way: bool) -> Run:

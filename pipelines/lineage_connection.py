@@ -11,8 +11,14 @@ from google.protobuf import json_format
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from tfx_ranking.components.errors import ConfigError, RankingError
+from tfx_ranking.components.errors import ConfigError, RankingError, UsageError
+from tfx_ranking.pipelines.quiet import held_back
 from tfx_ranking.pipelines.runs import filled
+
+_NEEDED = {  # where one of these is absent ML Metadata ends the process
+    "mysql": ("host or socket", "database"),
+    "postgresql": ("host or hostaddr", "port", "dbname", "user"),
+}
 
 
 def connection(metadata: str | None = None, folder: pathlib.Path = pathlib.Path()) -> Any:
@@ -50,7 +56,8 @@ def _parsed(connection: str, said_by: str) -> Any:
     except ConfigError:
         raise
     except (ValueError, json_format.ParseError) as error:
-        raise RankingError(f"{said_by}: not ML Metadata's ConnectionConfig in JSON: {error}") from error
+        refused = UsageError if said_by.startswith("--") else RankingError
+        raise refused(f"{said_by}: not ML Metadata's ConnectionConfig in JSON: {error}") from error
 
 
 def _sqlite(file: pathlib.Path) -> Any:
@@ -62,7 +69,44 @@ def _sqlite(file: pathlib.Path) -> Any:
     return connection
 
 
+def name(connection: Any) -> str:
+    """A store as messages call it: its file, or its server."""
+    if isinstance(connection, mlmd.MetadataStoreClientConfig):
+        return f"{connection.host}:{connection.port}"
+    if database := _database(connection):
+        kind, server = database
+        return f"{kind} at {server.host or 'localhost'}:{server.port or 3306}"
+    return connection.sqlite.filename_uri or str(connection.WhichOneof("config"))
+
+
+def _database(connection: Any) -> tuple[str, Any] | None:
+    """Kind and settings of a database's server; None for anything else."""
+    fields = {field.name: held for field, held in connection.ListFields()}
+    return next(((kind, fields[kind]) for kind in _NEEDED if kind in fields), None)
+
+
 def opened(connection: Any) -> Any:
+    """The store.  Raises RankingError where there is none, or it cannot be reached."""
+    database = _database(connection)
+    if database:
+        kind, server = database
+        wrong = [each for each in _NEEDED[kind] if sum(bool(getattr(server, key)) for key in each.split(" or ")) != 1]
+        if wrong:
+            raise RankingError(f"{name(connection)}: the connection has to say {', '.join(wrong)}.")
+    try:
+        with held_back(of_a_failure=True):  # ML Metadata logs, and its log says less than it seems to
+            return _opened(connection)
+    except RuntimeError as error:
+        why = str(error).strip().removesuffix(": errno: , error:")
+        if database:
+            raise RankingError(
+                f"{name(connection)}: cannot be reached ({why}). Check that the server runs there and is reached from "
+                "this machine, and that user, password and database are right."
+            ) from error
+        raise RankingError(f"{name(connection)}: not an ML Metadata store, or it cannot be reached: {why}") from error
+
+
+def _opened(connection: Any) -> Any:
     try:
         return metadata_store.MetadataStore(connection)
     except RuntimeError:

@@ -4,6 +4,7 @@ Enters: the values of `lineage`.  Leaves: HTML, one file each.  The one idea: wh
 page, and beside it the graph and all that the store holds of each step and artifact.
 """
 
+import collections
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,12 +19,13 @@ from tfx_ranking.pipelines.lineage_bands import wide
 from tfx_ranking.pipelines.lineage_graph import artifact_key, run_title, step_key, tall
 from tfx_ranking.pipelines.lineage_values import Artifact, Execution, File, Lineage, Run
 from tfx_ranking.pipelines.pages import Cell, Facts, Graph, Held, Page, Row, Section, Sheet, Table, Texts, render
+from tfx_ranking.pipelines.text_layout import clock
 
 _RUN: dict[str, Callable[[Run], Held]] = {
     "run": lambda run: run.id,
     "pipeline": lambda run: run.pipeline,
     "state": lambda run: Cell(run.state, run.state),
-    "started": lambda run: views.clock(run.started),
+    "started": lambda run: clock(run.started),
     "took": lambda run: views.took(run.seconds),
     "steps": lambda run: f"{run.steps}" + (f" ({run.cached} cached)" if run.cached else ""),
     "spans": lambda run: spans.said(run.spans),
@@ -35,13 +37,12 @@ _RUN: dict[str, Callable[[Run], Held]] = {
 
 
 def runs_page(runs: Sequence[Run]) -> str:
-    """A row a run, newest first."""
+    """A row a run, newest first; of the columns those that say something, the pipeline where there are several."""
     several = len({run.pipeline for run in runs}) > 1
-    columns = {heading: of for heading, of in _RUN.items() if several or heading != "pipeline"}
+    told = {heading: of for heading, of in _RUN.items() if not runs or any(map(of, runs))}
+    columns = {heading: of for heading, of in told.items() if several or heading != "pipeline"}
     rows = [Row([of(run) for of in columns.values()]) for run in runs]
-    counts = {
-        state: sum(run.state == state for run in runs) for state in ("running", "done", "failed", "dead", "unfinished")
-    }
+    counts = collections.Counter(run.state for run in runs)
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     table = Table("Runs", list(columns), rows, ("took",), ("pipeline", "why"), said or "no runs yet")
     return render(Page("Pipeline runs", sections=[table]))
@@ -92,7 +93,7 @@ def _subject(lineage: Lineage) -> Table:
             [
                 artifact_links([each.id]),
                 each.type,
-                views.clock(each.made),
+                clock(each.made),
                 Cell(str(each.properties.get("pushed_destination") or each.uri), "code"),
             ]
         )
@@ -146,7 +147,7 @@ def _steps(lineage: Lineage, steps: Sequence[Execution]) -> Table:
                     *([each.run] if several else []),
                     Cell(each.node, to=step_key(each.id)),
                     Cell(each.state, each.state),
-                    views.clock(each.started),
+                    clock(each.started),
                     views.took((each.ended - each.started).total_seconds()) if ended else "",
                     artifact_links(dict.fromkeys(link.artifact for link in each.inputs)),
                     artifact_links(dict.fromkeys(link.artifact for link in each.outputs)),
@@ -162,7 +163,7 @@ def _step_sheet(step: Execution) -> Sheet:
     facts: list[tuple[str, Held]] = [("state", Cell(step.state, step.state))]
     facts += [("why", step.reason)] if step.reason else []
     facts += [("run", step.run), ("pipeline", step.pipeline)]
-    facts += [("started", views.clock(step.started)), ("ended", views.clock(step.ended))]
+    facts += [("started", clock(step.started)), ("ended", clock(step.ended))]
     for side, links in (("inputs", step.inputs), ("outputs", step.outputs)):
         found = [Cell(f"#{link.artifact} {link.name}", to=artifact_key(link.artifact)) for link in links]
         facts += [(side, found)] if found else []
@@ -171,7 +172,7 @@ def _step_sheet(step: Execution) -> Sheet:
 
 def _artifact_sheet(artifact: Artifact, lineage: Lineage) -> Sheet:
     facts: list[tuple[str, Held]] = [("said", artifact.summary)] if artifact.summary else []
-    facts += [("where", Cell(artifact.uri, "code")), ("recorded", views.clock(artifact.made))]
+    facts += [("where", Cell(artifact.uri, "code")), ("recorded", clock(artifact.made))]
     for side in ("outputs", "inputs"):
         steps = [e for e in lineage.executions if artifact.id in {link.artifact for link in getattr(e, side)}]
         found = [Cell(each.node, to=step_key(each.id)) for each in steps]

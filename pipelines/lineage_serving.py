@@ -10,10 +10,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tfx_ranking.components import places, serving_versions
-from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.errors import RankingError, UsageError
 from tfx_ranking.pipelines import lineage
 from tfx_ranking.pipelines.lineage_store import Store
 from tfx_ranking.pipelines.lineage_values import Artifact, Execution, File, Live, Model, Push, Served, judged_by
+from tfx_ranking.pipelines.text_layout import clock
 
 STABLE = "stable"  # whoever keeps labels serves the version that this one stands at
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -60,7 +61,7 @@ def moment(said: str, now: datetime.datetime | None = None) -> tuple[datetime.da
     """A time as people write it, as its first and its last moment: a day is all of it.
 
     said: an ISO date or date-time (of the local zone where it names none), `now`, `today`, `yesterday`, or a day of the
-    week, which is the last such day before today.  Raises RankingError for anything else and for the future.
+    week, which is the last such day before today.  Raises UsageError for anything else and for the future.
     """
     now = (now or datetime.datetime.now()).astimezone()
     word = said.strip().lower()
@@ -78,13 +79,13 @@ def moment(said: str, now: datetime.datetime | None = None) -> tuple[datetime.da
             found = datetime.datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", said.strip()))
             whole_day = len(said.strip()) == 10
     except ValueError:
-        raise RankingError(
+        raise UsageError(
             f"{said!r}: no time; expected a date or date-time (2026-11-17, 2026-11-17T14:00, "
             "2026-11-17T14:00:00+01:00), now, today, yesterday or a day of the week."
         ) from None
     since = found.astimezone()
     if since > now:
-        raise RankingError(f"{said!r}: {clock(since)} is still to come; it is {clock(now)} now.")
+        raise UsageError(f"{said!r}: {clock(since)} is still to come; it is {clock(now)} now.")
     end = (found + datetime.timedelta(days=1, microseconds=-1)).astimezone()
     return since, min(end, now) if whole_day else since
 
@@ -142,11 +143,6 @@ def describe(store: Store, artifacts: Iterable[Artifact]) -> tuple[Model, ...]:
 def as_recorded(base: str) -> str:
     """A destination as pushes name it; asks nothing of an object store, whose package may not be here."""
     return base.rstrip("/") if "://" in base else os.path.abspath(base)
-
-
-def clock(when: datetime.datetime) -> str:
-    """Local time, with its zone."""
-    return f"{when.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def _push(artifact: Artifact, there: Collection[tuple[str, str]]) -> Push:

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from tfx_ranking.components import spans
 from tfx_ranking.pipelines.lineage_pages import counted, files_table, yes_or_no
 from tfx_ranking.pipelines.lineage_plot import Point, chart
-from tfx_ranking.pipelines.lineage_serving import clock
 from tfx_ranking.pipelines.lineage_serving_views import HOW, impact_line, kind_of, metric_of
 from tfx_ranking.pipelines.lineage_values import Impact, Live, Model, Push, Served
-from tfx_ranking.pipelines.lineage_views import clock as short_clock
 from tfx_ranking.pipelines.pages import Cell, Facts, Held, Page, Plot, Row, Section, Table, render
+from tfx_ranking.pipelines.text_layout import clock
 
 _Found = Sequence[tuple[Push, Model | None]]
 
@@ -78,7 +77,7 @@ def impact_page(found: Impact) -> str:
     sources = Table(
         "Where it begins",
         ("artifact", "type", "recorded", "said", "where"),
-        [Row([f"#{e.id}", e.type, short_clock(e.made), e.summary, Cell(e.uri, "code")]) for e in found.sources],
+        [Row([f"#{e.id}", e.type, clock(e.made), e.summary, Cell(e.uri, "code")]) for e in found.sources],
         (),
         ("said",),
     )
@@ -113,7 +112,7 @@ def _plot(base: str, found: _Found, marks: dict[str, str]) -> list[Section]:
             model.value,
             marks[change.version],
             f"{change.at.astimezone():%m-%d %H:%M}",
-            f"version {change.version}, {marks[change.version]}\n{metric_of(model)}\npushed {short_clock(change.at)}",
+            f"version {change.version}, {marks[change.version]}\n{metric_of(model)}\npushed {clock(change.at)}",
             f"push-{change.id}",
         )
         for change, model in judged
@@ -132,7 +131,7 @@ def _versions(base: str, found: _Found, marks: dict[str, str]) -> Table:
             [
                 change.version,
                 Cell("" if change.kind == "label" else marks[change.version], marks[change.version].replace(" ", "-")),
-                short_clock(change.at),
+                clock(change.at),
                 model.run if model else "?",
                 spans.said(model.spans) if model else "",
                 metric_of(model),

@@ -4,17 +4,14 @@ Enters: the values of `lineage_serving` and `lineage_impact`.  Leaves: text to p
 """
 
 import dataclasses
-import datetime
 from collections.abc import Sequence
 from typing import Any
 
 from tfx_ranking.components import spans
 from tfx_ranking.pipelines import lineage_impact
-from tfx_ranking.pipelines.lineage_serving import clock
 from tfx_ranking.pipelines.lineage_values import Impact, Live, Model, Push, Served, Touched
-from tfx_ranking.pipelines.lineage_views import clock as short_clock
 from tfx_ranking.pipelines.lineage_views import plain
-from tfx_ranking.pipelines.text_layout import columns
+from tfx_ranking.pipelines.text_layout import clock, columns
 
 HOW = {
     lineage_impact.TRAINED: "trained on it",
@@ -60,20 +57,10 @@ def models_text(found: Sequence[tuple[Push, Model | None]], live: Sequence[Live]
         return "no model was pushed yet"
     several = len({change.base for change, _ in found}) > 1
     serving = {(each.base, each.version) for each in live}
-    zone = datetime.datetime.now().astimezone().tzname()
-    heading = [
-        "version",
-        *(["destination"] if several else []),
-        f"pushed ({zone})",
-        "run",
-        "spans",
-        "metric",
-        "",
-        "now",
-    ]
+    heading = ["version", *(["destination"] if several else []), "pushed", "run", "spans", "metric", "", "now"]
     rows = [heading]
     for change, model in reversed(found):
-        row = [change.version, *([change.base] if several else []), short_clock(change.at), model.run if model else "?"]
+        row = [change.version, *([change.base] if several else []), clock(change.at), model.run if model else "?"]
         row += [spans.said(model.spans) if model else "", metric_of(model), kind_of(change)]
         is_live = (change.base, change.version) in serving
         serving -= {(change.base, change.version)}  # marked once, where it was last pushed or labelled

@@ -22,7 +22,7 @@ from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines import heartbeat
 from tfx_ranking.pipelines import lineage_values as values
 from tfx_ranking.pipelines.lineage_connection import connection as connection
-from tfx_ranking.pipelines.lineage_connection import opened
+from tfx_ranking.pipelines.lineage_connection import name, opened
 from tfx_ranking.pipelines.lineage_places import Place, Places, type_name
 from tfx_ranking.pipelines.lineage_values import MODELS, Artifact, Execution, Link
 from tfx_ranking.pipelines.runs import DIED, LOCK, STATES
@@ -44,15 +44,12 @@ class Store:
         """connection: ML Metadata's ConnectionConfig, or MetadataStoreClientConfig of its gRPC server."""
         server = isinstance(connection, mlmd.MetadataStoreClientConfig)
         file = "" if server else connection.sqlite.filename_uri
-        self.name = f"{connection.host}:{connection.port}" if server else file or str(connection.WhichOneof("config"))
+        self.name = name(connection)
         self._folder = pathlib.Path(file).parent if file else None
         self._holders: dict[str, float | None] = {}  # by pipeline
         self._models: dict[str, tuple[Artifact, ...]] = {}  # by digest
         self._filters = True  # whether ML Metadata takes them
-        try:
-            self._store = _Asked(opened(connection), self.name)
-        except RuntimeError as error:
-            raise RankingError(f"{self.name}: not an ML Metadata store, or it cannot be reached: {error}") from error
+        self._store = _Asked(opened(connection), self.name)
 
     def runs(self) -> list[Any]:
         """The runs' contexts, newest first."""

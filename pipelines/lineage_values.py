@@ -104,7 +104,7 @@ class Run:
 
     id: str
     pipeline: str
-    state: str  # running, done, failed, dead, unfinished (all steps that began are done)
+    state: str  # running, done, failed, dead, unfinished (what began is done), checked (data alone)
     reason: str  # which step failed, and why, or which ones did not begin; ""
     started: datetime.datetime
     seconds: float

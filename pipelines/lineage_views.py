@@ -12,7 +12,7 @@ from typing import Any
 from tfx_ranking.components import spans
 from tfx_ranking.pipelines.lineage import config_of, receipts
 from tfx_ranking.pipelines.lineage_values import Execution, Lineage, Run
-from tfx_ranking.pipelines.text_layout import WIDTH, columns, wrapped
+from tfx_ranking.pipelines.text_layout import WIDTH, clock, columns, wrapped
 
 
 def runs_text(runs: Sequence[Run]) -> str:
@@ -123,10 +123,6 @@ def _blessed(run: Run) -> str:
 
 def _pushed(run: Run) -> str:
     return f"({run.pushed})" if run.unchanged else run.pushed
-
-
-def clock(when: datetime.datetime) -> str:
-    return f"{when.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def took(seconds: float) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfx_ranking.components import formats, grouping, ingestion
-from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.errors import RankingError, UsageError
 from tfx_ranking.pipelines import unlabelled
 
 
@@ -37,9 +37,9 @@ def choose(files: list[formats.Request], choice: Choice, reading: unlabelled.Rea
     Raises RankingError for a row or a group that is not there or cannot be used, and for too few lists.
     """
     if choice.count < 1:
-        raise RankingError(f"--lists: expected at least 1; got {choice.count}.")
+        raise UsageError(f"--lists: expected at least 1; got {choice.count}.")
     if choice.row is not None and choice.group is not None:
-        raise RankingError("--row and --group both say which list is meant; give one of them.")
+        raise UsageError("--row and --group both say which list is meant; give one of them.")
     if choice.row is not None and len(files) > 1:
         raise RankingError(f"--row: {len(files)} files match, and each has its own rows; name one file, or --group.")
     chosen = _chosen_records if formats.FORMATS[files[0].data.format].lists else _chosen_rows

@@ -19,6 +19,7 @@ from ml_metadata import metadata_store
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.serving_versions import live_version
 from tfx_ranking.pipelines.local import INTERRUPTED, Run
+from tfx_ranking.pipelines.quiet import say_loading
 from tfx_ranking.pipelines.runs import Step, open_store, steps
 
 _STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "cached": "blue", "failed": "bold red"}
@@ -36,6 +37,8 @@ def follow(run: Run, connection: object, console: rich.console.Console) -> list[
     seen: dict[str, str] = {}
     latest: list[Step] = []
     shown = ""  # the run; a process may make several
+    if not console.is_terminal:  # the table says it
+        say_loading()
     live = rich.live.Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
 
     def look(note: str = "") -> None:
@@ -115,9 +118,11 @@ def _print_changes(latest: Sequence[Step], seen: dict[str, str], console: rich.c
 
 def outcome(config: RankingConfig, latest: Sequence[Step]) -> str:
     """Where the model is after a run that ended well, and what to try next."""
-    pushed = next((step for step in latest if step.node == "RankingPusher"), None)
-    if config.push is None or pushed is None:
-        return "no push section in the config: the exported model is SignatureExporter's output"
+    by_node = {step.node: step for step in latest}
+    if config.push is None:
+        model = by_node["SignatureExporter"].uri
+        return f"exported: {model}, pushed nowhere: the config has no push\nnext:     tfx-ranking inspect {model}"
+    pushed = by_node["RankingPusher"]
     lines = [pushed.figure or pushed.state]
     version = live_version(config.push.base)
     if version:

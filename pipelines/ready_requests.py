@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tfx_ranking.components import client_requests, grouping, samples, signatures, warmup
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.errors import RankingError, UsageError
 from tfx_ranking.components.list_examples import encode
 from tfx_ranking.components.saved_model import signature_definitions
 from tfx_ranking.components.serving_versions import SAMPLES_IN_MODEL
@@ -65,7 +65,7 @@ def make(
     asked = ranking.serving.default if signature == DEFAULT else signature
     if source is None:
         if choice != FIRST:
-            raise RankingError("--row, --group and --lists choose from a file; name it with --from.")
+            raise UsageError("--row, --group and --lists choose from a file; name it with --from.")
         return Request(ranking.name, signature, _sample(model, asked, known[signature]))
     files, reading = unlabelled.requests(ranking, unlabelled.features(model, ranking)), unlabelled.Reading()
     table = files[0].table
@@ -84,7 +84,7 @@ def write(request: Request, form: str, to: pathlib.Path | None) -> list[pathlib.
     """
     if form == "all":
         if to is None:
-            raise RankingError("--output all makes several files; name a folder for them with --to.")
+            raise UsageError("--output all makes several files; name a folder for them with --to.")
         to.mkdir(parents=True, exist_ok=True)
         files = {to / each.file: each.render(request) for each in RENDERERS.values()}
     elif to is not None:
@@ -92,7 +92,7 @@ def write(request: Request, form: str, to: pathlib.Path | None) -> list[pathlib.
     else:
         rendered = RENDERERS[form].render(request)
         if isinstance(rendered, bytes) and sys.stdout.isatty():
-            raise RankingError("--output bytes is nothing for a terminal; name a file with --to, or pipe it on.")
+            raise UsageError("--output bytes is nothing for a terminal; name a file with --to, or pipe it on.")
         if isinstance(rendered, bytes):
             sys.stdout.buffer.write(rendered)
             sys.stdout.buffer.flush()

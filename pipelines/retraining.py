@@ -109,6 +109,11 @@ class Outcome:
         """The outcome in a word or two."""
         return WOULD_TRAIN if self.exit == Exit.PUSHED and not self.run_id else self.exit.said
 
+    @property
+    def line(self) -> str:
+        """The outcome and what was said of it, which may begin with it."""
+        return self.said if self.said.startswith(self.what) else f"{self.what}: {self.said}"
+
 
 Runner = Callable[[Job], Sequence[Ended]]  # one for each source
 

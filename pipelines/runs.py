@@ -45,6 +45,7 @@ class Step:
     state: str  # waiting, running, done, cached, failed
     seconds: float = 0.0
     figure: str = ""  # the one figure that matters, as the component wrote it
+    uri: str = ""  # of the artifact that the figure is of
 
 
 def artifacts_root(config: "RankingConfig", root: pathlib.Path) -> pathlib.Path:
@@ -124,8 +125,8 @@ def steps(store: metadata_store.MetadataStore, run_id: str, nodes: Sequence[str]
         state = STATES.get(execution.last_known_state, "waiting")
         end = time.time() * 1000 if state == "running" else execution.last_update_time_since_epoch
         milliseconds = end - execution.create_time_since_epoch
-        figure = _figure(store, execution) if state in ("done", "cached") else ""
-        by_node[node] = Step(node, state, milliseconds / 1000, figure)
+        figure, uri = _figure(store, execution) if state in ("done", "cached") else ("", "")
+        by_node[node] = Step(node, state, milliseconds / 1000, figure, uri)
     return [by_node.get(node, Step(node, "waiting")) for node in nodes]
 
 
@@ -184,7 +185,8 @@ def _node(store: metadata_store.MetadataStore, execution: Any) -> str:
     return str(execution.type).rsplit(".", 1)[-1]
 
 
-def _figure(store: metadata_store.MetadataStore, execution: Any) -> str:
+def _figure(store: metadata_store.MetadataStore, execution: Any) -> tuple[str, str]:
+    """(figure, uri of the artifact that has it)"""
     events = store.get_events_by_execution_ids([execution.id])
     outputs = [
         e.artifact_id
@@ -193,5 +195,5 @@ def _figure(store: metadata_store.MetadataStore, execution: Any) -> str:
     ]
     for artifact in store.get_artifacts_by_id(outputs):
         if "summary" in artifact.custom_properties:
-            return str(artifact.custom_properties["summary"].string_value)
-    return ""
+            return str(artifact.custom_properties["summary"].string_value), str(artifact.uri)
+    return "", ""

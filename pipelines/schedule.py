@@ -24,7 +24,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from tfx_ranking.components.errors import ConfigError, RankingError
+from tfx_ranking.components.errors import ConfigError, RankingError, UsageError
 from tfx_ranking.pipelines import process_lock, schedule_history, schedule_hooks
 from tfx_ranking.pipelines.schedule_history import DIED, FAILED, NOTHING_TO_DO, OUTCOMES, STOPPED, Attempt
 from tfx_ranking.pipelines.schedule_plan import Plan, seconds, trigger_of, zone_of
@@ -47,7 +47,7 @@ def serve(plan: Plan, say: Callable[[str], None] = print) -> int:
     trigger = trigger_of(plan.cron, plan.every, zone)
     seconds(plan.retry_after, "--retry-after")
     if plan.retries < 0:
-        raise RankingError(f"--retries: expected 0 or more; got {plan.retries}.")
+        raise UsageError(f"--retries: expected 0 or more; got {plan.retries}.")
     refused = f"{plan.name}: its schedule is being served already (process {{holder}}); stop that service first."
     with process_lock.hold(plan.folder / schedule_history.SERVICE_LOCK, refused):
         return _Service(plan, zone, say).run(trigger)

@@ -15,7 +15,7 @@ from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.errors import UsageError
 from tfx_ranking.pipelines import schedule_history
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -43,17 +43,17 @@ class Plan:
 
 
 def trigger_of(cron: str, every: str, zone: datetime.tzinfo | None = None) -> Any:
-    """APScheduler's trigger of five fields, or of a span.  Raises RankingError.
+    """APScheduler's trigger of five fields, or of a span.  Raises UsageError.
 
     A weekday counts as cron counts, and a day of the month beside one means either of both, as in cron.
     """
     if bool(cron) == bool(every):
-        raise RankingError('expected either --cron "0 3 * * *" or --every 6h.')
+        raise UsageError('expected either --cron "0 3 * * *" or --every 6h.')
     if every:
         return IntervalTrigger(seconds=int(seconds(every, "--every")), timezone=zone)
     fields = cron.split()
     if len(fields) != 5:
-        raise RankingError(
+        raise UsageError(
             f"--cron: expected five fields (minute, hour, day of the month, month, weekday); got {cron!r}."
         )
     minute, hour, day, month, weekday = fields
@@ -64,9 +64,9 @@ def trigger_of(cron: str, every: str, zone: datetime.tzinfo | None = None) -> An
             CronTrigger(minute=minute, hour=hour, day=d, month=month, day_of_week=w, timezone=zone) for d, w in days
         ]
     except ValueError as error:
-        raise RankingError(f"--cron: {cron!r} cannot be read ({error}).") from None
+        raise UsageError(f"--cron: {cron!r} cannot be read ({error}).") from None
     if triggers[0].get_next_fire_time(None, datetime.datetime.now(zone)) is None:
-        raise RankingError(f"--cron: {cron!r} never comes.")
+        raise UsageError(f"--cron: {cron!r} never comes.")
     return triggers[0] if len(triggers) == 1 else OrTrigger(triggers)
 
 
@@ -92,14 +92,14 @@ def weekdays(field: str) -> str:
 
 
 def seconds(text: str, flag: str) -> float:
-    """A span of time in seconds.  Raises RankingError with the flag's name.
+    """A span of time in seconds.  Raises UsageError with the flag's name.
 
     >>> seconds("6h", "--every")
     21600.0
     """
     found = re.fullmatch(r"([1-9][0-9]*)([smhdw])", text)
     if found is None:
-        raise RankingError(f"{flag}: expected a number and s, m, h, d or w, as in 6h; got {text!r}.")
+        raise UsageError(f"{flag}: expected a number and s, m, h, d or w, as in 6h; got {text!r}.")
     return datetime.timedelta(**{UNITS[found[2]]: int(found[1])}).total_seconds()
 
 
@@ -108,5 +108,5 @@ def zone_of(name: str) -> datetime.tzinfo:
         return tzlocal.get_localzone()
     zone = schedule_history.zone_of(name)
     if zone is None:
-        raise RankingError(f"--timezone: expected a name such as Europe/Berlin or UTC; got {name!r}.")
+        raise UsageError(f"--timezone: expected a name such as Europe/Berlin or UTC; got {name!r}.")
     return zone

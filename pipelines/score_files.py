@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.errors import RankingError, UsageError
 
 SCHEMA = pa.schema([("group_id", pa.string()), ("item_id", pa.string()), ("score", pa.float32()), ("rank", pa.int64())])
 _ROWS = 65_536  # written at a time
@@ -117,11 +117,11 @@ WRITERS: dict[str, Callable[[IO[bytes]], Writer]] = {".csv": Csv, ".jsonl": Json
 
 
 def writer_of(output: pathlib.Path | None) -> Callable[[IO[bytes]], Writer]:
-    """The row of `WRITERS` for a file's name; CSV for standard output.  Raises RankingError for another ending."""
+    """The row of `WRITERS` for a file's name; CSV for standard output.  Raises UsageError for another ending."""
     if output is None:
         return Csv
     if output.suffix not in WRITERS:
-        raise RankingError(f"--output {output}: the ending says what is written; expected one of {', '.join(WRITERS)}.")
+        raise UsageError(f"--output {output}: the ending says what is written; expected one of {', '.join(WRITERS)}.")
     if not output.absolute().parent.is_dir():
         raise RankingError(f"--output {output}: there is no folder {output.absolute().parent}; make it first.")
     return WRITERS[output.suffix]

@@ -3,10 +3,16 @@
 Enters: texts.  Leaves: lines.
 """
 
+import datetime
 import itertools
 from collections.abc import Sequence
 
 WIDTH = 110  # columns of the text
+
+
+def clock(when: datetime.datetime) -> str:
+    """Local time, with its zone."""
+    return f"{when.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def wrapped(heading: str, facts: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import contract, formats, grouping, ingestion, sources
 from tfx_ranking.components.config import RankingConfig, from_selection
-from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.errors import RankingError, UsageError
 from tfx_ranking.components.list_examples import columns
 from tfx_ranking.components.serving_versions import CONFIG_IN_MODEL
 
@@ -78,7 +78,7 @@ def read_config(
         data = json.loads(ranking_config.load(override).select("data"))["data"]
     said = format or (data["format"] if override is not None else _agreed(patterns, trained_on))
     if said not in formats.FORMATS:
-        raise RankingError(f"--format {said}: expected one of {', '.join(formats.FORMATS)}.")
+        raise UsageError(f"--format {said}: expected one of {', '.join(formats.FORMATS)}.")
     if said != "letor":
         data.pop("group_sizes", None)
     if not formats.FORMATS[said].lists:

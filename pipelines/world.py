@@ -81,9 +81,15 @@ def found(component: str, parameters: Mapping[str, Any], store: metadata_store.M
     return {**parameters, **look(parameters, store)} if look else dict(parameters)
 
 
-def code(dotted: str | None) -> str:
-    """What changes when the user edits the function behind a dotted path; "" for what is ours."""
-    return preprocessing.function_digest(dotted) if dotted else ""
+def code(key: str, dotted: str | None) -> str:
+    """What changes when the user edits the function behind a dotted path; "" for what is ours.
+
+    key: of the config, which names it.  Raises ConfigError.
+    """
+    try:
+        return preprocessing.function_digest(dotted) if dotted else ""
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def _files(parameters: Mapping[str, Any], store: Any) -> Parameters:
@@ -103,17 +109,26 @@ def _schema(parameters: Mapping[str, Any], store: Any) -> Parameters:
 def _transform(parameters: Mapping[str, Any], store: Any) -> Parameters:
     function = parameters["preprocessing_fn"]
     told = json.loads(parameters["custom_config"])
-    return {"custom_config": json.dumps({**told, "code": "" if function == OURS else code(function)}, sort_keys=True)}
+    return {
+        "custom_config": json.dumps(
+            {**told, "code": "" if function == OURS else code("transform.preprocessing_fn", function)}, sort_keys=True
+        )
+    }
 
 
 def _training(parameters: Mapping[str, Any], store: Any) -> Parameters:
     selected = trainer.with_learning_rate(parameters["config"], parameters.get("learning_rate"))
     config = ranking_config.from_selection(selected)
-    return {"config": selected, "initial_model": _initial_model(config), "code_digest": code(config.model.own_scorer)}
+    return {
+        "config": selected,
+        "initial_model": _initial_model(config),
+        "code_digest": code("model.scorer", config.model.own_scorer),
+    }
 
 
 def _export(parameters: Mapping[str, Any], store: Any) -> Parameters:
-    return {"code_digest": code(ranking_config.from_selection(parameters["config"]).serving.postprocessing)}
+    config = ranking_config.from_selection(parameters["config"])
+    return {"code_digest": code("serving.postprocessing", config.serving.postprocessing)}
 
 
 def _live(parameters: Mapping[str, Any], store: Any) -> Parameters:

@@ -153,6 +153,32 @@ def test_an_error_of_a_worker_is_told_without_beams_stack(tmp_path):
     assert str(error.value) == f"{path}: column 'x' is not in the file. It has: group_id, y."
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_another_separator_is_said(separator, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(f"group_id{separator}x\n1{separator}2\n")
+    cfg = config(path)
+    with pytest.raises(DataError) as error:
+        example_gen.ingest(cfg, sources.resolve(cfg.data), str(tmp_path / "out"))
+    assert str(error.value) == (
+        f"{path}: column 'group_id' is not in the file. It has: group_id{separator}x. "
+        f"The header looks separated by {separator!r}; expected ','."
+    )
+
+
+@pytest.mark.parametrize("rows", ["group_id,x\nzürich,2\n", "group_id,größe\n1,2\n"])
+def test_a_file_that_is_not_utf_8_is_said(rows, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(rows.encode("latin-1"))
+    cfg = config(path)
+    with pytest.raises(DataError) as error:
+        example_gen.ingest(cfg, sources.resolve(cfg.data), str(tmp_path / "out"))
+    wrong = "ü" if "ü" in rows else "ö"
+    assert str(error.value) == (
+        f"{path}: the file is not UTF-8: it has the byte 0x{ord(wrong):02x}. Re-encode it, as iconv does."
+    )
+
+
 def test_the_component_reads_what_it_depends_on_and_no_more():
     cfg = config("x.csv", items={"x": {"default": 1.0, "transform": ["log1p"], "indicator": True}})
     other = parse({

@@ -72,7 +72,7 @@ def test_too_much_bad_input_fails_and_shows_three(tmp_path):
     kept = f"{tmp_path}/out-quarantine.jsonl"
     shown = "; ".join(f"{path}:{row}: x: expected a number; got '?'" for row in (98, 99, 100))
     assert str(error.value) == (
-        "4 of 100 records are bad, more than data.max_bad_fraction 0.03 allows. The first: "
+        "4 of 100 records are bad, more than data.max_bad_fraction 0.03 allows. The first 3: "
         f"{shown}. All of them: {kept}. Mend the input, or raise the fraction."
     )
     assert len(pathlib.Path(kept).read_text().splitlines()) == 4

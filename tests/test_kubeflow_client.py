@@ -138,7 +138,7 @@ def test_weekdays_are_said_as_kubeflow_knows_them(file, capsys):
 )
 def test_a_parameter_that_no_run_could_use_is_not_sent(option, message, file, capsys):
     for command in (["submit", str(file)], ["schedule", str(file), "--kubeflow", "--every", "6h"]):
-        assert cli.main([*command, "--dry-run", *option]) == 1
+        assert cli.main([*command, "--dry-run", *option]) == 2
         assert message in capsys.readouterr().err
 
 
@@ -152,19 +152,40 @@ def test_a_parameter_that_no_run_could_use_is_not_sent(option, message, file, ca
 )
 def test_a_refused_schedule(change, message, file, capsys):
     options = [word for option in change.items() for word in option]
-    assert cli.main(["schedule", str(file), "--kubeflow", "--dry-run", *options]) == 1
+    assert cli.main(["schedule", str(file), "--kubeflow", "--dry-run", *options]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_what_goes_with_kubeflow_alone(tmp_path, capsys):
-    assert cli.main(["schedule", str(tmp_path / "ranking.yaml"), "--every", "6h", "--host", "x"]) == 1
+    assert cli.main(["schedule", str(tmp_path / "ranking.yaml"), "--every", "6h", "--host", "x"]) == 2
     assert "--host goes with --kubeflow" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_pipeline(tmp_path, capsys):
-    (tmp_path / "ranking.yaml").write_text("name: shop\n")
-    assert cli.main(["submit", str(tmp_path / "ranking.yaml"), "--dry-run"]) == 1
-    assert "expected what `tfx-ranking compile` writes" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            None,
+            "no such file; `tfx-ranking compile ranking.yaml --image IMAGE --root ROOT -o pipeline.yaml` makes one.",
+        ),
+        (
+            "name: shop\ndata: {}\n",
+            "this is a ranking.yaml, no compiled pipeline; `tfx-ranking compile {file} --image IMAGE --root ROOT "
+            "-o pipeline.yaml` makes one.",
+        ),
+        (
+            "- notes\n",
+            "no compiled pipeline; `tfx-ranking compile ranking.yaml --image IMAGE --root ROOT -o pipeline.yaml` "
+            "makes one.",
+        ),
+    ],
+)
+def test_a_file_that_is_no_pipeline(text, message, tmp_path, capsys):
+    file = tmp_path / "shop.yaml"
+    if text is not None:
+        file.write_text(text)
+    assert cli.main(["submit", str(file), "--dry-run"]) == 1
+    assert capsys.readouterr().err == f"tfx-ranking: {file}: {message.format(file=file)}\n"
 
 
 def test_the_servers_words_are_told(server, file, capsys):
@@ -176,7 +197,11 @@ def test_the_servers_words_are_told(server, file, capsys):
 
 def test_no_server(file, capsys):
     assert cli.main(["submit", str(file), "--host", "http://127.0.0.1:9"]) == 1
-    assert "http://127.0.0.1:9: cannot be reached" in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()[-1]
+    refused = "[Errno 111] Connection refused"
+    assert said == (
+        f"tfx-ranking: no Kubeflow Pipelines answers at http://127.0.0.1:9; name it with --host. ({refused})"
+    )
 
 
 def test_the_stub_refuses_what_the_models_do_not_have():

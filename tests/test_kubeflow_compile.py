@@ -17,7 +17,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.config_kubeflow import COMPONENTS
-from tfx_ranking.components.errors import ConfigError, RankingError
+from tfx_ranking.components.errors import ConfigError, RankingError, UsageError
 from tfx_ranking.pipelines import cli, kubeflow
 
 GOLDEN = pathlib.Path(__file__).with_name("kubeflow_golden.yaml")
@@ -155,7 +155,7 @@ def test_the_same_config_gives_the_same_file(compiled, shop):
     )
     again = kubeflow.compile(config, "registry/ranking:1", "gs://artifacts/shop", shop.folder)
     assert again.yaml == compiled.yaml
-    assert compiled.unseen == ()
+    assert kubeflow.unseen(config, "gs://artifacts/shop") == ()
 
 
 def test_what_a_cluster_cannot_see_is_a_warning(shop, tmp_path, capsys):
@@ -191,7 +191,7 @@ def test_a_variable_that_no_container_has_is_a_warning(shop):
     login = {"user": "${DB_USER}", "password": "${MLMD_PASSWORD}"}
     told = json.dumps({"mysql": {"host": "db", "database": "mlmd", **login}})
     config = kubeflow.reachable(ranking_config.load(shop.config_file), metadata=told)
-    warnings = kubeflow.compile(config, "i", "s3://a", shop.folder).unseen
+    warnings = kubeflow.unseen(config, "s3://a")
     assert [each for each in warnings if each.startswith("metadata:")] == [
         "metadata: ${DB_USER} is no variable of a container; name it under kubeflow.secrets."
     ]
@@ -202,10 +202,10 @@ def test_a_store_that_is_every_containers_own_is_a_warning(shop):
     local = {"mysql": {"host": "127.0.0.1", "database": "mlmd"}}
     for metadata, said in ((json.dumps(local), "is each container itself"), (None, "the run fails at its second step")):
         found = kubeflow.reachable(config, metadata=metadata)
-        [line] = [line for line in kubeflow.compile(found, "i", "s3://a", shop.folder).unseen if "metadata:" in line]
+        [line] = [line for line in kubeflow.unseen(found, "s3://a") if "metadata:" in line]
         assert said in line
     elsewhere = kubeflow.reachable(config, metadata=json.dumps({"fake_database": {}}))
-    told = kubeflow.compile(elsewhere, "i", "s3://a", shop.folder).unseen
+    told = kubeflow.unseen(elsewhere, "s3://a")
     assert not [line for line in told if "metadata:" in line]
 
 
@@ -213,11 +213,11 @@ def test_files_of_splits(shop):
     config = ranking_config.load(shop.config_file)
     found = kubeflow.reachable(config, ["train=gs://a/*.csv", "train=gs://b/*.csv", "test=gs://c/*.csv"])
     assert found.data.input == {"train": ("gs://a/*.csv", "gs://b/*.csv"), "test": ("gs://c/*.csv",)}
-    with pytest.raises(ConfigError, match=r"--input: expected patterns, or SPLIT=PATTERN for each; got x, train=y"):
+    with pytest.raises(UsageError, match=r"--input: expected patterns, or SPLIT=PATTERN for each; got x, train=y"):
         kubeflow.reachable(config, ["x", "train=y"])
-    with pytest.raises(ConfigError, match=r"--input: expected a pattern for train"):
+    with pytest.raises(UsageError, match=r"--input: expected a pattern for train"):
         kubeflow.reachable(config, ["test=y"])
-    with pytest.raises(ConfigError, match="--metadata: not ML Metadata's ConnectionConfig in JSON"):
+    with pytest.raises(UsageError, match="--metadata: not ML Metadata's ConnectionConfig in JSON"):
         kubeflow.reachable(config, metadata='{"mysq": {}}')
 
 
@@ -238,7 +238,7 @@ def test_the_image_is_a_name_that_a_registry_has(image, taken):
 
 
 def test_another_image_is_refused(shop, capsys):
-    assert cli.main(["compile", str(shop.config_file), "--image", "My Image", "--root", "s3://a/b"]) == 1
+    assert cli.main(["compile", str(shop.config_file), "--image", "My Image", "--root", "s3://a/b"]) == 2
     assert "--image: expected an image's name, as in registry.example.com/ranking:1; got 'My Image'" in (
         capsys.readouterr().err
     )
@@ -302,7 +302,10 @@ raise SystemExit(code)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
-    assert "kfp is not installed; install it with: pip install 'tfx-ranking[kubeflow]'" in done.stderr
+    assert (
+        "kfp is not installed; install it with: pip install 'tfx-ranking[kubeflow]' (in a checkout: pip install"
+        in done.stderr
+    )
 
 
 def _structure(text: str) -> list[dict]:

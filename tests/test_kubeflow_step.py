@@ -225,7 +225,7 @@ def test_the_users_code_is_the_images(tmp_path, monkeypatch):
     told = {"config": {}, "code": "as compiled"}
     parameters = {"preprocessing_fn": "own_code.f", "custom_config": json.dumps(told)}
     found = json.loads(world.found("Transform", parameters, None)["custom_config"])
-    assert found == {"config": {}, "code": world.code("own_code.f")}
+    assert found == {"config": {}, "code": world.code("transform.preprocessing_fn", "own_code.f")}
     ours = world.found("Transform", {**parameters, "preprocessing_fn": world.OURS}, None)
     assert json.loads(ours["custom_config"])["code"] == ""
     schema = tmp_path / "schema.pbtxt"

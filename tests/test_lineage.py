@@ -361,6 +361,15 @@ def test_a_run_whose_last_steps_never_began_is_unfinished(tmp_path):
     assert (run.state, run.reason, run.steps) == ("done", "", 3)
 
 
+def test_a_run_that_looked_at_new_data_alone_is_no_training(tmp_path):
+    maker = StoreMaker(tmp_path)
+    examples = maker.artifact("Examples", "RankingExampleGen/examples/1", span=0)
+    maker.step("one", "RankingExampleGen", {}, {"examples": examples})
+    assert _state(maker) == "done"
+    maker.step("one", "RankingDataCheck", {"examples": examples}, {})
+    assert _state(maker) == "checked"
+
+
 def test_a_run_that_is_known_before_its_first_step(tmp_path):
     """As of one that was killed in the moment between."""
     maker = StoreMaker(tmp_path)
@@ -504,6 +513,31 @@ def test_where_the_store_is_found(shop, tmp_path, monkeypatch, capsys):
     (tmp_path / "notes").write_text("no database")
     assert cli.main(["runs", "--metadata", "notes"]) == 1
     assert "notes: not an ML Metadata store" in capsys.readouterr().err
+
+
+def test_half_a_connection_is_refused(capsys):
+    assert (
+        cli.main(["runs", "--metadata", json.dumps({"postgresql": {"host": "db", "port": "5432", "user": "tfx"}})]) == 1
+    )
+    assert capsys.readouterr().err == "tfx-ranking: postgresql at db:5432: the connection has to say dbname.\n"
+    assert cli.main(["runs", "--metadata", json.dumps({"mysql": {"port": 9}})]) == 1
+    lacking = "the connection has to say host or socket, database"
+    assert capsys.readouterr().err == f"tfx-ranking: mysql at localhost:9: {lacking}.\n"
+
+
+@pytest.mark.parametrize(
+    "said", [{"mysql": {"port": 9, "database": "a"}}, {"postgresql": {"port": "9", "dbname": "a"}}]
+)
+def test_a_database_that_does_not_answer(said, capfd):
+    ((kind, server),) = said.items()
+    server |= {"host": "127.0.0.1", "user": "tfx"}
+    assert cli.main(["runs", "--metadata", json.dumps(said)]) == 1
+    (line,) = capfd.readouterr().err.splitlines()  # and nothing of ML Metadata's own log
+    assert line.startswith(f"tfx-ranking: {kind} at 127.0.0.1:9: cannot be reached (")
+    assert line.endswith(
+        "Check that the server runs there and is reached from this machine, and that user, password and database are "
+        "right."
+    )
 
 
 def test_a_store_behind_grpc_answers_the_same(shop, capsys):

@@ -215,6 +215,14 @@ def test_where_nothing_is_known(down):
     assert "no model was pushed yet" in lineage_serving_pages.models_page([], [])
 
 
+def test_a_column_that_says_nothing_of_any_run_is_left_out():
+    run = Run("7", "shop", "done", "", NOW, 1.0, 1, 0, None, (), "mrr", 0.5, True, "1", False)
+    bare = ["run", "state", "started", "took", "steps", "metric", "blessed", "pushed"]
+    assert rows(read(lineage_pages.runs_page([run])), "Runs")[0] == bare
+    failed = dataclasses.replace(run, state="failed", reason="no memory")
+    assert rows(read(lineage_pages.runs_page([run, failed])), "Runs")[0] == [*bare, "why"]
+
+
 def test_models_over_versions():
     root = read(lineage_serving_pages.models_page(HISTORY, LIVE))
     for drawing in root.iter("svg"):

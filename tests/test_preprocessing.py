@@ -16,6 +16,7 @@ from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.list_examples import ListBatch, Tokens, columns, encode
 from tfx_ranking.components.preprocessing import function_digest, numeric_columns, preprocessing_fn
 from tfx_ranking.components.schema_gen import ranking_schema
+from tfx_ranking.pipelines import world
 
 NAN = np.nan
 SIZES = np.array([3, 1, 4, 2, 6, 1])
@@ -363,6 +364,12 @@ def test_an_edited_line_changes_the_functions_digest(tmp_path, monkeypatch):
     assert function_digest("their_preprocessing.features") == before
     module.write_text("def features(inputs, custom_config):\n    return {**inputs}\n")
     assert function_digest("their_preprocessing.features") != before
+
+
+def test_the_key_that_names_it_is_said_first():
+    for key in ("transform.preprocessing_fn", "serving.postprocessing", "model.scorer"):
+        with pytest.raises(ConfigError, match=rf"^{key}: no_such_module\.f: there is no module 'no_such_module'"):
+            world.code(key, "no_such_module.f")
 
 
 @pytest.mark.parametrize(

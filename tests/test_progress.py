@@ -65,7 +65,12 @@ def test_the_outcome_says_where_the_model_is(push, tmp_path):
     config = ranking_config.parse({**raw, "push": {"base": str(tmp_path)}} if push else raw)
     steps = [*STEPS[:2], Step("RankingPusher", "done", 1.0, "pushed version 7")] if push else STEPS[:2]
     if not push:
-        assert "SignatureExporter's output" in progress.outcome(config, steps)
+        steps.append(Step("SignatureExporter", "done", 1.0, "2 signatures", "/shop/model/8"))
+        said = [
+            "exported: /shop/model/8, pushed nowhere: the config has no push",
+            "next:     tfx-ranking inspect /shop/model/8",
+        ]
+        assert progress.outcome(config, steps).splitlines() == said
         return
     for file in ("saved_model.pb", "variables/variables.index"):
         pathlib.Path(tmp_path, "7", file).parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import re
 import yaml
 
 from tfx_ranking.components import client_requests, config
+from tfx_ranking.pipelines import demo, search_logs
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
@@ -41,3 +42,14 @@ def test_a_component_alone_as_shown(real_run, monkeypatch):
     shown: dict[str, object] = {}
     exec(_blocks("python")[1], shown)
     assert shown["examples"].outputs["examples"].type_name == "Examples"
+
+
+def test_what_it_asks_for_is_in_the_demo():
+    text = README.read_text()
+    logs = {f"logs/{day}.csv" for day in search_logs.days(demo.SIMULATION)}
+    assert set(re.findall(r"logs/[\d-]+\.csv", text)) <= logs
+    ranking = config.parse(yaml.safe_load(demo.RANKING_YAML))
+    assert ranking.push.version == config.parse(yaml.safe_load(_blocks("yaml")[0])).push.version == "next"
+    assert set(re.findall(rf"{ranking.push.base}/(\d+)", text)) == {"1", "2"}
+    (pattern, instead) = re.findall(r"sed -i 's/(.*)/(.*)/' ranking.yaml", text)[0]
+    assert config.parse(yaml.safe_load(re.sub(pattern, instead, demo.RANKING_YAML))).training.propensity is None

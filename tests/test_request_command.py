@@ -172,19 +172,19 @@ def test_a_record_of_a_tfrecord(model, loaded, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "reason"),
+    ("arguments", "code", "reason"),
     [
-        (["--signature", "predct"], "--signature: there is no signature 'predct'; did you mean 'predict'?"),
-        (["--row", "6"], "has no such row; it has rows 1 to 5."),
-        (["--row", "0"], "has no such row; it has rows 1 to 5."),
-        (["--group", "z"], "is called so in 'q'"),
-        (["--group", "c", "--lists", "2"], "--lists 2: from there on there are only 1."),
-        (["--group", "c", "--row", "1"], "give one of them"),
-        (["--output", "all"], "name a folder for them with --to"),
+        (["--signature", "predct"], 1, "--signature: there is no signature 'predct'; did you mean 'predict'?"),
+        (["--row", "6"], 1, "has no such row; it has rows 1 to 5."),
+        (["--row", "0"], 1, "has no such row; it has rows 1 to 5."),
+        (["--group", "z"], 1, "is called so in 'q'"),
+        (["--group", "c", "--lists", "2"], 1, "--lists 2: from there on there are only 1."),
+        (["--group", "c", "--row", "1"], 2, "give one of them"),
+        (["--output", "all"], 2, "name a folder for them with --to"),
     ],
 )
-def test_what_cannot_be_made(arguments, reason, model, rows, capsys):
-    assert cli.main(["request", str(model), "--from", str(rows), *arguments]) == 1
+def test_what_cannot_be_made(arguments, code, reason, model, rows, capsys):
+    assert cli.main(["request", str(model), "--from", str(rows), *arguments]) == code
     shown = capsys.readouterr()
     assert reason in shown.err
     assert not shown.out
@@ -210,7 +210,7 @@ def test_a_model_without_samples_and_a_row_of_nothing(model, tmp_path, capsys):
     shutil.rmtree(copy / serving_versions.SAMPLES_IN_MODEL)
     assert cli.main(["request", str(copy), "--signature", "probabilities"]) == 1
     assert "no sample request for 'probabilities' travels with it" in capsys.readouterr().err
-    assert cli.main(["request", str(copy), "--row", "1"]) == 1
+    assert cli.main(["request", str(copy), "--row", "1"]) == 2
     assert "name it with --from" in capsys.readouterr().err
 
 

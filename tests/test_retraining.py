@@ -224,6 +224,14 @@ def test_what_came_of_the_training(shop, outcome, exit):
     assert (came.exit, came.said) == (exit, outcome.get("summary") or outcome["failure"])
 
 
+def test_the_last_line_says_the_outcome_once(shop):
+    shop.deliver(3)
+    assert shop.retrain().line == "pushed version 2"
+    shop.outcome = {"failure": "Transform failed", "of_the_data": False}
+    shop.deliver(4)
+    assert shop.retrain().line == "failed: Transform failed"
+
+
 def test_what_was_not_blessed_before_is_nothing_new(shop):
     shop.deliver(3)
     shop.outcome = {"pushed": 0, "refused": "not blessed", "summary": "not pushed: worse"}

@@ -321,7 +321,7 @@ def test_a_config_that_pushes_nowhere_is_refused_at_once(tmp_path, capsys):
     file.write_text(json.dumps(raw))
     assert cli.main(["schedule", str(file), "--every", "6h"]) == 1
     assert "push.base: retraining goes by the model that serves" in capsys.readouterr().err
-    assert cli.main(["schedule", str(file), str(file), "--every", "6h"]) == 1
+    assert cli.main(["schedule", str(file), str(file), "--every", "6h"]) == 2
     assert "expected one config, or status and a config" in capsys.readouterr().err
 
 
