@@ -146,6 +146,8 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("kubeflow.containers.Transform.gpu_type", "amd.com/gpu", NOTHING),
     ("kubeflow.containers.Transform.retries", 1, NOTHING),
     ("kubeflow.beam_args", ["--direct_num_workers=2"], NOTHING),
+    ("kubeflow.env", {"AWS_ENDPOINT_URL": "http://minio"}, NOTHING),
+    ("kubeflow.secrets", {"MLMD_PASSWORD": "mlmd/password"}, NOTHING),
 ]
 
 
