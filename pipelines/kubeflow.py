@@ -31,6 +31,7 @@ RUN = "pipeline_run"  # the parameter that holds the run's id, beside each compo
 _STORES = ("gs://", "s3://", "minio://")  # that Kubeflow's launcher fetches artifacts from, and stores them in
 _PART = "[a-z0-9]+([._-]+[a-z0-9]+)*"  # of an image's name; before them a host, after them a tag, a digest
 _IMAGE = re.compile(rf"([A-Za-z0-9.-]+(:\d+)?/)?{_PART}(/{_PART})*(:\w[\w.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?")
+_ARGUMENT = 120_000  # bytes of parameters; with the artifacts they are one argument, for which Linux has 128 KB
 _RUN_ID = "{{$.pipeline_job_uuid}}"  # filled in by Kubeflow where it is all of a constant
 
 
@@ -58,7 +59,8 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
 
     image: a container image with tfx-ranking and the user's own modules.  root: the folder of its artifacts that all
     containers reach, in an object store.  modules: the folder here of the user's own modules.
-    Raises RankingError where the package `kfp` is missing, or for a name or an image that Kubeflow cannot take.
+    Raises RankingError where the package `kfp` is missing, for a name or an image that Kubeflow cannot take, and for
+    more features than a container can be told of.
     """
     require_kfp()
     if not _IMAGE.fullmatch(image):
@@ -103,6 +105,7 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
         component = spec["components"][node]
         container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
         container["args"] = [*ours, "--node", node, "--type", types[node], *container["args"]]
+        _refuse_long(node, task)
         _add_run_id(task, component)
         _add_resources(task, container, config.kubeflow.container(node))
         if config.kubeflow.env:
@@ -172,6 +175,17 @@ def require_kfp() -> None:
 
     if importlib.util.find_spec("kfp") is None:
         raise RankingError(f"the package kfp is not installed; install it with: {INSTALL}")
+
+
+def _refuse_long(node: str, task: Mapping[str, Any]) -> None:
+    """Kubeflow hands a step its parameters as one argument."""
+    given = [each.get("runtimeValue", {}).get("constant", "") for each in task["inputs"]["parameters"].values()]
+    size = sum(len(json.dumps(each)) for each in given)
+    if size > _ARGUMENT:
+        raise RankingError(
+            f"{node}: its part of the config takes {size:,} bytes, and a container gets {_ARGUMENT:,} at most. Mostly "
+            "that is its features: those that are numbers may stand in one column, as a vector (shape: [n])."
+        )
 
 
 def _add_run_id(task: dict[str, Any], component: dict[str, Any]) -> None:

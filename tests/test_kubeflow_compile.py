@@ -1,5 +1,6 @@
 """The compiled pipeline, looked at: what a cluster gets to run."""
 
+import dataclasses
 import fnmatch
 import json
 import os
@@ -242,6 +243,14 @@ def test_another_image_is_refused(shop, capsys):
     assert "--image: expected an image's name, as in registry.example.com/ranking:1; got 'My Image'" in (
         capsys.readouterr().err
     )
+
+
+def test_more_features_than_one_argument_holds_are_refused(shop):
+    config = ranking_config.load(shop.config_file)
+    many = {f"f{i}": next(iter(config.items.values())) for i in range(4000)}
+    said = r"^\w+: its part of the config takes \d{3},\d{3} bytes, and a container gets 120,000 at most"
+    with pytest.raises(RankingError, match=said):
+        kubeflow.compile(dataclasses.replace(config, items=many), "i", "s3://a", shop.folder)
 
 
 def test_a_name_that_kubeflow_cannot_take():
