@@ -20,7 +20,11 @@ def executed(name, folder, *more):
     notebook = nbformat.read(NOTEBOOKS[name], as_version=4)
     notebook.cells += [nbformat.v4.new_code_cell(each) for each in more]
     client = nbclient.NotebookClient(
-        notebook, kernel_name="python3", timeout=600, resources={"metadata": {"path": str(folder)}}
+        notebook,
+        kernel_name="python3",
+        timeout=600,
+        resources={"metadata": {"path": str(folder)}},
+        coalesce_streams=True,  # what a cell prints is one output, however slowly it came
     )
     client.execute()  # raises what a cell raises
     cells = code_cells(notebook)
