@@ -14,14 +14,14 @@ test-slow: setup
 
 # Long: 200 pushes and rollbacks killed at random moments.
 soak: setup
-	$(PYTHON) tests/soak_push.py --kills 200
-	$(PYTHON) tests/soak_retraining.py --days 60
+	$(PYTHON) tests/support/soak_push.py --kills 200
+	$(PYTHON) tests/support/soak_retraining.py --days 60
 
 # Real database servers, Debian's: installed where they are missing (as root), started by the tests.
 test-services: setup
 	@command -v mariadbd >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
 	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y mariadb-server postgresql; }
-	TFX_RANKING_SERVICES=1 $(PYTHON) -m pytest tests/test_services.py
+	TFX_RANKING_SERVICES=1 $(PYTHON) -m pytest tests/whole/test_services.py
 
 # The other line of TFX (1.21, Python 3.13), in a Debian 13 tree (as root, debootstrap is installed where it is missing):
 # the quick tier, the image and the compiled pipeline in it; and each line's model asked on the other.
@@ -30,16 +30,16 @@ test-current: setup
 	@command -v debootstrap >/dev/null || [ "$$(id -u)" != 0 ] || \
 	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y debootstrap; }
 	rm -rf $(LINES) && mkdir -p $(LINES)
-	TFX_RANKING_OTHER_LINE=$(LINES) TFX_RANKING_OTHER_LINE_FIRST=1 $(PYTHON) -m pytest tests/test_other_line.py
-	tests/debian13.sh --folder $(LINES) sh -ec 'make setup; TFX_RANKING_OTHER_LINE=$(LINES) \
+	TFX_RANKING_OTHER_LINE=$(LINES) TFX_RANKING_OTHER_LINE_FIRST=1 $(PYTHON) -m pytest tests/whole/test_other_line.py
+	tests/support/debian13.sh --folder $(LINES) sh -ec 'make setup; TFX_RANKING_OTHER_LINE=$(LINES) \
 	  $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25 -m "not slow or current"'
-	TFX_RANKING_OTHER_LINE=$(LINES) $(PYTHON) -m pytest tests/test_other_line.py -k equally
+	TFX_RANKING_OTHER_LINE=$(LINES) $(PYTHON) -m pytest tests/whole/test_other_line.py -k equally
 
 check: setup
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest -q tests/test_package.py -k wheel
+	$(PYTHON) -m pytest -q tests/whole/test_package.py -k wheel
 
 bench: setup
 	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(PYTHON) $$benchmark; done

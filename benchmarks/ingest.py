@@ -31,7 +31,7 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from tfx_ranking.components import example_gen
 from tfx_ranking.components.config import RankingConfig, parse
-from tfx_ranking.components.list_examples import columns, decode, read_records, split_files
+from tfx_ranking.components.lists.list_examples import columns, decode, read_records, split_files
 from tfx_ranking.pipelines.search_logs import NumericLists, numeric_lists, numeric_table, write_letor
 
 FEATURES, SMALL, SAMPLE = 46, 0.1, 50

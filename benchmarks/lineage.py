@@ -26,8 +26,9 @@ from ml_metadata import errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from tfx_ranking.components import serving_versions
-from tfx_ranking.pipelines import lineage, lineage_store
+from tfx_ranking.components.push import versions
+from tfx_ranking.pipelines.lineage import origin
+from tfx_ranking.pipelines.lineage import store as lineage_store
 
 ARTIFACTS = 50  # of each run
 FRESH = 30  # days after which a training starts from nothing
@@ -136,13 +137,13 @@ def _walks(file: pathlib.Path, day: int, turns: int) -> None:
 
 
 def _upstream(file: pathlib.Path, artifact: int, down: bool) -> Nodes:
-    found = lineage.upstream(lineage_store.connect(str(file)), f"artifact:{artifact}")
+    found = origin.upstream(lineage_store.connect(str(file)), f"artifact:{artifact}")
     return frozenset(each.id for each in found.executions), frozenset(found.artifacts)
 
 
 def _impact(file: pathlib.Path, artifact: int, down: bool) -> Nodes:
     store = lineage_store.connect(str(file))
-    executions, _ = lineage.walk_down(store, store.artifacts([artifact]).values())
+    executions, _ = origin.walk_down(store, store.artifacts([artifact]).values())
     linked = {link.artifact for each in executions.values() for link in (*each.inputs, *each.outputs)}
     return frozenset(executions), frozenset(linked)  # without copies of models that no step took
 
@@ -156,14 +157,14 @@ def _naive(file: pathlib.Path, artifact: int, down: bool) -> Nodes:
     while ahead:
         for event in store.get_events_by_artifact_ids([ahead.pop()]):
             takes = event.type in INPUTS
-            if takes != down or (takes and _name(event) in lineage.COMPARED) or event.execution_id in executions:
+            if takes != down or (takes and _name(event) in origin.COMPARED) or event.execution_id in executions:
                 continue
             (execution,) = store.get_executions_by_id([event.execution_id])
             executions[execution.id] = execution, store.get_contexts_by_execution(execution.id)
             for link in store.get_events_by_execution_ids([execution.id]):
                 if link.artifact_id not in artifacts:
                     (artifacts[link.artifact_id],) = store.get_artifacts_by_id([link.artifact_id])
-                leads_on = (link.type in INPUTS) != down and _name(link) not in lineage.COMPARED
+                leads_on = (link.type in INPUTS) != down and _name(link) not in origin.COMPARED
                 if leads_on and link.artifact_id not in seen:
                     seen.add(link.artifact_id)
                     ahead.append(link.artifact_id)
@@ -189,12 +190,12 @@ def _subgraph(file: pathlib.Path, artifact: int, down: bool) -> Nodes:
     while ahead:
         for event in by_artifact.get(ahead.pop(), ()):
             takes = event.type in INPUTS
-            if takes != down or (takes and _name(event) in lineage.COMPARED) or event.execution_id in executions:
+            if takes != down or (takes and _name(event) in origin.COMPARED) or event.execution_id in executions:
                 continue
             executions.add(event.execution_id)
             for link in by_execution[event.execution_id]:
                 artifacts.add(link.artifact_id)
-                leads_on = (link.type in INPUTS) != down and _name(link) not in lineage.COMPARED
+                leads_on = (link.type in INPUTS) != down and _name(link) not in origin.COMPARED
                 if leads_on and link.artifact_id not in seen:
                     seen.add(link.artifact_id)
                     ahead.append(link.artifact_id)
@@ -298,7 +299,7 @@ class Maker:
         (directory / "variables").mkdir(parents=True)
         for name in ("saved_model.pb", "variables/variables.index"):
             (directory / name).write_text("served")
-        return serving_versions.digest(directory)
+        return versions.digest(directory)
 
     def _put(self, run: str, steps: list[Any]) -> None:
         contexts = [self.pipeline, mlmd.Context(type_id=self._type("Context", "pipeline_run"), name=run)]

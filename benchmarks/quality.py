@@ -32,9 +32,12 @@ import yaml
 from sklearn.datasets import load_svmlight_file
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import metrics, trainer, training_data
-from tfx_ranking.components.list_examples import ListBatch
-from tfx_ranking.pipelines import local, runs
+from tfx_ranking.components import trainer
+from tfx_ranking.components.lists.list_examples import ListBatch
+from tfx_ranking.components.metrics import ranking_metrics
+from tfx_ranking.components.training import training_data
+from tfx_ranking.pipelines.metadata import run_records
+from tfx_ranking.pipelines.running import local
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FEATURES, METRIC = 300, "ndcg@10"
@@ -105,7 +108,7 @@ class Lists(NamedTuple):
 
     def measure(self, scores: np.ndarray) -> np.ndarray:
         """NDCG@10 of each list; exponential gain, NaN without a relevant item."""
-        return metrics.per_list([METRIC], scores, self.labels, self.row_splits)[METRIC]
+        return ranking_metrics.per_list([METRIC], scores, self.labels, self.row_splits)[METRIC]
 
 
 def main() -> None:
@@ -132,7 +135,7 @@ def compare(folder: pathlib.Path, seeds: Sequence[int]) -> None:
         by_seed = [values for values, _ in run_pipeline(folder, pathlib.Path(root), seeds).values()]
     trees = [test.measure(lightgbm_scores(train, test, {"seed": seed})) for seed in seeds]
     ours, theirs = np.mean(by_seed, axis=0), test.measure(lightgbm_scores(train, test))
-    print(f"\n{metrics.describe(METRIC, metrics.Convention())} on rank.test, {len(theirs)} lists")
+    print(f"\n{ranking_metrics.describe(METRIC, ranking_metrics.Convention())} on rank.test, {len(theirs)} lists")
     # The mean over all orders of equal scores is what a random order has.
     print(f"random order                         {np.nanmean(test.measure(np.zeros(len(test.labels)))):.4f}")
     print(f"LightGBM, its default seed           {np.nanmean(theirs):.4f}")
@@ -167,7 +170,7 @@ def run_pipeline(folder: pathlib.Path, root: pathlib.Path, seeds: Sequence[int])
         (root / "ranking.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
         run_id = local.run_here(root / "ranking.yaml", root)
         config = ranking_config.load(root / "ranking.yaml")
-        written = runs.artifacts_root(config, root) / "RankingEvaluator" / "evaluation"
+        written = run_records.artifacts_root(config, root) / "RankingEvaluator" / "evaluation"
         newest = max(written.iterdir(), key=lambda each: int(each.name))
         table = pq.read_table(newest / "per_list.parquet").to_pydict()
         values = dict(zip(table["group_id"], table[f"model.{METRIC}"]))
@@ -244,7 +247,7 @@ def _dnn_held_out(
     ranker, _ = trainer.train(training_data.take(data, rest), training_data.take(data, validation), config)
     test = training_data.take(data, held)
     [(inputs, _)] = training_data.batches(test, tf.data.Dataset.range(len(held)), len(held))
-    return metrics.per_list([METRIC], ranker(inputs).numpy(), test.items["label"], test.row_splits)[METRIC]
+    return ranking_metrics.per_list([METRIC], ranker(inputs).numpy(), test.items["label"], test.row_splits)[METRIC]
 
 
 def normalise_by_list(lists: Lists) -> np.ndarray:

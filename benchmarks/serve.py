@@ -184,10 +184,10 @@ def drawn_network(cfg: RankingConfig) -> Any:
     import keras
     import tensorflow as tf
 
-    from tfx_ranking.components import scorers
+    from tfx_ranking.components.scorers import networks
 
     keras.utils.set_random_seed(1)
-    network = scorers.build([scorers.Input("items/numeric", "numeric", FEATURES)], cfg.model)
+    network = networks.build([networks.Input("items/numeric", "numeric", FEATURES)], cfg.model)
     network({"items/numeric": tf.zeros([1, FEATURES]), "row_lengths": tf.constant([1], tf.int64)})
     return network
 

@@ -28,9 +28,11 @@ import numpy as np
 import tensorflow as tf
 from peers import environments, protos
 
-from tfx_ranking.components import scorers, trainer, training_data
+from tfx_ranking.components import trainer
 from tfx_ranking.components.config import RankingConfig, parse
-from tfx_ranking.components.list_examples import Column, ListBatch, encode, write_records
+from tfx_ranking.components.lists.list_examples import Column, ListBatch, encode, write_records
+from tfx_ranking.components.scorers import networks
+from tfx_ranking.components.training import training_data
 from tfx_ranking.pipelines.search_logs import NumericLists, numeric_lists
 
 FEATURES, HIDDEN, BATCH_LISTS, FILES = 46, (256, 128, 64), 64, 4
@@ -129,8 +131,8 @@ def bare_rates(items: int, epochs: int, jit_compile: bool) -> list[float]:
     """Items/s of each warm epoch of Keras' own `fit`."""
     lists = numeric_lists(items, FEATURES)
     keras.utils.set_random_seed(1)
-    inputs = [scorers.Input("items/numeric", "numeric", FEATURES)]
-    network = keras.Sequential(scorers.build(inputs, config(1).model).stack)
+    inputs = [networks.Input("items/numeric", "numeric", FEATURES)]
+    network = keras.Sequential(networks.build(inputs, config(1).model).stack)
     network.build((None, FEATURES))
     check_network(network)
     network.compile(optimizer="adam", loss="mse", jit_compile=jit_compile)

@@ -35,7 +35,15 @@ from tfx.proto import example_gen_pb2
 
 from tfx_ranking.components import preprocessing, schema_gen
 from tfx_ranking.components.config import RankingConfig, parse
-from tfx_ranking.components.list_examples import Column, ListBatch, Tokens, columns, encode, read_records, write_records
+from tfx_ranking.components.lists.list_examples import (
+    Column,
+    ListBatch,
+    Tokens,
+    columns,
+    encode,
+    read_records,
+    write_records,
+)
 from tfx_ranking.pipelines.search_logs import numeric_lists
 
 FLOATS, PARTS = 46, 8

@@ -25,16 +25,13 @@ from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import (
-    contract,
-    evaluation_report,
-    list_examples,
-    metrics,
-    previous_lists,
-    saved_model,
-    serving_versions,
-)
 from tfx_ranking.components.errors import ConfigError, DataError
+from tfx_ranking.components.evaluation import previous_lists
+from tfx_ranking.components.evaluation import report as evaluation_report
+from tfx_ranking.components.exported import contract, saved_model
+from tfx_ranking.components.lists import list_examples
+from tfx_ranking.components.metrics import ranking_metrics
+from tfx_ranking.components.push import versions
 
 READS = (
     *("data.group_id", "data.label"),
@@ -86,7 +83,7 @@ def RankingEvaluator(
         table, table_before = measure(beam_pipeline, files, models, config, f"{evaluation.uri}/shards", previous.files)
     if not table.num_rows:
         raise DataError(f"{examples.uri}: split {split!r} has no list; give it a share in data.splits or name another.")
-    about = {"split": split, "digests": {name: serving_versions.digest(path) for name, path in models.items()}}
+    about = {"split": split, "digests": {name: versions.digest(path) for name, path in models.items()}}
     compared = compare_contracts(baseline_model.uri if baseline_model else "", model.uri)
     before = evaluation_report.Before(table_before, previous.spans, previous.uri, previous.absent, previous.refused)
     report = evaluation_report.summarise(table, read.evaluation, about, no_baseline, compared, before)
@@ -172,7 +169,7 @@ def score_lists(signature: Any, serialized: List[bytes], row_splits: np.ndarray)
 def why_no_baseline(uri: str) -> str:
     """Why the Model artifact at `uri` cannot be compared with; "" when it can."""
     directory = f"{uri}/Format-Serving"
-    if not uri or not serving_versions.is_loadable(directory):
+    if not uri or not versions.is_loadable(directory):
         return "first model"
     if SIGNATURE not in {signature.name for signature in saved_model.signature_definitions(directory)}:
         return f"the live model has no signature {SIGNATURE}"
@@ -184,7 +181,7 @@ def compare_contracts(live: str, candidate: str) -> contract.Comparison:
 
     Unlike the figures, this needs no signature `list_example` of the live model.
     """
-    if not live or not serving_versions.is_loadable(f"{live}/Format-Serving"):
+    if not live or not versions.is_loadable(f"{live}/Format-Serving"):
         return contract.FIRST
     return contract.compare_models(f"{live}/Format-Serving", f"{candidate}/Format-Serving")
 
@@ -239,7 +236,7 @@ class _Measure(beam.DoFn):
     def _values(self, scores: np.ndarray, labels: np.ndarray, row_splits: np.ndarray) -> Dict[str, np.ndarray]:
         finite_before = np.append(0, np.cumsum(np.isfinite(scores)))
         finite = np.diff(finite_before[row_splits]) == np.diff(row_splits)
-        values = metrics.per_list(
+        values = ranking_metrics.per_list(
             evaluation_report.names(self._evaluation),
             np.nan_to_num(scores),
             labels,

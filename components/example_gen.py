@@ -19,11 +19,12 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples
 
-from tfx_ranking.components import formats, ingestion, shuffle, sources, spans
 from tfx_ranking.components.config import RankingConfig, from_selection
-from tfx_ranking.components.config_data import SPLIT_NAMES, Data
+from tfx_ranking.components.config.data_section import SPLIT_NAMES, Data
 from tfx_ranking.components.errors import ConfigError, DataError
-from tfx_ranking.components.grouping import group_order_error
+from tfx_ranking.components.formats import readers
+from tfx_ranking.components.ingestion import shuffle, sources, spans, workers
+from tfx_ranking.components.ingestion.grouping import group_order_error
 
 READS = (
     *(
@@ -84,11 +85,11 @@ def ingest(
 
     Raises DataError when too much of the input is bad, a split ends up without a list, or a grouped input is not.
     """
-    task = ingestion.plan(config, source, folder)
+    task = workers.plan(config, source, folder)
     with beam_pipeline or beam.Pipeline() as pipeline:
         files = pipeline | "Files" >> beam.Create(task.units) | beam.Reshuffle()
         if task.streamed:
-            files | "Ingest" >> beam.Map(lambda unit: ingestion.ingest_file(task, unit))
+            files | "Ingest" >> beam.Map(lambda unit: workers.ingest_file(task, unit))
         else:
             buckets = files | "Scatter" >> beam.FlatMap(lambda unit: shuffle.scatter(task, unit)) | beam.GroupByKey()
             if task.time is None:
@@ -100,7 +101,7 @@ def ingest(
     return finish(task, source)
 
 
-def finish(task: ingestion.Plan, source: Dict[str, Any]) -> Dict[str, Any]:
+def finish(task: workers.Plan, source: Dict[str, Any]) -> Dict[str, Any]:
     """Puts shards and quarantine in place and checks what the workers report."""
     report = _merged(task)
     _check_groups(task, report)
@@ -116,9 +117,9 @@ def finish(task: ingestion.Plan, source: Dict[str, Any]) -> Dict[str, Any]:
     return _properties(task, report, source)
 
 
-def _merged(task: ingestion.Plan) -> ingestion.Report:
-    report = ingestion.Report()
-    for path in sorted(fileio.glob(os.path.join(ingestion.parts(task, "reports"), "*.pickle"))):
+def _merged(task: workers.Plan) -> workers.Report:
+    report = workers.Report()
+    for path in sorted(fileio.glob(os.path.join(workers.parts(task, "reports"), "*.pickle"))):
         with fileio.open(path, "rb") as opened:
             report.merge(pickle.loads(opened.read()))
     if report.error:
@@ -134,13 +135,13 @@ def _merged(task: ingestion.Plan) -> ingestion.Report:
     return report
 
 
-def _check_groups(task: ingestion.Plan, report: ingestion.Report) -> None:
+def _check_groups(task: workers.Plan, report: workers.Report) -> None:
     """A group that is in two files of a grouped input is an error; one that is in two splits' files is a warning."""
     paths = [unit.path for unit in task.units]
     owners: Dict[bytes, str] = {}
     order = list(SPLIT_NAMES)
     shared: collections.Counter = collections.Counter()
-    by_row = not formats.FORMATS[task.config.data.format].lists
+    by_row = not readers.FORMATS[task.config.data.format].lists
     for origin, groups in sorted(report.groups.items()):
         first: Dict[tuple, tuple] = {}
         for group, file, row in sorted(groups, key=lambda each: each[1:]) if by_row else groups:
@@ -162,7 +163,7 @@ def _check_groups(task: ingestion.Plan, report: ingestion.Report) -> None:
         report.counts["shared_group_ids"] += count
 
 
-def _write_quarantine(task: ingestion.Plan, report: ingestion.Report) -> None:
+def _write_quarantine(task: workers.Plan, report: workers.Report) -> None:
     report.bad.sort()
     lines = [
         json.dumps({"file": task.units[file].path, "position": bad.position, "reason": bad.reason, "items": bad.items})
@@ -172,7 +173,7 @@ def _write_quarantine(task: ingestion.Plan, report: ingestion.Report) -> None:
         opened.write("".join(line + "\n" for line in lines))
 
 
-def _check_bad(task: ingestion.Plan, report: ingestion.Report) -> None:
+def _check_bad(task: workers.Plan, report: workers.Report) -> None:
     records, bad = report.counts["records_in"], report.counts["quarantined"]
     if not records:
         names = ", ".join(unit.path for unit in task.units[:3])
@@ -190,7 +191,7 @@ def _check_bad(task: ingestion.Plan, report: ingestion.Report) -> None:
         )
 
 
-def _check_splits(task: ingestion.Plan, report: ingestion.Report) -> None:
+def _check_splits(task: workers.Plan, report: workers.Report) -> None:
     sizes = {split: report.counts[f"lists/{split}"] for split in task.split_names}
     empty = [split for split, lists in sizes.items() if not lists]
     if empty:
@@ -201,7 +202,7 @@ def _check_splits(task: ingestion.Plan, report: ingestion.Report) -> None:
         )
 
 
-def _check_order(task: ingestion.Plan, report: ingestion.Report) -> None:
+def _check_order(task: workers.Plan, report: workers.Report) -> None:
     """Any model is perfect on lists of one item; mostly the group id is the wrong column."""
     lists = report.counts["lists/train"]
     if lists and report.counts["one_item/train"] == lists:
@@ -212,20 +213,20 @@ def _check_order(task: ingestion.Plan, report: ingestion.Report) -> None:
         )
 
 
-def _place_shards(task: ingestion.Plan, split: str) -> Dict[str, Any]:
+def _place_shards(task: workers.Plan, split: str) -> Dict[str, Any]:
     """Renames a split's shards to the stock names, now that their number is known; their spans by these names."""
-    shards = sorted(fileio.glob(os.path.join(ingestion.parts(task, split), "*.gz")))
+    shards = sorted(fileio.glob(os.path.join(workers.parts(task, split), "*.gz")))
     folder = os.path.join(task.folder, f"Split-{split}")
     fileio.makedirs(folder)
     of_shards = {}
     for i, shard in enumerate(shards):
         name = f"data_tfrecord-{i:05d}-of-{len(shards):05d}.gz"
         fileio.rename(shard, os.path.join(folder, name), overwrite=True)
-        of_shards[name] = ingestion.span_of(os.path.basename(shard))
+        of_shards[name] = workers.span_of(os.path.basename(shard))
     return of_shards
 
 
-def _properties(task: ingestion.Plan, report: ingestion.Report, source: Dict[str, Any]) -> Dict[str, Any]:
+def _properties(task: workers.Plan, report: workers.Report, source: Dict[str, Any]) -> Dict[str, Any]:
     from tfx.components.example_gen import utils
     from tfx.proto import example_gen_pb2
 
@@ -275,7 +276,7 @@ def _properties(task: ingestion.Plan, report: ingestion.Report, source: Dict[str
     }
 
 
-def _warn_of_absent(task: ingestion.Plan, missing: Dict[str, int], lists: int, items: int) -> None:
+def _warn_of_absent(task: workers.Plan, missing: Dict[str, int], lists: int, items: int) -> None:
     """A feature that no record has may be a misspelt name; in sparse protos it may be right."""
     for level, total in (("context", lists), ("items", items)):
         absent = [name for name in getattr(task.config, level) if missing.get(name, 0) == total]

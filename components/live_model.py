@@ -12,8 +12,9 @@ from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import Model
 
-from tfx_ranking.components import places, serving_versions
+from tfx_ranking.components import places
 from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.push import versions
 
 
 @component
@@ -38,8 +39,8 @@ def copy_live(destination: Dict[str, Any], to: pathlib.Path) -> Dict[str, Any]:
     Raises RankingError when the destination is no longer as `destination` says.
     """
     base = destination["base"]
-    expected = destination if "digest" in destination else serving_versions.state(base)
-    found = serving_versions.live_version(base)
+    expected = destination if "digest" in destination else versions.state(base)
+    found = versions.live_version(base)
     if str(found or "") != str(expected["version"]):
         before, now = expected["version"] or "none", found or "none"
         raise RankingError(
@@ -48,11 +49,11 @@ def copy_live(destination: Dict[str, Any], to: pathlib.Path) -> Dict[str, Any]:
         )
     if not found:
         return {"base": base, "version": "", "digest": ""}
-    source = serving_versions.version_directories(base)[found]
+    source = versions.version_directories(base)[found]
     shutil.rmtree(to, ignore_errors=True)
     for path, file in places.files(source).items():
         places.copy(file, to / path)
-    copied = serving_versions.digest(to)
+    copied = versions.digest(to)
     if copied != expected["digest"]:
         raise RankingError(
             f"{source}: files have changed since this run began (digest {expected['digest'][:12]}, now {copied[:12]}). "

@@ -23,10 +23,10 @@ from tensorflow_transform import schema_inference
 
 from tfx_ranking.components import config as config_file
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.config_features import Feature, Step, Tokens
+from tfx_ranking.components.config.feature_sections import Feature, Step, Tokens
 from tfx_ranking.components.errors import ConfigError, DataError
-from tfx_ranking.components.list_examples import ROW_LENGTHS
-from tfx_ranking.components.numeric_steps import bucketize, ends_in_buckets, take_columns, take_steps
+from tfx_ranking.components.features.numeric_steps import bucketize, ends_in_buckets, take_columns, take_steps
+from tfx_ranking.components.lists.list_examples import ROW_LENGTHS
 
 Level = Literal["context", "items"]
 LEVELS: tuple[Level, ...] = ("context", "items")

@@ -14,10 +14,11 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import Model, ModelBlessing, PushedModel
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import push as pushing
-from tfx_ranking.components import push_ledger, samples, serving_versions
 from tfx_ranking.components.errors import PushRefused
-from tfx_ranking.components.version_labels import Labels
+from tfx_ranking.components.push import ledger, versions
+from tfx_ranking.components.push import push as pushing
+from tfx_ranking.components.push.labels import Labels
+from tfx_ranking.components.serving import samples
 
 READS = ("push",)
 
@@ -43,10 +44,10 @@ def RankingPusher(
     Raises PushError when it was to be pushed and could not be: no space, no permission, another push.
     """
     source, base = pathlib.Path(model.uri) / "Format-Serving", destination["base"]
-    live = serving_versions.state(base)
+    live = versions.state(base)
     kept = f"version {live['version']} still serves" if live["version"] else "nothing serves"
     refused, reason = ("not blessed", _refusal(model_blessing)) if _refusal(model_blessing) else ("", "")
-    if not refused or serving_versions.digest(source) == live["digest"]:
+    if not refused or versions.digest(source) == live["digest"]:
         try:
             terms = _terms(config, destination, model_blessing)
             pushed = pushing.push(source, base, terms, check=samples.check, about=_about(model_blessing))
@@ -55,7 +56,7 @@ def RankingPusher(
         except PushRefused as error:
             refused, reason = error.kind, str(error)
     pushed_model.set_int_custom_property("pushed", 0)
-    pushed_model.set_string_custom_property("digest", serving_versions.digest(source))
+    pushed_model.set_string_custom_property("digest", versions.digest(source))
     pushed_model.set_string_custom_property("refused", refused)
     pushed_model.set_string_custom_property("reason", reason)
     pushed_model.set_string_custom_property("summary", f"not pushed, {kept}: {reason}")
@@ -95,12 +96,12 @@ def _terms(config: str, destination: Dict[str, Any], blessing: Any) -> pushing.T
     )
 
 
-def _about(blessing: Any) -> push_ledger.Entry:
+def _about(blessing: Any) -> ledger.Entry:
     """What the ledger remembers of the evaluation, whose summary begins with the metric and its value."""
     if blessing is None:
-        return push_ledger.Entry(0)
+        return ledger.Entry(0)
     metric = re.match(r"\S+ -?\d\S*", blessing.get_string_custom_property("summary") or "")
-    return push_ledger.Entry(0, blessing="blessed", metric=metric[0] if metric else "")
+    return ledger.Entry(0, blessing="blessed", metric=metric[0] if metric else "")
 
 
 def _refusal(blessing: Any) -> str:

@@ -21,7 +21,7 @@ from tfx.utils import io_utils
 from tfx_ranking.components import config as config_file
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import DataError
-from tfx_ranking.components.list_examples import ROW_LENGTHS, Column, columns
+from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, Column, columns
 
 READS = (
     *("data.group_id", "data.item_id", "data.label", "data.label_range", "data.weight", "data.position"),

@@ -20,12 +20,15 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, Model, ModelRun, TransformGraph
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import fitting, losses, scorers, serving_versions, training_data, warm_start, weights
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.config_errors import sentence
-from tfx_ranking.components.config_training import InitializeFrom, Training
+from tfx_ranking.components.config.refusals import sentence
+from tfx_ranking.components.config.training_sections import InitializeFrom, Training
 from tfx_ranking.components.errors import ConfigError
-from tfx_ranking.components.list_examples import ListBatch
+from tfx_ranking.components.lists.list_examples import ListBatch
+from tfx_ranking.components.losses import ranking_losses
+from tfx_ranking.components.push import versions
+from tfx_ranking.components.scorers import networks
+from tfx_ranking.components.training import fitting, training_data, warm_start, weights
 
 READS = (
     *("data.on_anomaly", "data.position", "model", "training"),
@@ -138,13 +141,13 @@ def train(
         train_data = train_data._replace(items={**train_data.items, "weight": item_weights})
 
     inputs = training_data.inputs(train_data, config, sizes or {})
-    ranker = scorers.build(inputs, config.model)
+    ranker = networks.build(inputs, config.model)
     _try(ranker, train_data)
     weights.variables(ranker)  # layers that share a name are refused now, and not by the exporter after the training
     start = _start(ranker, settings.initialize_from)
     if base is not None:
         start["warm_start"] = warm_start.begin(ranker, inputs, config, base)
-    fit = fitting.Fit(ranker, losses.LOSSES[config.model.loss])
+    fit = fitting.Fit(ranker, ranking_losses.LOSSES[config.model.loss])
     fit.compile(optimizer=_optimizer(config), jit_compile=False)  # XLA would compile every batch's shape anew
     fit.optimizer.build(fit.trainable_variables)  # a step that creates variables would be traced twice
     lists = len(train_data.row_splits) - 1
@@ -192,7 +195,7 @@ def _start(ranker: keras.Model, initialize_from: InitializeFrom | None) -> dict[
     directory = weights.model_directory(initialize_from)
     initialized = weights.initialize(ranker, initialize_from)
     frozen = weights.freeze(ranker, initialize_from)
-    model = {"directory": str(directory), "digest": serving_versions.digest(directory)}
+    model = {"directory": str(directory), "digest": versions.digest(directory)}
     return {"initialized": {"model": model, "layers": initialized, "frozen": frozen}}
 
 
@@ -200,7 +203,7 @@ def _try(ranker: keras.Model, data: ListBatch) -> None:
     """One list through the network: makes the weights of a scorer that waits for its first call, checks its answer."""
     [(inputs, targets)] = training_data.batches(data, tf.data.Dataset.range(1), 1)
     answered = ranker(inputs, training=False)
-    outputs = {"scores": scorers.scores_of(answered), **(answered if isinstance(answered, Mapping) else {})}
+    outputs = {"scores": networks.scores_of(answered), **(answered if isinstance(answered, Mapping) else {})}
     expected = tuple(targets["label"].shape)
     for name, output in outputs.items():
         if tuple(output.shape) != expected:

@@ -15,9 +15,9 @@ from tfx.orchestration import pipeline
 
 from tfx_ranking.components import data_check, example_gen
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.config_data import Splits
-from tfx_ranking.components.sources import ALL
-from tfx_ranking.pipelines.runs import artifacts_root, metadata_connection
+from tfx_ranking.components.config.data_section import Splits
+from tfx_ranking.components.ingestion.sources import ALL
+from tfx_ranking.pipelines.metadata.run_records import artifacts_root, metadata_connection
 
 
 def data_check_pipeline(

@@ -181,10 +181,10 @@ class ScoredLists(NamedTuple):
 def compare(root: pathlib.Path) -> Comparison:
     """Measures the newest run under `root`; takes half a minute, as it trains the ranker without propensities."""
     from tfx_ranking.components import config as ranking_config
-    from tfx_ranking.components import evaluation_report
+    from tfx_ranking.components.evaluation import report
 
     config = ranking_config.load(root / "ranking.yaml")
-    return measure(score_lists(config, root), evaluation_report.convention(config.evaluation))
+    return measure(score_lists(config, root), report.convention(config.evaluation))
 
 
 def score_lists(config: Any, root: pathlib.Path) -> ScoredLists:
@@ -192,7 +192,7 @@ def score_lists(config: Any, root: pathlib.Path) -> ScoredLists:
 
     Raises RankingError when no run has come as far as an exported model.
     """
-    from tfx_ranking.components import list_examples
+    from tfx_ranking.components.lists import list_examples
 
     artifacts = newest_export(config, root)
     data = config.data
@@ -212,21 +212,21 @@ def score_lists(config: Any, root: pathlib.Path) -> ScoredLists:
 
 def measure(lists: ScoredLists, convention: Any) -> Comparison:
     """METRIC of every order, and what the last one gains over the one before it by true relevance."""
-    from tfx_ranking.components import metrics
+    from tfx_ranking.components.metrics import ranking_metrics
 
     def values(labels: npt.NDArray[Any]) -> list[npt.NDArray[np.float64]]:
         return [
-            metrics.per_list([METRIC], scores, labels, lists.row_splits, convention)[METRIC]
+            ranking_metrics.per_list([METRIC], scores, labels, lists.row_splits, convention)[METRIC]
             for scores in lists.scores.values()
         ]
 
     by_relevance, by_clicks = values(lists.relevance), values(lists.clicks)
     difference = by_relevance[-1] - by_relevance[-2]
     kept = difference[~np.isnan(difference)]
-    means = zip(lists.scores, map(metrics.mean, by_relevance), map(metrics.mean, by_clicks))
+    means = zip(lists.scores, map(ranking_metrics.mean, by_relevance), map(ranking_metrics.mean, by_clicks))
     return Comparison(
         orders=tuple(Order(*row) for row in means),
-        convention=metrics.describe(METRIC, convention),
+        convention=ranking_metrics.describe(METRIC, convention),
         lists=len(lists.row_splits) - 1,
         gain=float(kept.mean()),
         half_width=float(1.96 * kept.std(ddof=1) / np.sqrt(len(kept))),
@@ -251,9 +251,9 @@ def newest_export(config: Any, root: pathlib.Path) -> dict[str, str]:
     from ml_metadata import metadata_store
     from ml_metadata.proto import metadata_store_pb2
 
-    from tfx_ranking.pipelines import runs
+    from tfx_ranking.pipelines.metadata import run_records
 
-    store = metadata_store.MetadataStore(runs.metadata_connection(config, root))
+    store = metadata_store.MetadataStore(run_records.metadata_connection(config, root))
     node = store.get_context_by_type_and_name("node", f"{config.name}.SignatureExporter")
     whole = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
     executions = store.get_executions_by_context(node.id) if node else []
@@ -278,7 +278,8 @@ def _scores_without_propensities(config: Any, artifacts: dict[str, str], queries
     """Scores of the test split's items, the lists in the order of `queries`, from a ranker trained on plain clicks."""
     import tensorflow as tf
 
-    from tfx_ranking.components import trainer, training_data
+    from tfx_ranking.components import trainer
+    from tfx_ranking.components.training import training_data
 
     layout = training_data.read_layout(artifacts["transform_graph"])
     train, validation, test = (

@@ -27,7 +27,7 @@ from tfx_ranking.components import (
 )
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.live_model import LiveModel
-from tfx_ranking.pipelines.runs import artifacts_root, metadata_connection
+from tfx_ranking.pipelines.metadata.run_records import artifacts_root, metadata_connection
 from tfx_ranking.pipelines.world import OURS, World, code, here
 
 

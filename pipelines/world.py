@@ -16,12 +16,14 @@ from ml_metadata import metadata_store
 from tfx.orchestration.data_types import RuntimeParameter
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import example_gen, preprocessing, sources, trainer, weights
+from tfx_ranking.components import example_gen, preprocessing, trainer
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError
-from tfx_ranking.components.serving_versions import digest, state
-from tfx_ranking.pipelines import push_records
-from tfx_ranking.pipelines.runs import metadata_connection
+from tfx_ranking.components.ingestion import sources
+from tfx_ranking.components.push.versions import digest, state
+from tfx_ranking.components.training import weights
+from tfx_ranking.pipelines.metadata import push_records
+from tfx_ranking.pipelines.metadata.run_records import metadata_connection
 
 Parameters = dict[str, Any]
 OURS = f"{preprocessing.__name__}.preprocessing_fn"  # where the config names none

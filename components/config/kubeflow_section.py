@@ -1,0 +1,82 @@
+"""The config's section `kubeflow`: what each component's container gets on a cluster.
+
+Enters: the section's keys.  Leaves: frozen dataclasses that cannot hold a contradiction.
+"""
+
+import dataclasses
+import fnmatch
+import re
+
+from tfx_ranking.components.config.refusals import STRICT, Refused, near, unless_cut
+
+COMPONENTS = (
+    *("RankingExampleGen", "StatisticsGen", "RankingSchemaGen", "ImportSchemaGen", "ExampleValidator", "Transform"),
+    *("RankingTrainer", "SignatureExporter", "LiveModel", "RankingEvaluator", "RankingPusher"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Container:
+    """What a component's container asks for, and may use at most; the cluster decides where nothing is said."""
+
+    __pydantic_config__ = STRICT
+    cpu: float | None = None
+    """Cores; the cluster decides when left out."""
+    memory: float | None = None
+    """GB; the cluster decides when left out."""
+    gpu: int = 0
+    """Number of GPUs."""
+    gpu_type: str = "nvidia.com/gpu"
+    """Kubernetes' name of the GPU resource."""
+    retries: int = 0
+    """How often a failed container is tried again."""
+
+    @unless_cut
+    def __post_init__(self) -> None:
+        for key in ("cpu", "memory"):
+            value = getattr(self, key)
+            if value is not None and value <= 0:
+                raise Refused(key, f"expected a number above 0; got {value}")
+        for key in ("gpu", "retries"):
+            if getattr(self, key) < 0:
+                raise Refused(key, f"expected 0 or more; got {getattr(self, key)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kubeflow:
+    """How a compiled pipeline runs; nothing that runs here reads it."""
+
+    __pydantic_config__ = STRICT
+    containers: dict[str, Container] = dataclasses.field(default_factory=dict)
+    """By component (RankingTrainer, …) or pattern with *; the first that fits counts."""
+    beam_args: tuple[str, ...] = ()
+    """Arguments passed on to every Beam component, as in --direct_num_workers=2."""
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Environment variables of every container: name to value."""
+    secrets: dict[str, str] = dataclasses.field(default_factory=dict)
+    """The same from Kubernetes' secrets: name to SECRET/KEY."""
+
+    @unless_cut
+    def __post_init__(self) -> None:
+        for key, name in [*(("env", each) for each in self.env), *(("secrets", each) for each in self.secrets)]:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise Refused(f"{key}.{name}", "expected the name of an environment variable")
+        for name, secret in self.secrets.items():
+            if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[\w.-]+", secret):
+                why = "expected SECRET/KEY, the secret's name of small letters, digits, '-' and '.'"
+                raise Refused(f"secrets.{name}", f"{why}; got {secret!r}")
+            if name in self.env:
+                raise Refused(f"secrets.{name}", "the same variable stands under env")
+        for name in self.containers:
+            if not fnmatch.filter(COMPONENTS, name):
+                hint = near(name, list(COMPONENTS))
+                raise Refused(f"containers.{name}", f"expected a component, or a pattern of some{hint}")
+
+    def container(self, component: str) -> Container:
+        """A component's: that of the first name or pattern that fits.
+
+        >>> Kubeflow(containers={"RankingTrainer": Container(cpu=8), "*": Container(retries=2)}).container("Transform")
+        Container(cpu=None, memory=None, gpu=0, gpu_type='nvidia.com/gpu', retries=2)
+        """
+        fits = (each for name, each in self.containers.items() if fnmatch.fnmatchcase(component, name))
+        return next(fits, Container())

@@ -1,0 +1,271 @@
+"""The ranking config: what a list is and what to do with it, said once for every component.
+
+Enters: `ranking.yaml`.  Leaves: frozen dataclasses that cannot hold a contradiction.  The one idea: the sections'
+dataclasses, each key's sentence under it, are the documentation (`config_reference`), the JSON schema and the error
+messages.
+
+>>> config = parse({"name": "shop", "data": {"input": "logs/*.csv", "format": "csv"}, "items": {"f[1-3]": {}}})
+>>> list(config.items)
+['f1', 'f2', 'f3']
+>>> parse({"name": "shop", "data": {"input": "x", "format": "csv", "lable": "y"}, "items": {"f1": {}}})
+Traceback (most recent call last):
+...
+tfx_ranking.components.errors.ConfigError: data.lable: unknown key; did you mean 'label'?
+"""
+
+import dataclasses
+import datetime
+import fnmatch
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pydantic
+import yaml
+
+from tfx_ranking.components.choices import signatures
+from tfx_ranking.components.config.data_section import Data
+from tfx_ranking.components.config.feature_sections import Feature, by_number
+from tfx_ranking.components.config.kubeflow_section import Kubeflow
+from tfx_ranking.components.config.refusals import STRICT, Refused, being_cut, explain, near, unless_cut
+from tfx_ranking.components.config.selection import pick
+from tfx_ranking.components.config.serving_sections import Evaluation, Push, Retrain, Serving, checked
+from tfx_ranking.components.config.training_sections import Model, Training, Transform
+from tfx_ranking.components.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """The ML Metadata store: a sqlite file, or any connection as ML Metadata's ConnectionConfig in JSON."""
+
+    __pydantic_config__ = STRICT
+    sqlite: str | None = None
+    """File of the store; metadata.sqlite beside the artifacts when neither is said."""
+    connection: dict[str, Any] | None = None
+    """ML Metadata's ConnectionConfig, as {mysql: {host: …, database: …}}; ${NAME} in it is an environment variable; in
+    place of `sqlite`."""
+
+    @unless_cut
+    def __post_init__(self) -> None:
+        if self.sqlite is not None and self.connection is not None:
+            raise Refused("connection", "expected sqlite or connection; got both")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RankingConfig:
+    """Everything in `ranking.yaml`."""
+
+    __pydantic_config__ = STRICT
+    name: str
+    """The pipeline's, and the model's in a models.config: letters, digits, '.', '_' and '-', beginning with a letter
+    or digit."""
+    data: Data
+    """Where the logs are and what their columns mean."""
+    items: dict[str, Feature]
+    """Item features, one or more: column name to feature; in LETOR feature n is `f<n>`; "f[1-136]" stands for f1 to
+    f136."""
+    context: dict[str, Feature] = dataclasses.field(default_factory=dict)
+    """Features of the query, one value a list: column name to feature; none when left out."""
+    transform: Transform = dataclasses.field(default_factory=Transform)
+    """Preprocessing."""
+    model: Model = dataclasses.field(default_factory=Model)
+    """The scorer and its loss."""
+    training: Training = dataclasses.field(default_factory=Training)
+    """How the scorer is trained."""
+    serving: Serving = dataclasses.field(default_factory=Serving)
+    """What is exported."""
+    evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
+    """What is measured, and what may be pushed."""
+    push: Push | None = None
+    """Where a blessed model goes; nothing is pushed when left out."""
+    retrain: Retrain = dataclasses.field(default_factory=Retrain)
+    """When `tfx-ranking retrain` trains; any new data are a reason when left out."""
+    metadata: Metadata = Metadata()
+    """Where runs and artifacts are recorded."""
+    kubeflow: Kubeflow = dataclasses.field(default_factory=Kubeflow)
+    """How a compiled pipeline runs; local runs do not read it."""
+
+    def __post_init__(self) -> None:
+        self._check()
+        for level in ("context", "items"):
+            # In one order, however they came: the columns of the scorer's matrix follow it, and TFX sorts what
+            # Transform is called with.
+            features = getattr(self, level)
+            object.__setattr__(self, level, {name: features[name] for name in sorted(features, key=by_number)})
+
+    @unless_cut
+    def _check(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise Refused("name", f"expected letters, digits, '.', '_' and '-'; got {self.name!r}")
+        object.__setattr__(self, "context", _expand(self.context, "context"))
+        object.__setattr__(self, "items", _expand(self.items, "items"))
+        if not self.items:
+            raise Refused("items", "expected at least one item feature")
+        for section in ("context", "items"):
+            for role, column in self.data.columns.items():
+                if column in getattr(self, section):
+                    raise Refused(f"{section}.{column}", f"data.{role} is no scoring input; take it out of {section}")
+        for name in self.items:
+            if name in self.context:
+                raise Refused(f"items.{name}", "the same name stands under context; a feature belongs to one of them")
+        for name, feature in self.context.items():
+            if "query_normalise" in feature.transform:
+                raise Refused(f"context.{name}.transform", "query_normalise compares the items of a list; use z_score")
+        if self.data.window and self.data.window.since and self.push is None:
+            raise Refused("data.window.since", "the live model is what push.base serves: say where that is")
+        if self.evaluation.bless.previous_spans and self.data.splits.by not in ("group_id", self.data.group_id):
+            why = "splits by time would train on lists that the live model was tested on; use data.splits.by: group_id"
+            raise Refused("evaluation.bless.previous_spans", why)
+        if self.training.warm_start and self.push is None:
+            raise Refused("training.warm_start", "the live model is what push.base serves: say where that is")
+        if self.training.propensity is not None and self.data.position is None:
+            raise Refused("training.propensity", "propensities are by position: name the column in data.position")
+        for name in self.serving.rename:
+            if name not in self.features:
+                hint = near(name, list(self.features))
+                raise Refused(f"serving.rename.{name}", f"expected a feature{hint}")
+        requested = [self.serving.rename.get(name, name) for name in self.features]
+        for name in self.serving.rename.values():
+            if requested.count(name) > 1:
+                raise Refused("serving.rename", f"two features would be called {name!r} in requests")
+        if self.list_wise:
+            rows = signatures.chosen(self.serving)
+            checked(lambda: signatures.refuse_item_by_item(rows, self.list_wise))
+        for key in ("drift", "refuse"):
+            asked = getattr(self.retrain, key)
+            for name in asked.features if asked else ():
+                if not fnmatch.filter(self.features, name):
+                    hint = near(name, list(self.features))
+                    raise Refused(f"retrain.{key}.features.{name}", f"expected a feature, or a pattern of some{hint}")
+        for i, name in enumerate(self.evaluation.slices):
+            if name not in self.context:
+                hint = near(name, list(self.context))
+                raise Refused(f"evaluation.slices[{i}]", f"expected a context feature; got {name!r}{hint}")
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Context features, then item features."""
+        return {**self.context, **self.items}
+
+    @property
+    def list_wise(self) -> str:
+        """Why an item cannot be scored without its list, as far as the config tells; "" when it can."""
+        names = [name for name, feature in self.items.items() if "query_normalise" in feature.transform]
+        return f"items.{names[0]}.transform has query_normalise, which compares the items of a list" if names else ""
+
+    def select(self, *keys: str) -> str:
+        """Only the named parts, for a component that depends on no others, as JSON.
+
+        keys: paths with `*` for any name, e.g. "items.*.transform"; a section's name stands for all of it, and
+        "items.*.tokens.present" for the fact that there is such a part.
+        Keys without a default are always there.  `from_selection` gives the config back, unnamed keys at their default.
+        """
+        # One text without a backslash: TFX (1.16, 1.21) takes no nested dict as a parameter, and ML Metadata (1.16)
+        # cannot write a text with a backslash to PostgreSQL, which JSON within JSON is full of.
+        return json.dumps(pick(self, keys), ensure_ascii=False)
+
+
+def load(path: str | pathlib.Path) -> RankingConfig:
+    """The config in a YAML file; relative paths in it are taken from the file's folder.
+
+    Raises ConfigError with the file, the key's path, what was expected and what came.
+    """
+    path = pathlib.Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name the ranking.yaml to use.") from error
+    try:
+        raw = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    try:
+        return _absolute(parse(raw), path.absolute().parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parse(raw: Any) -> RankingConfig:
+    """The config in plain Python values, paths as they stand.  Raises ConfigError."""
+    if not isinstance(raw, dict):
+        raise ConfigError(f"expected a mapping with name, data and items; got {type(raw).__name__}")
+    try:
+        return _adapter.validate_json(json.dumps(raw, default=_plain), strict=True)
+    except pydantic.ValidationError as error:
+        raise ConfigError(explain(error, RankingConfig)) from None
+
+
+def from_selection(selection: str | Mapping[str, Any]) -> RankingConfig:
+    """The config of what `RankingConfig.select` chose, as text or unpacked; keys left out have their defaults."""
+    token = being_cut.set(True)
+    try:
+        return parse(json.loads(selection) if isinstance(selection, str) else dict(selection))
+    finally:
+        being_cut.reset(token)
+
+
+_adapter = pydantic.TypeAdapter(RankingConfig)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a key which stands twice: PyYAML would keep the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (datetime.date, datetime.datetime)):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no place in a ranking config")
+
+
+def _expand(features: dict[str, Feature], section: str) -> dict[str, Feature]:
+    expanded: dict[str, Feature] = {}
+    for name, feature in features.items():
+        span = re.fullmatch(r"(.*)\[(\d+)-(\d+)\](.*)", name)
+        names = [name]
+        if span:
+            first, last = int(span[2]), int(span[3])
+            if first > last:
+                raise Refused(f"{section}.{name}", f"expected [first-last] with first ≤ last; got [{first}-{last}]")
+            names = [f"{span[1]}{i}{span[4]}" for i in range(first, last + 1)]
+        for each in names:
+            if each in expanded:
+                raise Refused(f"{section}.{name}", f"{each} was named before")
+            expanded[each] = feature
+    return expanded
+
+
+_PATHS = (
+    *(("data", "input"), ("data", "schema"), ("push", "base"), ("metadata", "sqlite")),
+    ("push", "models_config"),
+    ("training", "initialize_from", "model"),
+)
+
+
+def _absolute(config: RankingConfig, folder: pathlib.Path) -> RankingConfig:
+    def resolve(value: Any) -> Any:
+        if isinstance(value, str):
+            return value if "://" in value else str(folder / value)
+        if isinstance(value, tuple):
+            return tuple(resolve(each) for each in value)
+        if isinstance(value, dict):
+            return {split: resolve(each) for split, each in value.items()}
+        return value
+
+    def replaced(part: Any, path: Sequence[str]) -> Any:
+        if not path:
+            return resolve(part)
+        inner = getattr(part, path[0])
+        return part if inner is None else dataclasses.replace(part, **{path[0]: replaced(inner, path[1:])})
+
+    for path in _PATHS:
+        config = replaced(config, path)
+    return config

@@ -1,0 +1,51 @@
+"""A config cut down to what one component reads, so that TFX's cache sees what concerns it and nothing else.
+
+Enters: a config and key paths.  Leaves: plain values.
+"""
+
+import dataclasses
+import fnmatch
+from typing import Any
+
+_NOTHING = object()
+
+
+def pick(config: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a dataclass that `keys` name (`*` for any name), values at their default left out.
+
+    Fields without a default are always there.
+
+    >>> from tfx_ranking.components.config.training_sections import Training
+    >>> pick(Training(epochs=3, seed=7), ("seed", "optimizer"))
+    {'seed': 7}
+    """
+    picked: dict[str, Any] = _pick(config, keys, ())
+    return picked
+
+
+def _pick(value: Any, keys: tuple[str, ...], at: tuple[str, ...], chosen: bool = False, needed: bool = True) -> Any:
+    """`value` cut down to what `keys` name below `at`; _NOTHING where nothing remains."""
+    named = [tuple(key.split(".")) for key in keys]
+    named = [key for key in named if all(map(fnmatch.fnmatchcase, at, key))]  # on the way to here, or beyond
+    chosen = chosen or any(len(key) <= len(at) for key in named)
+    if dataclasses.is_dataclass(value):
+        picked = {}
+        for field in dataclasses.fields(value):
+            inner = getattr(value, field.name)
+            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+            if required or inner != default:
+                part = _pick(inner, keys, (*at, field.name), chosen, required)
+                if part is _NOTHING and required:
+                    part = {} if isinstance(inner, dict) else inner
+                if part is not _NOTHING and (part != {} or not dataclasses.is_dataclass(default)):
+                    picked[field.name] = part
+        return picked if named or chosen or needed else _NOTHING
+    if isinstance(value, dict):
+        if not named and not chosen:
+            return _NOTHING
+        parts = {name: _pick(each, keys, (*at, name), chosen, False) for name, each in value.items()}
+        return {name: {} if part is _NOTHING else part for name, part in parts.items()}
+    if isinstance(value, tuple) and chosen:
+        return [_pick(each, keys, at, chosen, False) for each in value]
+    return value if chosen else _NOTHING

@@ -1,0 +1,140 @@
+"""The config's sections `transform`, `model` and `training`: from features to a trained scorer.
+
+Enters: the sections' keys.  Leaves: frozen dataclasses that cannot hold a contradiction.
+"""
+
+import dataclasses
+from typing import Literal
+
+from tfx_ranking.components.config.names import Activation, Optimizer, check_dotted, check_metric, check_scorer
+from tfx_ranking.components.config.refusals import STRICT, Refused, unless_cut
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transform:
+    """Preprocessing: derived from the features, or the user's own function."""
+
+    __pydantic_config__ = STRICT
+    preprocessing_fn: str | None = None
+    """Dotted path of your own `f(inputs, custom_config)`, in place of what the features say; derived from them when
+    left out."""
+
+    @unless_cut
+    def __post_init__(self) -> None:
+        if self.preprocessing_fn is not None:
+            check_dotted("preprocessing_fn", self.preprocessing_fn)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """The scorer and its loss."""
+
+    __pydantic_config__ = STRICT
+    scorer: str = "dnn"
+    """`linear`, `dnn`, or the dotted path of your own `f(inputs, model)`, which gives a Keras model."""
+    hidden: tuple[int, ...] = (256, 128, 64)
+    """Sizes of `dnn`'s dense layers, each 1 or more; [] makes it linear."""
+    activation: Activation = "relu"
+    """After each dense layer of `dnn`, by Keras' name."""
+    dropout: float = 0.0
+    """Fraction in [0, 1) of each dense layer's units that a training step leaves out."""
+    normalisation: Literal["none", "batch", "layer"] = "none"
+    """Of the inputs, and of each dense layer before its activation."""
+    loss: Literal["softmax", "approx_ndcg", "pairwise_logistic", "sigmoid_cross_entropy", "mean_squared"] = "softmax"
+    """softmax and approx_ndcg look at whole lists, pairwise_logistic at pairs, sigmoid_cross_entropy and mean_squared
+    at each item."""
+
+    @unless_cut
+    def __post_init__(self) -> None:
+        check_scorer("scorer", self.scorer)
+        if not 0 <= self.dropout < 1:
+            raise Refused("dropout", f"expected a fraction in [0, 1); got {self.dropout}")
+        if any(size < 1 for size in self.hidden):
+            raise Refused("hidden", f"expected layer sizes of at least 1; got {list(self.hidden)}")
+
+    @property
+    def own_scorer(self) -> str | None:
+        """The dotted path of a function of the user's own; None for a scorer of ours."""
+        return self.scorer if "." in self.scorer else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """Stop when the validation split's metric has not risen for `patience` epochs; the best weights stay."""
+
+    __pydantic_config__ = STRICT
+    metric: str = "ndcg@10"
+    """Of the validation split: ndcg, mrr or map, with or without a cutoff as in ndcg@10, precision or recall with one;
+    by the convention of `evaluation`."""
+    patience: int = 5
+    """Epochs without a better value after which training stops."""
+
+    @unless_cut
+    def __post_init__(self) -> None:
+        check_metric("metric", self.metric)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PowerPropensity:
+    """The position at rank k is looked at with probability k ** -power."""
+
+    __pydantic_config__ = STRICT
+    power: float
+    """1.0 is 1 / rank; 0 corrects nothing."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitializeFrom:
+    """Layers that start from an exported model's weights, by their names in its `weights.npz`."""
+
+    __pydantic_config__ = STRICT
+    model: str
+    """Local folder of an exported or pushed model, or of versions (the one that serves)."""
+    layers: tuple[str, ...] = ()
+    """Names of layers, or patterns with *, that start from its weights; every layer that both have when left out."""
+    freeze: tuple[str, ...] = ()
+    """Names of layers, or patterns with *, that training leaves as they are; none when left out."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """How the scorer is trained."""
+
+    __pydantic_config__ = STRICT
+    epochs: int = 30
+    """Passes over the training lists at most, 1 or more."""
+    batch_lists: int = 64
+    """Lists in a training step, 1 or more."""
+    optimizer: Optimizer = "adam"
+    """By Keras' name, with Keras' defaults but for the two keys below."""
+    learning_rate: float = 0.001
+    """The optimizer's, above 0."""
+    clip_norm: float | None = None
+    """Global norm that gradients are scaled down to; they stay as they are when left out."""
+    early_stopping: EarlyStopping | None = EarlyStopping()
+    """Stops when validation gets no better, on when left out; null trains all epochs and keeps the last
+    weights."""
+    propensity: PowerPropensity | tuple[float, ...] | None = None
+    """Chance that a position is looked at, {power: p} or a list from position 1 on (the last holds beyond it): a
+    clicked item (label above 0) weighs 1 / the chance; needs `data.position`; no correction when left out."""
+    initialize_from: InitializeFrom | None = None
+    """An exported model whose layers are the start; fresh weights when left out."""
+    warm_start: bool = False
+    """Whether to begin from the model that `push.base` serves: layers by name, embeddings by value, inputs by
+    feature."""
+    seed: int = 1
+    """Of initial weights, dropout and shuffling: the same seed and data give the same model."""
+
+    @unless_cut
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_lists"):
+            if getattr(self, key) < 1:
+                raise Refused(key, f"expected at least 1; got {getattr(self, key)}")
+        if self.learning_rate <= 0:
+            raise Refused("learning_rate", f"expected a number above 0; got {self.learning_rate}")
+        if isinstance(self.propensity, tuple) and not all(0 < p <= 1 for p in self.propensity):
+            raise Refused(
+                "propensity", f"expected probabilities in (0, 1], first position first; got {self.propensity}"
+            )
+        if self.warm_start and self.initialize_from:
+            raise Refused("warm_start", "a ranker begins from one model: the live one, or initialize_from's")

@@ -1,0 +1,256 @@
+"""From metrics list by list to a report, and from the report to a verdict.
+
+Enters: a table with one row a list (`columns`).  Leaves: JSON-able values.  The one idea: the rows are sorted before
+they are added up, so the order in which lists were measured changes no digit.
+
+>>> from tfx_ranking.components.config.serving_sections import Bless
+>>> judge(0.7412, 0.7398, Bless(metric="ndcg@10")).summary
+'ndcg@10 0.7412 (live 0.7398, +0.0014): blessed'
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from tfx_ranking.components.config.serving_sections import Bless, Evaluation
+from tfx_ranking.components.exported.contract import FIRST, Comparison
+from tfx_ranking.components.ingestion import spans
+from tfx_ranking.components.metrics import ranking_metrics
+
+TOLERANCE = 1e-9  # of every comparison with a threshold: two sums of the same numbers may differ in their last digits
+
+NAMED = 3  # differences of a contract that the reason spells out
+
+
+class Verdict(NamedTuple):
+    """Whether a model may be pushed, why, and the same in one short line."""
+
+    blessed: bool
+    reason: str
+    summary: str
+
+
+class Before(NamedTuple):
+    """How both models do on lists that the live one was blessed on."""
+
+    table: pa.Table | None = None  # as `columns` says; no rows where nobody asked
+    spans: tuple[int, ...] = ()
+    uri: str = ""  # of their Examples
+    absent: str = ""  # why they cannot be asked for; "" otherwise
+    refused: str = ""  # why they should be there and are not; "" otherwise
+
+
+NOT_ASKED = Before()
+
+
+def names(evaluation: Evaluation) -> list[str]:
+    """The metrics to compute: the configured ones and the one that decides, each once."""
+    return list(dict.fromkeys([*evaluation.metrics, evaluation.bless.metric]))
+
+
+def convention(evaluation: Evaluation) -> ranking_metrics.Convention:
+    """What the config's metrics mean."""
+    return ranking_metrics.Convention(
+        gain=evaluation.gain, no_relevant=evaluation.no_relevant, relevant_from=evaluation.relevant_from
+    )
+
+
+def columns(evaluation: Evaluation, models: list[str]) -> dict[str, pa.DataType]:
+    """The table's columns, one row a list: a metric is NaN where the convention drops the list or a score was NaN.
+
+    models: "model", and "baseline" where there is one.
+
+    >>> list(columns(Evaluation(metrics=("mrr",), slices=("country",), bless=Bless(metric="mrr")), ["model"]))
+    ['group_id', 'items', 'slice.country', 'model.finite', 'model.mrr']
+    """
+    table = {"group_id": pa.string(), "items": pa.int64()}
+    table |= {f"slice.{feature}": pa.string() for feature in evaluation.slices}
+    for model in models:
+        table |= {f"{model}.finite": pa.bool_()}
+        table |= {f"{model}.{name}": pa.float64() for name in names(evaluation)}
+    return table
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """The rows by group id, then by whatever else they hold."""
+    return table.sort_by([(name, "ascending") for name in table.column_names]).combine_chunks()
+
+
+def summarise(
+    table: pa.Table,
+    evaluation: Evaluation,
+    about: Mapping[str, Any],
+    no_baseline: str = "",
+    compared: Comparison = FIRST,
+    before: Before = NOT_ASKED,
+) -> dict[str, Any]:
+    """The report: every figure with its convention, overall and per slice, the baseline's over the same lists.
+
+    table: as `columns` says, in any order.  about: what else the report's reader needs, e.g. the models' digests.
+    no_baseline: why there is none.  compared: the model's contract with the live one's.  before: the same measured on
+    lists that the live model was blessed on.  A figure that does not exist (no list left) is None.
+    """
+    table = in_order(table)
+    broken = {model: _broken(table, model) for model in ("model", "baseline")}
+    if broken["baseline"]:
+        no_baseline = f"the live model's scores are not numbers in {broken['baseline']}"
+    slices: dict[str, dict[str, Any]] = {}
+    for feature in evaluation.slices:
+        values = np.asarray(table[f"slice.{feature}"])
+        slices[feature] = {
+            value: _figures(table.filter(pa.array(values == value)), evaluation, not no_baseline)
+            for value in sorted(set(values))
+        }
+    overall = _figures(table, evaluation, not no_baseline)
+    decisive = overall["metrics"][evaluation.bless.metric]
+    verdict = judge(decisive["value"], decisive.get("baseline"), evaluation.bless, broken["model"], no_baseline)
+    if not no_baseline and len(set(about.get("digests", {}).values())) == 1:
+        verdict = verdict._replace(reason=f"{verdict.reason} (it is the same model, byte by byte)")
+    previous: dict[str, Any] = {}
+    if not no_baseline and (before.table is not None or before.absent or before.refused):
+        previous = {"spans": list(before.spans), "examples": before.uri, "absent": before.absent}
+        if before.table is not None and before.table.num_rows:
+            previous |= _figures(in_order(before.table), evaluation, True)
+            previous["broken"] = _broken(before.table, "model")
+        verdict = with_previous(verdict, previous, evaluation.bless, before.absent, before.refused)
+    verdict = with_contract(verdict, compared, evaluation.bless)
+    return {
+        **about,
+        **({"previous": previous} if previous.get("examples") or previous.get("absent") else {}),
+        "conventions": {name: ranking_metrics.describe(name, convention(evaluation)) for name in names(evaluation)},
+        **overall,
+        "slices": slices,
+        "baseline": not no_baseline,
+        "no_baseline": no_baseline,
+        "contract": compared._asdict(),
+        "bless": {**dataclasses.asdict(evaluation.bless), "tolerance": TOLERANCE, **verdict._asdict()},
+    }
+
+
+def judge(
+    value: float | None,
+    baseline: float | None,
+    bless: Bless,
+    broken: str = "",
+    no_baseline: str = "first model",
+) -> Verdict:
+    """Whether `value` is good enough.
+
+    An improvement of exactly `min_improvement` and a value of exactly `min_value` pass, to within TOLERANCE.  Without a
+    baseline (None) only `min_value` counts.  broken: where the model's scores are no numbers, "" for nowhere.
+    """
+    metric = bless.metric
+    if broken:
+        return Verdict(False, f"its scores are not numbers in {broken}", f"scores not finite in {broken}: not blessed")
+    if value is None:
+        return Verdict(False, f"no list of the split has a value of {metric}", f"no list with {metric}: not blessed")
+    change = None if baseline is None else value - baseline
+    compared = no_baseline if change is None else f"live {baseline:.4f}, {change:+.4f}"
+    figures = f"{metric} {value:.4f} ({compared})"
+    failed = []
+    if change is not None and not change >= bless.min_improvement - TOLERANCE:
+        expected = f"expected at least {bless.min_improvement:+g}"
+        failed.append(f"its {metric} of {value:.6f} is {change:+.6f} from the live model's, {expected}")
+    if bless.min_value is not None and not value >= bless.min_value - TOLERANCE:
+        failed.append(f"its {metric} of {value:.6f} is below min_value {bless.min_value:g}")
+    if failed:
+        return Verdict(False, "; ".join(failed), f"{figures}: not blessed")
+    passed = f"no baseline: {no_baseline}" if change is None else f"{metric} {change:+.6f} from the live model's"
+    return Verdict(True, passed, f"{figures}: blessed")
+
+
+def with_previous(
+    verdict: Verdict, previous: Mapping[str, Any], bless: Bless, absent: str = "", refused: str = ""
+) -> Verdict:
+    """The verdict, and on top whether the model holds on the lists that the live one was blessed on.
+
+    previous: figures of both models on them, `spans` and `broken`; without figures the verdict stays, and a passing one
+    says why (absent).  refused: why there are none although there should be; such a model is not blessed.
+
+    >>> figures = {"spans": [1, 2], "metrics": {"mrr": {"value": 0.5, "baseline": 0.6, "difference": -0.1}}}
+    >>> good = Verdict(True, "mrr +0.1 from the live model's", "mrr 0.7 (live 0.6, +0.1): blessed")
+    >>> with_previous(good, figures, Bless(metric="mrr")).summary
+    'mrr 0.7 (live 0.6, +0.1), on spans 1-2 -0.1000: not blessed'
+    """
+    figures = verdict.summary.rpartition(": ")[0]
+    if refused:
+        reason = f"{refused} (evaluation.bless.previous_spans: 0 asks for none)"
+        reasons = (reason,) if verdict.blessed else (verdict.reason, reason)
+        return Verdict(False, "; ".join(reasons), f"{figures}, no previous lists: not blessed")
+    if absent:
+        return verdict._replace(reason=f"{verdict.reason}; {absent}") if verdict.blessed else verdict
+    measured = previous.get("metrics", {}).get(bless.metric, {})
+    change = measured.get("difference")
+    if change is None and not previous.get("broken"):
+        return verdict  # no list, or none with a value of the metric
+    where = f"on spans {spans.said(previous['spans'])}" if previous["spans"] else "on its lists"
+    if previous.get("broken"):
+        worse, said = f"its scores are not numbers {where} in {previous['broken']}", f"{where} not finite"
+    else:
+        holds = change >= bless.min_improvement - TOLERANCE
+        figures_there = f"its {bless.metric} of {measured['value']:.6f} is {change:+.6f} from the live model's"
+        expected = f"expected at least {bless.min_improvement:+g}"
+        worse = "" if holds else f"{where}, which the live model was blessed on, {figures_there}, {expected}"
+        said = f"{where} {change:+.4f}"
+    blessed = verdict.blessed and not worse
+    reason = "; ".join(filter(None, ("" if worse and verdict.blessed else verdict.reason, worse)))
+    return Verdict(blessed, reason, f"{figures}, {said}: {'blessed' if blessed else 'not blessed'}")
+
+
+def with_contract(verdict: Verdict, compared: Comparison, bless: Bless) -> Verdict:
+    """The verdict on the figures, and on top what the change of contract says: both reasons where it withholds.
+
+    >>> gone = Comparison("breaking", ["signature rank is gone"], "contract breaking (-1 signature)")
+    >>> verdict = with_contract(Verdict(True, "mrr +0.1 from the live model's", "mrr 0.5: blessed"), gone, Bless())
+    >>> verdict.blessed, verdict.summary
+    (False, 'mrr 0.5, contract breaking (-1 signature): not blessed')
+    """
+    if not compared.summary:
+        return verdict
+    figures = verdict.summary.rpartition(": ")[0]
+    breaks = compared.verdict == "breaking"
+    blessed = verdict.blessed and (bless.allow_breaking or not breaks)
+    summary = f"{figures}, {compared.summary}: {'blessed' if blessed else 'not blessed'}"
+    if not breaks:
+        return verdict._replace(summary=summary)
+    named = "; ".join(compared.differences[:NAMED])
+    more = f"; and {len(compared.differences) - NAMED} more" if len(compared.differences) > NAMED else ""
+    if bless.allow_breaking:
+        return Verdict(blessed, f"{verdict.reason}; allowed to break the live model's clients: {named}{more}", summary)
+    broken = f"it breaks the live model's clients: {named}{more} (evaluation.bless.allow_breaking: true lets it pass)"
+    reasons = (broken, verdict.reason) if verdict.blessed else (verdict.reason, broken)
+    return Verdict(False, "; ".join(reasons), summary)
+
+
+def _figures(table: pa.Table, evaluation: Evaluation, with_baseline: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in names(evaluation):
+        values = np.asarray(table[f"model.{name}"])
+        kept = int(np.count_nonzero(~np.isnan(values)))
+        found[name] = {
+            "convention": ranking_metrics.describe(name, convention(evaluation)),
+            "value": _number(ranking_metrics.mean(values)),
+            "lists": kept,
+            "dropped": len(values) - kept,
+        }
+        if with_baseline:
+            baseline = _number(ranking_metrics.mean(table[f"baseline.{name}"]))
+            comparable = baseline is not None and found[name]["value"] is not None
+            found[name] |= {"baseline": baseline, "difference": found[name]["value"] - baseline if comparable else None}
+    return {"lists": table.num_rows, "items": int(np.sum(table["items"])), "metrics": found}
+
+
+def _broken(table: pa.Table, model: str) -> str:
+    """Which lists a model gave something else than numbers, "" for none or no such model."""
+    if f"{model}.finite" not in table.column_names:
+        return ""
+    bad = np.asarray(table["group_id"])[~np.asarray(table[f"{model}.finite"])]
+    return f"{len(bad)} of {table.num_rows} lists, the first {bad[0]!r}" if len(bad) else ""
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,189 @@
+"""The input formats: from a file's bytes to chunks of columns, bad records set aside with their place and reason.
+
+Enters: one file and the config.  Leaves: `Chunk`s in the file's order.  The one idea: a chunk is parsed as a whole by
+vectorised code; only where that fails are the records at fault looked for, and nothing is ever dropped unsaid.
+
+`FORMATS` names every reader.  A reader yields columns as it found them; `column_types.conform` gives them the config's
+types.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import gzip
+import io
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from tfx_ranking.components import places
+from tfx_ranking.components.config.data_section import Data
+from tfx_ranking.components.errors import DataError
+from tfx_ranking.components.lists.list_examples import Column
+
+
+class Bad(NamedTuple):
+    """A record that cannot be used."""
+
+    position: int  # line of a text file, row of a table, record of a TFRecord file, counted from 1
+    reason: str
+    items: int = 1  # items lost with it; a record that cannot be read counts as one
+
+
+@dataclasses.dataclass
+class Chunk:
+    """Consecutive records of one file.
+
+    columns: name → Arrow array, one value a row; or, in a format whose records are lists, context columns with one
+    value a list and item columns with one value an item, cut by `row_splits` (int64 [list + 1]).
+    positions: int64, of each row, or of each list.  records: rows or items as they stood in the file, bad ones
+    included.  Group ids may be absent from a list format's columns.
+    """
+
+    columns: dict[str, pa.Array]
+    positions: np.ndarray
+    records: int
+    bad: list[Bad] = dataclasses.field(default_factory=list)
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    row_splits: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a reader is asked for.  `name` is the file's name in made-up group ids; `side` the file of list sizes.
+
+    optional: columns of `table` that a file may lack; they are null there.
+    """
+
+    path: str
+    name: str
+    data: Data
+    table: Mapping[str, Column]
+    time: str | None = None  # the column that orders lists in time
+    side: str | None = None
+    optional: frozenset[str] = frozenset()
+
+
+class Format(NamedTuple):
+    """A reader and what it yields."""
+
+    read: Callable[[Request], Iterator[Chunk]]
+    lists: bool  # records are lists already, else rows that have to be grouped
+
+
+def _letor(request: Request) -> Iterator[Chunk]:
+    from tfx_ranking.components.formats import letor
+
+    return letor.read(request)
+
+
+def _csv(request: Request) -> Iterator[Chunk]:
+    from tfx_ranking.components.formats import tables
+
+    return tables.read_csv(request)
+
+
+def _parquet(request: Request) -> Iterator[Chunk]:
+    from tfx_ranking.components.formats import tables
+
+    return tables.read_parquet(request)
+
+
+def _proto(kind: str) -> Callable[[Request], Iterator[Chunk]]:
+    def read(request: Request) -> Iterator[Chunk]:
+        from tfx_ranking.components.formats import proto_records
+
+        return proto_records.read(request, kind)
+
+    return read
+
+
+FORMATS: dict[str, Format] = {
+    "letor": Format(_letor, lists=False),
+    "csv": Format(_csv, lists=False),
+    "parquet": Format(_parquet, lists=False),
+    "tf_example": Format(_proto("tf_example"), lists=False),
+    "elwc": Format(_proto("elwc"), lists=True),
+    "sequence_example": Format(_proto("sequence_example"), lists=True),
+    "list_example": Format(_proto("list_example"), lists=True),
+}
+
+
+def open_file(path: str) -> io.BufferedIOBase:
+    """The file's bytes, unpacked where they are gzip (told by the first bytes, not by the name)."""
+    opened = open_raw(path)
+    packed = opened.read(2) == b"\x1f\x8b"
+    opened.seek(0)
+    return gzip.GzipFile(fileobj=opened) if packed else opened  # type: ignore[return-value, arg-type]
+
+
+def open_raw(path: str) -> Any:
+    """The file's bytes as they are."""
+    return places.opened(path)
+
+
+def whole_lines(opened: Any, size: int) -> Iterator[bytes]:
+    """A file's bytes in pieces of about `size` that end with a newline."""
+    rest = b""
+    while block := opened.read(size):
+        cut = block.rfind(b"\n") + 1
+        if cut:
+            yield rest + block[:cut]
+            rest = block[cut:]
+        else:
+            rest += block
+    if rest:
+        yield rest + b"\n"
+
+
+def ahead(chunks: Iterator[Any]) -> Iterator[Any]:
+    """The same chunks, read by a thread of their own while the last one is worked on."""
+    ready: queue.Queue[Any] = queue.Queue(maxsize=1)
+    stopped = threading.Event()
+
+    def put(item: Any) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
+
+    def run() -> None:
+        try:
+            for chunk in chunks:
+                put((chunk, None))
+                if stopped.is_set():
+                    return
+            put((None, None))
+        except BaseException as error:
+            put((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while True:
+            chunk, error = ready.get()
+            if error is not None:
+                raise error
+            if chunk is None:
+                return
+            yield chunk
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def absent(request: Request, what: str, name: str, present: list[str]) -> DataError:
+    """The error for a column that a file should have."""
+    other = next((each for each in (";", "\t", "|") if len(present) == 1 and each in present[0]), "")
+    if other:
+        return DataError(
+            f"{request.path}: {what} {name!r} is not in the file. It has: {present[0]}. "
+            f"The header looks separated by {other!r}; expected ','."
+        )
+    near = difflib.get_close_matches(name, present, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return DataError(f"{request.path}: {what} {name!r} is not in the file{hint} It has: {', '.join(sorted(present))}.")

@@ -1,0 +1,161 @@
+"""CSV and Parquet: one row an item, a column that holds the group id.
+
+Enters: a file with named columns.  Leaves: chunks of rows.  The one idea: blocks of rows are read with their types;
+from the first that fails on they are read as text, so that a bad cell costs its row and not the file.  A dense vector
+in a CSV cell is numbers between spaces or commas, with or without brackets (`0.1 0.2`, `[0.1, 0.2]`); in Parquet it is
+a list.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from tfx_ranking.components.errors import DataError
+from tfx_ranking.components.formats import column_types, readers
+
+BLOCK_BYTES = 4 << 20
+BATCH_ROWS = 65_536
+
+
+def read_csv(request: readers.Request) -> Iterator[readers.Chunk]:
+    """Rows in the file's order; the header is row 1.  Raises DataError when a column of the config is absent."""
+    names = _csv_columns(request)
+    if not names:
+        return
+    row = 2
+    try:
+        # One reader a file: each call of pyarrow.csv looks at every object in the process (pyarrow 10).
+        for batch in _batches(request, names, _types(request, names)):
+            columns = dict(zip(names, batch.columns))
+            yield readers.Chunk(columns, np.arange(row, row + batch.num_rows), batch.num_rows)
+            row += batch.num_rows
+    except pa.ArrowInvalid:
+        yield from _read_doubtful(request, names, row)
+
+
+def _read_doubtful(request: readers.Request, names: list[str], start: int) -> Iterator[readers.Chunk]:
+    """From row `start` on (all before it were good) cells as bytes, so that a bad one does not fail the file.
+
+    Rows with too few or too many cells are set aside here; what the cells hold is looked at later.
+    """
+    waiting: list[readers.Bad] = []
+    row = 2
+
+    def refuse(found: Any) -> str:
+        reason = f"malformed row: expected {found.expected_columns} cells; got {found.actual_columns}"
+        waiting.append(readers.Bad(int(found.number), reason))
+        return "skip"
+
+    try:
+        for batch in _batches(request, names, dict.fromkeys(names, pa.binary()), refuse):
+            known = min(max(start - row, 0), batch.num_rows)
+            row, batch = row + known, batch.slice(known)
+            positions = _positions(row, batch.num_rows, [each.position for each in waiting])
+            row = int(positions[-1]) + 1 if len(positions) else row
+            bad = [each for each in waiting if each.position < row]  # others stand in the next block
+            waiting[:] = [each for each in waiting if each.position >= row]
+            yield readers.Chunk(dict(zip(names, batch.columns)), positions, batch.num_rows + len(bad), bad)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{request.path}: not a readable CSV file after row {row - 1}: {error}") from None
+    if waiting:
+        none = {name: pa.nulls(0, pa.binary()) for name in names}
+        yield readers.Chunk(none, np.zeros(0, np.int64), len(waiting), waiting)
+
+
+def _batches(
+    request: readers.Request, names: list[str], types: dict[str, pa.DataType], refuse: Any = None
+) -> Iterator[pa.RecordBatch]:
+    """The file's rows.  Raises ArrowInvalid."""
+    with _arrow_file(request.path) as opened:
+        yield from pyarrow.csv.open_csv(
+            opened,
+            pyarrow.csv.ReadOptions(
+                use_threads=refuse is None,  # threads lose the number of a bad row
+                block_size=BLOCK_BYTES,
+            ),
+            pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=refuse),
+            pyarrow.csv.ConvertOptions(
+                include_columns=names, column_types=types, null_values=column_types.MISSING_WORDS.to_pylist()
+            ),
+        )
+
+
+def _arrow_file(path: str) -> Any:
+    """The file as Arrow's own: its reader's threads would wait for Python's lock on a Python file, and hang."""
+    with readers.open_raw(path) as opened:
+        packed = opened.read(2) == b"\x1f\x8b"
+        opened.seek(0)
+        raw = pa.BufferReader(opened.read()) if "://" in path else pa.OSFile(path)
+    return pa.CompressedInputStream(raw, "gzip") if packed else raw
+
+
+def _types(request: readers.Request, names: list[str]) -> dict[str, pa.DataType]:
+    """Numbers where the config has numbers; text, vectors and what is not in the config as bytes."""
+    numeric = {"float": pa.float64(), "int": pa.int64()}
+    types = {}
+    for name in names:
+        column = request.table.get(name)
+        plain = column is not None and column.width == 1 and not column.tokens
+        types[name] = numeric.get(column.dtype, pa.binary()) if plain and column is not None else pa.binary()
+    return types
+
+
+def _csv_columns(request: readers.Request) -> list[str]:
+    """The columns that the config needs, all of them in the header; none where the file is empty."""
+    with readers.open_file(request.path) as opened:
+        rows = csv.reader(io.TextIOWrapper(opened, "utf-8-sig", newline=""))  # type: ignore[type-var]
+        try:
+            header = next((row for row in rows if row), None)
+        except UnicodeDecodeError as error:
+            wrong = error.object[error.start]
+            raise DataError(
+                f"{request.path}: the file is not UTF-8: it has the byte 0x{wrong:02x}. Re-encode it, as iconv does."
+            ) from None
+    if header is None:
+        return []
+    for name in header:
+        if header.count(name) > 1:
+            raise DataError(f"{request.path}: the header has the column {name!r} twice; give each its own name.")
+    return _wanted(request, header)
+
+
+def read_parquet(request: readers.Request) -> Iterator[readers.Chunk]:
+    """Rows in the file's order, counted from 1.  Raises DataError when a column of the config is absent."""
+    with readers.open_file(request.path) as opened:
+        try:
+            source = opened if opened.seekable() and not hasattr(opened, "mtime") else io.BytesIO(opened.read())
+            file = pyarrow.parquet.ParquetFile(source)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{request.path}: not a readable Parquet file: {error}") from None
+        names = _wanted(request, file.schema_arrow.names)
+        row = 1
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
+            columns = {name: batch.column(batch.schema.get_field_index(name)) for name in names}
+            yield readers.Chunk(columns, np.arange(row, row + batch.num_rows), batch.num_rows)
+            row += batch.num_rows
+
+
+def _wanted(request: readers.Request, present: list[str]) -> list[str]:
+    names = [name for name in request.table if name in present or name not in request.optional]
+    if request.time and request.time not in names:
+        names.append(request.time)
+    for name in names:
+        if name not in present:
+            raise readers.absent(request, "column", name, present)
+    return names
+
+
+def _positions(first: int, rows: int, skipped: list[int]) -> np.ndarray:
+    """The numbers from `first` on that are not skipped, one a row.
+
+    >>> _positions(2, 3, [3])
+    array([2, 4, 5])
+    """
+    numbers = np.setdiff1d(np.arange(first, first + rows + len(skipped)), np.array(skipped, np.int64))
+    return numbers[:rows]

@@ -1,0 +1,277 @@
+"""From checked rows to lists: rows of one group id together, in the order in which they stood in the files.
+
+Enters: `formats.Chunk`s.  Leaves: `Lists`, then a `ListBatch` ready to be written.  Between them: bad records are set
+aside (`check`), lists are capped or dropped and missing values filled in and counted (`arrange`).
+"""
+
+import collections
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfx_ranking.components.config.data_section import Data
+from tfx_ranking.components.errors import GroupOrderError
+from tfx_ranking.components.formats import column_types, readers
+from tfx_ranking.components.lists.list_examples import Column, ListBatch, Tokens
+
+TIME = "#time"  # column: float64, orders lists in time; no feature may be called so
+
+
+class Lists(NamedTuple):
+    """Lists with missing values still null.
+
+    context: name → Arrow [list], the group id among them.  items: name → Arrow [item].  row_splits: int64 [list + 1].
+    positions: int64 [list], where each list's first record stood in its file.
+    """
+
+    context: dict[str, pa.Array]
+    items: dict[str, pa.Array]
+    row_splits: np.ndarray
+    positions: np.ndarray
+
+    def between(self, start: int, end: int) -> "Lists":
+        """Lists start to end, without a copy."""
+        first, last = int(self.row_splits[start]), int(self.row_splits[end])
+        return Lists(
+            {name: array.slice(start, end - start) for name, array in self.context.items()},
+            {name: array.slice(first, last - first) for name, array in self.items.items()},
+            self.row_splits[start : end + 1] - first,
+            self.positions[start:end],
+        )
+
+
+def check(chunk: readers.Chunk, request: readers.Request) -> readers.Chunk:
+    """The chunk with the config's types; rows (of a list format: whole lists) that break a rule are among its `bad`."""
+    data = request.data
+    rows_of_lists = chunk.row_splits is not None
+    lengths = np.diff(chunk.row_splits) if chunk.row_splits is not None else None
+    count = len(chunk.positions)
+    owner = np.repeat(np.arange(count), lengths) if lengths is not None else None
+    reasons: dict[int, str] = {}
+    out: dict[str, pa.Array] = {}
+
+    def refuse(level: str, faults: column_types.Faults) -> None:
+        for at, reason in faults.items():
+            reasons.setdefault(int(owner[at]) if owner is not None and level == "items" else at, reason)
+
+    def where(mask: np.ndarray, reason: Callable[[int], str]) -> column_types.Faults:
+        return {int(at): reason(int(at)) for at in np.flatnonzero(mask)}
+
+    for name, column in request.table.items():
+        absent = name in request.optional and name not in chunk.columns
+        array, faults = column_types.conform(name, pa.nulls(count) if absent else chunk.columns[name], column)
+        refuse(column.level, faults)
+        out[name] = array
+    if request.time:
+        out[TIME], faults = column_types.times(request.time, chunk.columns[request.time])
+        refuse("context", faults)
+    if data.group_id not in request.optional:
+        no_group = np.asarray(out[data.group_id].is_null())
+        refuse("context", where(no_group, lambda at: f"{data.group_id}: the group id is missing"))
+    if data.label in request.table:  # to be scored, a list needs none
+        label = out[data.label].to_numpy(zero_copy_only=False)
+        refuse("items", where(np.isnan(label), lambda at: f"{data.label}: the label is missing"))
+        if data.label_range:
+            low, high = data.label_range
+            said = f"is outside data.label_range [{low:g}, {high:g}]"
+            refuse("items", where((label < low) | (label > high), lambda at: f"{data.label}: {label[at]:g} {said}"))
+    if data.weight and data.weight in request.table:
+        weight = out[data.weight].to_numpy(zero_copy_only=False)
+        said = f"{data.weight}: expected a weight of at least 0; got"
+        refuse("items", where(~(weight >= 0), lambda at: f"{said} {weight[at]:g}"))
+    if lengths is not None:
+        refuse("context", where(lengths == 0, lambda at: "a list without items"))
+    if not reasons:
+        return readers.Chunk(out, chunk.positions, chunk.records, chunk.bad, chunk.counts, chunk.row_splits)
+
+    bad = list(chunk.bad)
+    for record in sorted(reasons):
+        items = max(1, int(lengths[record])) if lengths is not None else 1
+        bad.append(readers.Bad(int(chunk.positions[record]), reasons[record], items))
+    keep = np.ones(count, bool)
+    keep[list(reasons)] = False
+    keep_items = keep[owner] if owner is not None else keep
+    for name, array in out.items():
+        on_items = not rows_of_lists or (name in request.table and request.table[name].level == "items")
+        out[name] = array.filter(pa.array(keep_items if on_items else keep))
+    row_splits = np.concatenate([[0], np.cumsum(lengths[keep])]) if lengths is not None else None
+    return readers.Chunk(out, chunk.positions[keep], chunk.records, bad, chunk.counts, row_splits)
+
+
+def cut(columns: dict[str, pa.Array], positions: np.ndarray, table: Mapping[str, Column], group_id: str) -> Lists:
+    """Rows whose groups stand together, as lists.  A list's context is its first row's."""
+    group = columns[group_id]
+    rows = len(group)
+    if not rows:
+        starts = np.zeros(0, np.int64)
+    else:
+        changes = np.asarray(pc.not_equal(group.slice(1), group.slice(0, rows - 1)))
+        starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
+    at = pa.array(starts)
+    context = {name: columns[name].take(at) for name, column in table.items() if column.level == "context"}
+    row_splits = np.append(starts, rows)
+    if TIME in columns:
+        latest = np.maximum.reduceat(columns[TIME].to_numpy(), starts) if rows else np.zeros(0)
+        context[TIME] = pa.array(latest)
+    items = {name: columns[name] for name, column in table.items() if column.level == "items"}
+    return Lists(context, items, row_splits, positions[starts])
+
+
+def differing_context(columns: dict[str, pa.Array], lists: Lists, table: Mapping[str, Column]) -> int:
+    """How many lists have rows that disagree about a context value (the first row's is kept)."""
+    lengths = np.diff(lists.row_splits)
+    differs = np.zeros(len(lengths), bool)
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    for name, column in table.items():
+        if column.level != "context" or pa.types.is_list(columns[name].type):
+            continue
+        codes = columns[name].dictionary_encode("encode").indices.to_numpy()
+        off = codes != codes[lists.row_splits[:-1]][owner]
+        differs[owner[off]] = True
+    return int(differs.sum())
+
+
+def stream(chunks: Iterator[readers.Chunk], request: readers.Request) -> Iterator[tuple[readers.Chunk, Lists]]:
+    """Lists out of rows that stand together, chunk by chunk; the last, possibly unfinished group waits for the next.
+
+    Raises GroupOrderError when a group comes back after another one.
+    """
+    group_id = request.data.group_id
+    seen: dict[bytes, tuple[int, int]] = {}  # group → first and last row
+    waiting: readers.Chunk | None = None
+    for chunk in chunks:
+        columns, positions = chunk.columns, chunk.positions
+        if waiting is not None and len(waiting.positions):
+            columns = {name: pa.concat_arrays([waiting.columns[name], columns[name]]) for name in columns}
+            positions = np.concatenate([waiting.positions, positions])
+        lists = cut(columns, positions, request.table, group_id)
+        if len(lists.positions):
+            last = int(lists.row_splits[-2])
+            waiting = readers.Chunk({name: array.slice(last) for name, array in columns.items()}, positions[last:], 0)
+            columns = {name: array.slice(0, last) for name, array in columns.items()}
+            lists = cut(columns, positions[:last], request.table, group_id)
+            _check_order(lists, positions, seen, request)
+        yield _count_differing(chunk, columns, lists, request), lists
+    if waiting is not None and len(waiting.positions):
+        lists = cut(waiting.columns, waiting.positions, request.table, group_id)
+        _check_order(lists, waiting.positions, seen, request)
+        yield _count_differing(waiting, waiting.columns, lists, request), lists
+
+
+def _count_differing(
+    chunk: readers.Chunk, columns: dict[str, pa.Array], lists: Lists, request: readers.Request
+) -> readers.Chunk:
+    differing = differing_context(columns, lists, request.table)
+    if differing:
+        chunk.counts["context_differs"] = chunk.counts.get("context_differs", 0) + differing
+    return chunk
+
+
+def _check_order(
+    lists: Lists, positions: np.ndarray, seen: dict[bytes, tuple[int, int]], request: readers.Request
+) -> None:
+    groups = lists.context[request.data.group_id].to_pylist()
+    for i, group in enumerate(groups):
+        first, last = int(lists.positions[i]), int(positions[lists.row_splits[i + 1] - 1])
+        if group in seen:
+            raise group_order_error(group, (request.path, seen[group][1]), (request.path, first))
+        seen[group] = (first, last)
+
+
+def group_order_error(group: bytes, earlier: tuple[str, int], later: tuple[str, int]) -> GroupOrderError:
+    """The error for a group that comes back: (file, row) of it before and after the others."""
+    where = f"rows {earlier[1]} and {later[1]}"
+    if earlier[0] != later[0]:
+        where = f"row {earlier[1]} and again in {later[0]} at row {later[1]}"
+    return GroupOrderError(
+        f"{earlier[0]}: group {group.decode('utf-8', 'replace')!r} appears at {where}, with other groups between. "
+        "Sort the input by group, or set data.order: any to group it by shuffle."
+    )
+
+
+def arrange(
+    lists: Lists, data: Data, table: Mapping[str, Column], relevant_from: float
+) -> tuple[Lists, ListBatch, collections.Counter[str]]:
+    """Lists as they are written: dropped and capped as the config says, missing values filled in.
+
+    The counter has `dropped_lists`, `dropped` (items), `capped_lists`, `capped` (items), `missing/<feature>`.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    lengths = np.diff(lists.row_splits)
+    if data.no_relevant == "drop" and len(lengths):
+        relevant = lists.items[data.label].to_numpy(zero_copy_only=False) >= relevant_from
+        keep = np.add.reduceat(relevant, lists.row_splits[:-1]) > 0
+        if not keep.all():
+            counts["dropped_lists"] = int((~keep).sum())
+            counts["dropped"] = int(lengths[~keep].sum())
+            lists = _select(lists, keep, np.repeat(keep, lengths), lengths[keep])
+            lengths = np.diff(lists.row_splits)
+    if data.max_items is not None and np.any(lengths > data.max_items):
+        keep_items = _capped(lists, data, relevant_from)
+        counts["capped_lists"] = int((lengths > data.max_items).sum())
+        counts["capped"] = int((~keep_items).sum())
+        lists = _select(lists, np.ones(len(lengths), bool), keep_items, np.minimum(lengths, data.max_items))
+    context: dict[str, object] = {}
+    items: dict[str, object] = {}
+    for name, column in table.items():
+        at, into = (lists.items, items) if column.level == "items" else (lists.context, context)
+        into[name], missing = _filled(at[name], column)
+        if missing:
+            counts[f"missing/{name}"] = missing
+    return lists, ListBatch(context, items, lists.row_splits), counts
+
+
+def _select(lists: Lists, keep: np.ndarray, keep_items: np.ndarray, lengths: np.ndarray) -> Lists:
+    return Lists(
+        {name: array.filter(pa.array(keep)) for name, array in lists.context.items()},
+        {name: array.filter(pa.array(keep_items)) for name, array in lists.items.items()},
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        lists.positions[keep],
+    )
+
+
+def _capped(lists: Lists, data: Data, relevant_from: float) -> np.ndarray:
+    """bool [item]: the items that stay.  By position: those shown first.  By label: the highest labels from
+    `relevant_from` on, then a sample of the rest that depends on the group id alone."""
+    keep = np.ones(int(lists.row_splits[-1]), bool)
+    limit = data.max_items or 0
+    groups = lists.context[data.group_id]
+    by_position = data.keep == "position"
+    column = lists.items[data.position if by_position and data.position else data.label]
+    for i in np.flatnonzero(np.diff(lists.row_splits) > limit):
+        start, end = int(lists.row_splits[i]), int(lists.row_splits[i + 1])
+        values = column.slice(start, end - start).to_numpy(zero_copy_only=False).astype(np.float64)
+        if by_position:
+            order = np.argsort(values, kind="stable")  # NaN, a missing position, sorts last
+        else:
+            seed = int.from_bytes(hashlib.blake2b(groups[int(i)].as_py(), digest_size=8).digest(), "big")
+            drawn = np.random.Generator(np.random.PCG64(seed)).random(end - start)
+            order = np.lexsort((drawn, -np.where(values >= relevant_from, values, -np.inf)))
+        keep[start + order[limit:]] = False
+    return keep
+
+
+def _filled(array: pa.Array, column: Column) -> tuple[object, int]:
+    """A column without nulls, and how many values were missing."""
+    if column.tokens:
+        lengths = column_types.list_lengths(array)
+        values = array.flatten()
+        return Tokens(values, np.concatenate([[0], np.cumsum(lengths)])), int((lengths == 0).sum())
+    if column.width > 1:
+        lengths = column_types.list_lengths(array)
+        flat = array.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        if (lengths == 0).any():
+            full = np.full((len(lengths), column.width), np.nan, np.float32)
+            full[lengths > 0] = flat.reshape(-1, column.width)
+            flat = full
+        matrix = flat.reshape(-1, column.width)
+        return matrix, int(np.isnan(matrix).any(axis=1).sum())
+    if column.dtype == "float":
+        values = array.to_numpy(zero_copy_only=False)
+        return values, int(np.isnan(values).sum())
+    missing = array.null_count
+    return (pc.fill_null(array, pa.scalar(column.missing, array.type)) if missing else array), missing

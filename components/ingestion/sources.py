@@ -1,0 +1,210 @@
+"""What the input is right now: the files behind `data.input`, with their digests, span and version.
+
+Enters: the config's data section.  Leaves: plain values that go into the execution's properties, so that one changed
+byte or one more file runs the ingestion again, and nothing else does.
+"""
+
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Callable, Collection
+from typing import Any
+
+from tfx_ranking.components import places
+from tfx_ranking.components.config.data_section import SPLIT_NAMES, Data
+from tfx_ranking.components.errors import DataError
+from tfx_ranking.components.ingestion import spans
+from tfx_ranking.components.push import versions
+
+ALL = "all"  # the key of files that belong to no split yet
+
+
+def resolve(data: Data, base: str | None = None) -> dict[str, Any]:
+    """The input's files: `files` is `{split or "all": [{path, name, size, digest, side, side_digest, span}]}`, `span`
+    the newest's number, `version` its version or None.
+
+    base: the push destination, for a window since the live model.  Of an input with spans also the lists `spans`,
+    `missing_spans` (of the window, that nobody delivered) and `repeated` (paths whose bytes came before, left out).
+    Files are sorted by path, those of several spans by span; `name` is the path below the folder they all share.
+    Raises DataError when a pattern matches nothing or every file is empty.
+    """
+    by_split = _by_split(data)
+    if any(spans.has_marks(each) for split in by_split.values() for each in split):
+        return _of_spans(by_split, data, base)
+    files = {split: _matching(by_split[split], split, data) for split in (ALL, *SPLIT_NAMES) if split in by_split}
+    entries = [entry for split in files.values() for entry in split]
+    _refuse_empty(entries)
+    for entry, name in zip(entries, names_below([entry["path"] for entry in entries])):
+        entry["name"] = name
+    return {"files": files, "span": 0, "version": None}
+
+
+def refuse_absent(data: Data) -> None:
+    """Raises the DataError of `resolve` for local patterns that match nothing; reads no file, and no object store."""
+    by_split = _by_split(data)
+    patterns = [each for split in by_split.values() for each in split]
+    if any("://" in each for each in patterns):
+        return
+    if any(map(spans.has_marks, patterns)):
+        _newest(by_split, data)
+        return
+    for split, of_split in by_split.items():
+        matching(of_split, _key(split), data)
+
+
+def only(source: dict[str, Any], keep: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """A source with the files that `keep` says, and the spans that still have one; version and the rest stay."""
+    files = {split: [each for each in entries if keep(each)] for split, entries in source["files"].items()}
+    left = {**source, "files": {split: entries for split, entries in files.items() if entries}}
+    if "spans" in source:
+        kept = sorted({entry["span"] for entries in files.values() for entry in entries})
+        left.update(spans=kept, span=max(kept, default=source["span"]))
+    return left
+
+
+def live_spans(base: str) -> list[int]:
+    """The spans that the model which serves under `base` was trained on, as its receipt says; [] for no such model.
+
+    Raises DataError for a model that does not say it.
+    """
+    model = versions.model_directory(base)
+    if model is None:
+        return []
+    receipt = model / versions.LINEAGE_IN_MODEL
+    told = json.loads(receipt.read_text()).get("data", {}) if receipt.is_file() else {}
+    if not told.get("spans"):
+        raise DataError(
+            f"data.window.since: {model} does not say on which spans it was trained ({receipt.name}). Use "
+            "data.window.spans until a model of this pipeline serves."
+        )
+    return [int(each) for each in json.loads(told["spans"])]
+
+
+def _by_split(data: Data) -> dict[str, list[str]]:
+    patterns = data.input if isinstance(data.input, dict) else {ALL: data.input}
+    return {split: [each] if isinstance(each, str) else list(each) for split, each in patterns.items()}
+
+
+def _key(split: str) -> str:
+    return "data.input" if split == ALL else f"data.input.{split}"
+
+
+def _newest(by_split: spans.Patterns, data: Data) -> tuple[dict[int, Any], int]:
+    """(what there is of each span, the newest's number, or the one that is asked for)"""
+    patterns = [each for several in by_split.values() for each in several]
+    there = spans.available(by_split, places.matching)
+    newest = max(there, default=None) if data.span is None else data.span
+    if newest is None or newest not in there:
+        wanted = "no span" if data.span is None else f"no span {data.span}"
+        whole = " and ".join(repr(each) for each in patterns)
+        but = f"There are {spans.said(list(there))}." if there else _folder_content(patterns[0].split("{")[0])
+        raise DataError(f"data.input: {wanted} for {whole}. {but}")
+    return there, newest
+
+
+def _of_spans(by_split: spans.Patterns, data: Data, base: str | None) -> dict[str, Any]:
+    patterns = [each for several in by_split.values() for each in several]
+    there, newest = _newest(by_split, data)
+    since = None
+    if data.window and data.window.since:
+        if base is None:
+            raise DataError("data.window.since: live needs the push destination; give RankingExampleGen its source.")
+        since = live_spans(base)
+    chosen = spans.window(list(there), newest, data.window.spans if data.window else None, since)
+    files: dict[str, list[dict[str, Any]]] = {split: [] for split in (ALL, *SPLIT_NAMES) if split in by_split}
+    repeated, folder = [], spans.above(patterns)
+    for split, entries in files.items():
+        seen: set[str] = set()
+        for number in chosen.spans:
+            for entry in _matching(there[number].patterns[split], split, data):
+                if entry["digest"] in seen:  # delivered twice: under another name, or as another span
+                    repeated.append(entry["path"])
+                    continue
+                seen.add(entry["digest"])
+                # Below a folder that does not depend on which spans are taken: names may be part of group ids.
+                entries.append({**entry, "name": entry["path"][len(folder) :].lstrip("/"), "span": number})
+    _refuse_empty([entry for entries in files.values() for entry in entries])
+    found: dict[str, Any] = {"files": files, "span": newest, "version": there[newest].version}
+    taken = sorted({entry["span"] for entries in files.values() for entry in entries})
+    found |= {"spans": taken, "missing_spans": list(chosen.missing)}
+    return {**found, "repeated": repeated} if repeated else found
+
+
+def _refuse_empty(entries: Collection[dict[str, Any]]) -> None:
+    if not any(entry["size"] for entry in entries):
+        names = ", ".join(entry["path"] for entry in list(entries)[:3])
+        raise DataError(f"data.input: every file that matches is empty ({names}); there is nothing to learn from.")
+
+
+def names_below(paths: list[str]) -> list[str]:
+    """Each path below the folder that all share.
+
+    >>> names_below(["logs/may/1.csv", "logs/june/1.csv"])
+    ['may/1.csv', 'june/1.csv']
+    """
+    # Not commonpath, which makes gs:/ of gs://; dirname cuts a half name off.
+    folder = os.path.dirname(os.path.commonprefix(paths))  # noqa: RUF071
+    return [path[len(folder) :].lstrip("/") for path in paths]
+
+
+def digest(path: str) -> str:
+    """blake2b of a file's bytes, 32 hex digits."""
+    state = hashlib.blake2b(digest_size=16)
+    with places.opened(path) as opened:
+        while block := opened.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
+
+
+def _matching(patterns: list[str], split: str, data: Data) -> list[dict[str, Any]]:
+    entries = []
+    for path, side in matching(patterns, _key(split), data):
+        entry = {"path": path, "size": places.size(path), "digest": digest(path)}
+        if side is not None:
+            entry.update(side=side, side_digest=digest(side))
+        entries.append(entry)
+    return entries
+
+
+def matching(patterns: list[str], said: str, data: Data) -> list[tuple[str, str | None]]:
+    """The files of some patterns, sorted, each with its file of list sizes, if there are such files.
+
+    said: who asks, for the message.  Raises DataError when a pattern matches nothing.
+    """
+    paths: set[str] = set()
+    for pattern in patterns:
+        found = places.matching(pattern)
+        if data.group_sizes:
+            found = [path for path in found if not _unpacked(path).endswith(data.group_sizes)]
+        if not found:
+            raise DataError(f"{said}: no file matches {pattern!r}. {_folder_content(pattern)}")
+        paths.update(found)
+    suffix = data.group_sizes
+    return [(path, _side_file(path, suffix) if suffix else None) for path in sorted(paths)]
+
+
+def _side_file(path: str, suffix: str) -> str:
+    candidates = [path + suffix, _unpacked(path) + suffix, _unpacked(path) + suffix + ".gz"]
+    for candidate in candidates:
+        if places.matching(glob.escape(candidate)):
+            return candidate
+    tried = " nor ".join(dict.fromkeys(candidates))
+    raise DataError(f"data.group_sizes: {path} has no file of list sizes beside it; there is neither {tried}.")
+
+
+def _unpacked(path: str) -> str:
+    return path[:-3] if path.endswith(".gz") else path
+
+
+def _folder_content(pattern: str) -> str:
+    folder = os.path.dirname(pattern) or "."
+    if "://" in folder:
+        return "Look at the bucket's content and correct the pattern."
+    while glob.has_magic(folder):
+        folder = os.path.dirname(folder) or "."
+    if not os.path.isdir(folder):
+        return f"There is no folder {folder}."
+    names = sorted(os.listdir(folder))
+    shown = ", ".join(names[:10]) + (f", … ({len(names)} in all)" if len(names) > 10 else "")
+    return f"The folder {folder} holds: {shown or 'nothing'}."

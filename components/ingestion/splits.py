@@ -1,0 +1,82 @@
+"""Which split a list belongs to: by the hash of its group id, by time, or by the file it came from.
+
+The one idea: a list's split depends on the list alone (and, by time, on the times of the others), never on where or
+in which order it was read, so a list is never cut and the same query never lands in two splits.
+"""
+
+import hashlib
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from tfx_ranking.components.config.data_section import SPLIT_NAMES, Splits
+from tfx_ranking.components.ingestion.sources import ALL
+
+
+def shares(splits: Splits, given: Collection[str]) -> dict[str, float]:
+    """The share of each split that is cut out of the files of train (or of all files).
+
+    given: the splits that have files of their own, or {"all"}.
+
+    >>> shares(Splits(validation=0.1, test=0.2), {"train", "test"})
+    {'validation': 0.1}
+    """
+    return {
+        name: share
+        for name, share in (("validation", splits.validation), ("test", splits.test))
+        if share > 0 and name not in given
+    }
+
+
+def names(splits: Splits, given: Collection[str]) -> list[str]:
+    """The splits that there will be, in their usual order."""
+    cut = {"train", *shares(splits, given), *(set(given) - {ALL})}
+    return [name for name in SPLIT_NAMES if name in cut]
+
+
+def unit_hash(group_ids: Sequence[bytes]) -> np.ndarray:
+    """float64 [list] in [0, 1), the same on every machine.
+
+    >>> unit_hash([b"a", b"b"]).round(3)
+    array([0.254, 0.517])
+    """
+    digests = b"".join(hashlib.blake2b(group, digest_size=8).digest() for group in group_ids)
+    return (np.frombuffer(digests, ">u8") >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def by_hash(group_ids: Sequence[bytes], cut: dict[str, float]) -> np.ndarray:
+    """object [list]: the split of each list; what no share claims is train."""
+    drawn = unit_hash(group_ids)
+    out = np.full(len(drawn), "train", object)
+    low = 0.0
+    for name, share in sorted(cut.items()):
+        out[(drawn >= low) & (drawn < low + share)] = name
+        low += share
+    return out
+
+
+def time_bounds(times: np.ndarray, cut: dict[str, float]) -> dict[str, float]:
+    """From which time on a list belongs to a split: the latest lists are tested on, those before validate.
+
+    times: float64 [list].  Lists of one time stay together, so a share can come out larger.
+
+    >>> time_bounds(np.arange(10.0), {"validation": 0.2, "test": 0.1})
+    {'test': 9.0, 'validation': 7.0}
+    """
+    rest = np.sort(times)
+    bounds: dict[str, float] = {}
+    for name in ("test", "validation"):
+        if name in cut and len(rest):
+            wanted = min(max(1, round(cut[name] * len(times))), len(rest))
+            bounds[name] = float(rest[-wanted])
+            rest = rest[rest < bounds[name]]
+    return bounds
+
+
+def by_time(times: np.ndarray, bounds: dict[str, float]) -> np.ndarray:
+    """object [list]: the split of each list."""
+    out = np.full(len(times), "train", object)
+    for name in ("validation", "test"):
+        if name in bounds:
+            out[times >= bounds[name]] = name
+    return out

@@ -1,0 +1,162 @@
+"""Keras' `fit` on lists: scores are flat, padded for the loss alone, and the validation split is measured in between.
+
+Enters: a ranker, its data as flat columns.  Leaves: the ranker with its best epoch's weights, the epochs' history.  The
+one idea: whatever Keras would do list by list is done here on whole batches; the loop is Keras' own.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.errors import DataError, RankingError
+from tfx_ranking.components.lists.list_examples import ListBatch
+from tfx_ranking.components.metrics import ranking_metrics
+from tfx_ranking.components.scorers import networks
+from tfx_ranking.components.training import training_data
+
+DEFAULT_METRIC = "ndcg@10"  # what the validation split is measured by where nothing stops early
+
+
+class Fit(keras.Model):
+    """The ranker as Keras' `fit` trains it: flat scores, padded only for the loss.
+
+    (Its name becomes a TensorFlow name scope, which must not begin with an underscore.)
+    """
+
+    def __init__(self, ranker: keras.Model, loss: Any):
+        super().__init__()
+        self.ranker = ranker
+        self.list_loss = loss
+        self.bad_lists = tf.Variable([], shape=[None], dtype=tf.int64, trainable=False)  # of the step that broke
+        self.built = True
+
+    def call(self, inputs, training=False):
+        return self.ranker(inputs, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        scores, mask = pad(networks.scores_of(y_pred), x["row_lengths"])
+        labels, _ = pad(y["label"], x["row_lengths"])
+        weights = pad(y["weight"], x["row_lengths"])[0] if "weight" in y else None
+        loss = self.list_loss(scores, labels, mask=mask, weights=weights)
+        for penalty in self.ranker.losses:
+            loss += penalty
+        broke = ~tf.math.is_finite(loss) & (tf.size(self.bad_lists) == 0)
+        tf.cond(broke, lambda: self.bad_lists.assign(y["lists"]), lambda: self.bad_lists.value())
+        return loss
+
+
+def pad(values: tf.Tensor, row_lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Flat [item] values as [list, longest], and the bool mask of the same shape."""
+    padded = tf.RaggedTensor.from_row_lengths(values, row_lengths, validate=False).to_tensor()
+    return padded, tf.sequence_mask(row_lengths, tf.shape(padded)[1])
+
+
+class Watch(keras.callbacks.Callback):
+    """Measures the validation split after each epoch, keeps the best weights, stops on time or on a broken loss."""
+
+    def __init__(
+        self, fit: Fit, train_data: ListBatch, validation_data: ListBatch, config: RankingConfig, began: float
+    ):
+        super().__init__()
+        self.fit, self.train_data, self.validation_data = fit, train_data, validation_data
+        self.config, self.settings, self.began_training = config, config.training, began
+        stopping = self.settings.early_stopping
+        self.metric = str(ranking_metrics.parse(stopping.metric if stopping else DEFAULT_METRIC))
+        evaluation = config.evaluation
+        self.convention = ranking_metrics.Convention(
+            gain=evaluation.gain, no_relevant=evaluation.no_relevant, relevant_from=evaluation.relevant_from
+        )
+        self.items = int(train_data.row_splits[-1])
+        self.epochs: list[dict[str, Any]] = []
+        self.best: tuple[int, float, list[np.ndarray]] | None = None
+        score = tf.autograph.experimental.do_not_convert(self._score)
+        self.scorer = tf.function(score, reduce_retracing=True)
+        order = tf.data.Dataset.range(len(validation_data.row_splits) - 1)
+        self.validation = training_data.batches(validation_data, order, self.settings.batch_lists)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if len(self.fit.bad_lists.numpy()):
+            raise RankingError(self._explain(batch))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        seconds = time.perf_counter() - self.began
+        value = self._validate()
+        logs[self.metric] = value  # for TensorBoard, which comes after this callback
+        entry = {"epoch": epoch + 1, "loss": float(logs["loss"]), self.metric: value}
+        self.epochs.append({**entry, "seconds": seconds, "items_per_second": self.items / seconds})
+        if epoch == 0:
+            self.first_epoch_seconds = time.perf_counter() - self.began_training
+        if self.best is None or value > self.best[1] or self.settings.early_stopping is None:
+            self.best = (epoch + 1, value, self.fit.ranker.get_weights())
+        elif epoch + 1 - self.best[0] >= self.settings.early_stopping.patience:
+            self.fit.stop_training = True
+
+    def finish(self) -> dict[str, Any]:
+        """The best weights in place, and the history."""
+        assert self.best is not None  # there is at least one epoch
+        epoch, value, weights = self.best
+        self.fit.ranker.set_weights(weights)
+        rates = [each["items_per_second"] for each in self.epochs]
+        rate = float(np.median(rates[1:] or rates))  # the first epoch holds the tracing
+        return {
+            "metric": ranking_metrics.describe(self.metric, self.convention),
+            "convention": str(self.convention),
+            "best_epoch": epoch,
+            "best_value": value,
+            "summary": f"{self.metric} {value:.4f} (epoch {epoch} of {len(self.epochs)}), {rate:,.0f} items/s",
+            "items_per_second": rate,
+            "first_epoch_seconds": self.first_epoch_seconds,  # ordering, building, tracing and validation included
+            "train": _sizes(self.train_data),
+            "validation": _sizes(self.validation_data),
+            "seed": self.settings.seed,
+            "epochs": self.epochs,
+        }
+
+    def _score(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        return networks.scores_of(self.fit.ranker(inputs, training=False))
+
+    def _validate(self) -> float:
+        data = self.validation_data
+        scores = np.concatenate([self.scorer(inputs).numpy() for inputs, _ in self.validation])
+        if not np.isfinite(scores).all():
+            item = int(np.flatnonzero(~np.isfinite(scores))[0])
+            group = training_data.group_of(data, item)
+            raise RankingError(
+                f"the score of an item of validation list {group!r} is {scores[item]}, after a finite loss."
+            )
+        values = ranking_metrics.per_list([self.metric], scores, data.items["label"], data.row_splits, self.convention)
+        value = ranking_metrics.mean(values[self.metric])
+        if np.isnan(value):
+            raise DataError(
+                "the validation split has no list with a relevant item, so nothing can choose the best epoch: give it "
+                "more lists (data.splits.validation), or see evaluation.relevant_from."
+            )
+        return value
+
+    def _explain(self, step: int) -> str:
+        lists = self.fit.bad_lists.numpy()
+        name, value, group = training_data.largest(self.train_data, lists, self.config)
+        groups = [_text(self.train_data.context["group_id"][i]) for i in lists]
+        shown = ", ".join(groups[:10]) + (f" and {len(groups) - 10} more" if len(groups) > 10 else "")
+        return (
+            f"the loss is no finite number at step {step + 1} of epoch {len(self.epochs) + 1}. "
+            f"The batch's lists: {shown}. "
+            f"The feature with the largest magnitude there is {name} = {value:g} (list {_text(group)}). "
+            "Scale or clip it (items.<name>.transform), or lower training.learning_rate."
+        )
+
+
+def _sizes(data: ListBatch) -> dict[str, int]:
+    return {"lists": len(data.row_splits) - 1, "items": int(data.row_splits[-1])}
+
+
+def _text(group: Any) -> str:
+    return repr(group.decode("utf-8", "replace") if isinstance(group, bytes) else str(group))

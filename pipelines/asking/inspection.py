@@ -1,0 +1,254 @@
+"""What an exported or pushed model holds: versions, signatures, features, where it came from, what travels with it.
+
+Enters: a SavedModel, or a folder of versions.  Leaves: an immutable `Inspected`, and its text.
+"""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+import struct
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfx_ranking.components.config import from_selection
+from tfx_ranking.components.config.feature_sections import by_number
+from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.exported import contract
+from tfx_ranking.components.exported.contract import feature_type, tensor_text
+from tfx_ranking.components.exported.saved_model import Signature, signature_definitions
+from tfx_ranking.components.push.versions import (
+    CONFIG_IN_MODEL,
+    LINEAGE_IN_MODEL,
+    SAMPLES_IN_MODEL,
+    WEIGHTS_IN_MODEL,
+    digest,
+    model_directory,
+)
+from tfx_ranking.components.serving.warmup import WARMUP_IN_MODEL
+from tfx_ranking.pipelines.text_layout import wrapped
+
+
+@dataclasses.dataclass(frozen=True)
+class RequestFeature:
+    """One feature as requests have it."""
+
+    name: str
+    trained_as: str  # its name in training
+    level: str  # "context" or "items"
+    type: str  # e.g. "float [128]", "string tokens"
+    default: float | int | str  # what a missing value counts as
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One signature: its tensors, and what its requests and answers are (as `signatures.Signature` names them)."""
+
+    signature: Signature
+    request: str = ""  # "" where the contract does not say
+    answer: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Receipt:
+    """Where a model came from, as far as its lineage receipt says; "" and () for what it does not say."""
+
+    pipeline: str
+    run: str
+    exported_at: str
+    data: tuple[tuple[str, str], ...]  # e.g. ("span", "3"), ("fingerprint", "…")
+    artifacts: tuple[tuple[str, str], ...]  # input of the export, and which artifact it was
+    packages: tuple[tuple[str, str], ...]  # name, version
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspected:
+    """One model, and the versions that stand beside it."""
+
+    directory: pathlib.Path
+    versions: tuple[int, ...]  # all integer-named neighbours, oldest first; empty for a model outside a serving folder
+    digest: str
+    calls: tuple[Call, ...]  # by name, `serving_default` last
+    features: tuple[RequestFeature, ...]  # of the proto signatures; none for a model that is not ours
+    receipt: Receipt | None
+    warm_up: int  # requests that TensorFlow Serving replays before it serves
+    samples: tuple[str, ...]  # signatures with a sample request and the answer it must get
+    layers: tuple[str, ...]  # whose weights a new ranker can start from
+
+
+def inspect(directory: pathlib.Path) -> Inspected:
+    """The model in `directory`; of a folder of versions, the one that serves.  Raises RankingError where none is."""
+    directory = _model_in(directory.absolute())
+    promised = contract.read(directory) or {}
+    calls = _calls(directory, promised)
+    neighbours = [int(child.name) for child in directory.parent.iterdir() if child.name.isdigit()]
+    return Inspected(
+        directory,
+        tuple(sorted(neighbours)) if directory.name.isdigit() else (),
+        digest(str(directory)),
+        calls,
+        _features(directory, promised),
+        _receipt(directory / LINEAGE_IN_MODEL),
+        _count_records(directory / WARMUP_IN_MODEL),
+        tuple(call.signature.name for call in calls if _sample(directory, call.signature.name).is_file()),
+        _layers(directory / WEIGHTS_IN_MODEL),
+    )
+
+
+def render(model: Inspected) -> str:
+    """The text that `tfx-ranking inspect` prints."""
+    first, *others = model.layers or ("",)
+    lines = [
+        f"{model.directory}",
+        *_entry("digest", [model.digest]),
+        *_entry("versions", [str(version) for version in model.versions]),
+        *_entry("warm-up", [f"{model.warm_up} request{'s' * (model.warm_up != 1)}" if model.warm_up else "none"]),
+        *_entry("samples", model.samples),
+        *_entry("weights", [f"{len(model.layers)} layers: {first}", *others] if first else []),
+    ]
+    lines += _receipt_lines(model.receipt) if model.receipt else []
+    shown: dict[Any, str] = {}
+    for call in model.calls:
+        lines += _call_lines(call, shown)
+    if model.features:
+        lines += ["", f"{'features':<28} {'if missing':<12} names in requests"]
+        for (level, kind, default), group in itertools.groupby(model.features, _feature_traits):
+            names = [each.name + _trained_as(each) for each in group]
+            lines += wrapped(f"  {level:<8} {kind:<17} {default:<12} ", names)
+    return "\n".join(lines)
+
+
+def _model_in(directory: pathlib.Path) -> pathlib.Path:
+    found = model_directory(directory)
+    for loose in (directory, directory / "Format-Serving"):  # a model that cannot serve can still be looked at
+        found = found or (loose if _is_model(loose) else None)
+    if found is None:
+        names = ", ".join(sorted(child.name for child in directory.iterdir())) if directory.is_dir() else "no folder"
+        raise RankingError(
+            f"{directory}: expected a SavedModel (saved_model.pb) or a folder of versions; found {names or 'nothing'}."
+        )
+    return found
+
+
+def _is_model(directory: pathlib.Path) -> bool:
+    return any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.cpb"))
+
+
+def _calls(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[Call, ...]:
+    told = promised.get("signatures", {})
+    found = sorted(signature_definitions(directory), key=lambda signature: signature.name == "serving_default")
+    kinds = [told.get(signature.name, {}) for signature in found]
+    return tuple(
+        Call(signature, kind.get("request", ""), kind.get("answer", "")) for signature, kind in zip(found, kinds)
+    )
+
+
+def _sample(directory: pathlib.Path, signature: str) -> pathlib.Path:
+    return directory / SAMPLES_IN_MODEL / f"{signature.replace('/', '_')}.json"
+
+
+def _features(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[RequestFeature, ...]:
+    file = directory / CONFIG_IN_MODEL
+    config = from_selection(file.read_text()) if file.is_file() else None
+    if "features" not in promised:  # an older export, or not one of ours
+        promised = {"features": contract.features(config) if config else {}}
+    trained_as = {served: name for name, served in config.serving.rename.items()} if config else {}
+    return tuple(
+        RequestFeature(name, trained_as.get(name, name), each["level"], feature_type(each), each["default"])
+        for name, each in promised["features"].items()
+    )
+
+
+def _receipt(file: pathlib.Path) -> Receipt | None:
+    if not file.is_file():
+        return None
+    told = json.loads(file.read_text())
+
+    def pairs(key: str) -> tuple[tuple[str, str], ...]:
+        return tuple((name, _plain(value)) for name, value in (told.get(key) or {}).items())
+
+    artifacts = tuple(
+        (name, f"{artifact.get('name') or artifact.get('uri', '')} (id {artifact.get('id', '?')})")
+        for name, found in (told.get("artifacts") or {}).items()
+        for artifact in found
+    )
+    pipeline, run, exported_at = (_plain(told.get(key, "")) for key in ("pipeline", "run", "exported_at"))
+    return Receipt(pipeline, run, exported_at, pairs("data"), artifacts, pairs("packages"))
+
+
+def _call_lines(call: Call, shown: dict[Any, str]) -> list[str]:
+    """shown: what was shown before, by what it is; this call is added to it."""
+    signature = call.signature
+    tensors = (signature.inputs, signature.outputs)
+    kinds = f"{call.request} → {call.answer}  " if call.request else ""
+    lines = ["", f"{signature.name}  {kinds}({signature.method})"]
+    same = shown.setdefault((tensors, signature.method, kinds), signature.name)
+    if same != signature.name:
+        return [*lines, f"  the same as {same}"]
+    alike = shown.setdefault(tensors, signature.name)
+    if alike != signature.name:
+        return [*lines, f"  tensors as of {alike}"]
+    for heading, group in zip(("in ", "out"), tensors):
+        by_type: dict[str, list[str]] = {}
+        for tensor in group:
+            by_type.setdefault(tensor_text({"dtype": tensor.dtype, "shape": tensor.shape}), []).append(tensor.name)
+        for text, names in by_type.items():
+            lines += wrapped(f"  {heading} {text:<18} ", sorted(names, key=by_number))
+    return lines
+
+
+def _receipt_lines(receipt: Receipt) -> list[str]:
+    run = f"{receipt.pipeline}, run {receipt.run}" if receipt.run else receipt.pipeline
+    return [
+        "",
+        *_entry("made by", [run] if run else []),
+        *_entry("exported", [receipt.exported_at] if receipt.exported_at else []),
+        *_entry("data", [f"{name} {value}" for name, value in receipt.data]),
+        *itertools.chain(*(_entry("from", [f"{name}: {which}"]) for name, which in receipt.artifacts)),
+        *_entry("packages", [f"{name} {version}" for name, version in receipt.packages]),
+    ]
+
+
+def _count_records(file: pathlib.Path) -> int:
+    """The records of a TFRecord file, 0 for none: length (8), its checksum (4), the record, its checksum (4)."""
+    if not file.is_file():
+        return 0
+    count, position, size = 0, 0, file.stat().st_size
+    with file.open("rb") as records:
+        while position < size:
+            records.seek(position)
+            head = records.read(12)
+            position += 16 + (struct.unpack("<Q", head[:8])[0] if len(head) == 12 else size)
+            if position > size:
+                raise RankingError(
+                    f"{file}: record {count} is cut off, and TensorFlow Serving will not load the model; export it "
+                    "again, or remove the file."
+                )
+            count += 1
+    return count
+
+
+def _layers(file: pathlib.Path) -> tuple[str, ...]:
+    """The layers in `weights.npz`, whose members are `<layer>/<variable>.npy`."""
+    if not file.is_file():
+        return ()
+    with zipfile.ZipFile(file) as stored:
+        return tuple(dict.fromkeys(name.rpartition("/")[0] for name in stored.namelist()))
+
+
+def _entry(heading: str, facts: Sequence[str]) -> list[str]:
+    return wrapped(f"{heading:<9} ", facts) if facts else []
+
+
+def _feature_traits(feature: RequestFeature) -> tuple[str, str, str]:
+    nothing = feature.default == "" and feature.type.endswith("tokens")
+    return feature.level, feature.type, "no tokens" if nothing else json.dumps(feature.default)
+
+
+def _trained_as(feature: RequestFeature) -> str:
+    return f" ({feature.trained_as} in training)" if feature.trained_as != feature.name else ""
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

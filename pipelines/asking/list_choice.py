@@ -1,0 +1,139 @@
+"""A few lists out of files of any input format, by row or by group: what a request is made of.
+
+Enters: files as `unlabelled.requests` names them.  Leaves: whole lists.  The one idea: a row stands for its list, whose
+other rows may be anywhere in the files.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfx_ranking.components.errors import RankingError, UsageError
+from tfx_ranking.components.formats import readers
+from tfx_ranking.components.ingestion import grouping, workers
+from tfx_ranking.pipelines.asking import unlabelled
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which lists a request carries: `count` of them from a row's or a group's on, else from the first."""
+
+    row: int | None = None  # or record, from 1; a CSV's header is none
+    group: str | None = None
+    count: int = 1
+
+
+FIRST = Choice()
+
+
+def choose(files: list[readers.Request], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
+    """The lists, from the chosen one on in the order of their first rows.
+
+    reading: told of every record that cannot be used, up to where the files were read: a list of rows may lack some.
+
+    Raises RankingError for a row or a group that is not there or cannot be used, and for too few lists.
+    """
+    if choice.count < 1:
+        raise UsageError(f"--lists: expected at least 1; got {choice.count}.")
+    if choice.row is not None and choice.group is not None:
+        raise UsageError("--row and --group both say which list is meant; give one of them.")
+    if choice.row is not None and len(files) > 1:
+        raise RankingError(f"--row: {len(files)} files match, and each has its own rows; name one file, or --group.")
+    chosen = _chosen_records if readers.FORMATS[files[0].data.format].lists else _chosen_rows
+    found = chosen(files, choice, reading)
+    if len(found.positions) < choice.count:
+        where = "there" if choice.row is not None or choice.group is not None else "the first"
+        raise RankingError(f"--lists {choice.count}: from {where} on there are only {len(found.positions)}.")
+    return found
+
+
+def _chosen_records(files: list[readers.Request], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
+    last = 0
+    parts: list[grouping.Lists] = []
+    count = 0
+    for found in unlabelled.records_as_lists(files, reading):
+        last = max([last, *found.positions.tolist()])
+        start: int | None = 0
+        if not parts:
+            start = _start(found.positions, found.context[files[0].data.group_id], choice.row, choice.group)
+            _refuse_bad([bad for _, bad in reading.bad], choice.row)
+        if start is not None and len(found.positions):
+            parts.append(found.between(start, min(start + choice.count - count, len(found.positions))))
+            count += len(parts[-1].positions)
+        if count == choice.count:
+            break
+    if not parts:
+        raise _not_there(files, choice, "record", last)
+    return _joined(parts)
+
+
+def _chosen_rows(files: list[readers.Request], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
+    """Once through the files for the groups' names, once for their rows, wherever those stand."""
+    group_id = files[0].data.group_id
+    header = 1 if files[0].data.format == "csv" else 0
+    row = None if choice.row is None else choice.row + header
+    groups: list[bytes] = []
+    last = 0
+    for chunk in (chunk for request in files for chunk in workers.checked(request)):
+        _refuse_bad(chunk.bad, row, header)
+        last = max([last, *chunk.positions[-1:].tolist(), *(bad.position for bad in chunk.bad)])
+        start = 0 if groups else _start(chunk.positions, chunk.columns[group_id], row, choice.group)
+        if start is not None:
+            own = chunk.columns[group_id].slice(start).unique().to_pylist()
+            groups = list(dict.fromkeys([*groups, *own]))[: choice.count]
+        if len(groups) == choice.count:
+            break
+    if not groups:
+        raise _not_there(files, choice, "row", last - header)
+    wanted = pa.array(groups, pa.binary())
+    held = []
+    for request in files:
+        for chunk in workers.checked(request):
+            reading.add(chunk, request.path)
+            keep = pc.is_in(chunk.columns[group_id], value_set=wanted)
+            columns = {name: array.filter(keep) for name, array in chunk.columns.items()}
+            held.append(readers.Chunk(columns, chunk.positions[np.asarray(keep)], 0))
+    found = unlabelled.grouped(held, files[0])
+    at = [found.context[group_id].to_pylist().index(group) for group in groups]  # a group may have begun earlier
+    return _joined([found.between(each, each + 1) for each in at])
+
+
+def _start(positions: npt.NDArray[Any], groups: pa.Array, row: int | None, group: str | None) -> int | None:
+    """Where the chosen row or group is; None where it is not."""
+    if row is not None:
+        found = np.flatnonzero(positions == row)
+    elif group is not None:
+        found = np.flatnonzero(np.asarray(pc.equal(groups, group.encode())))
+    else:
+        found = np.arange(min(1, len(positions)))
+    return int(found[0]) if len(found) else None
+
+
+def _refuse_bad(bad: list[readers.Bad], row: int | None, header: int = 0) -> None:
+    for each in bad:
+        if each.position == row:
+            raise RankingError(f"--row {row - header}: it cannot be used: {each.reason}. Choose another.")
+
+
+def _not_there(files: list[readers.Request], choice: Choice, what: str, last: int) -> RankingError:
+    names = ", ".join(request.path for request in files[:3])
+    if choice.row is not None:
+        there = f"it has {what}s 1 to {last}" if last else f"it has no {what}"
+        return RankingError(f"--row {choice.row}: {names} has no such {what}; {there}.")
+    if choice.group is not None:
+        return RankingError(f"--group {choice.group}: no list of {names} is called so in {files[0].data.group_id!r}.")
+    return RankingError(f"{names}: no list that could be sent; read as {files[0].data.format}, which --format changes.")
+
+
+def _joined(parts: list[grouping.Lists]) -> grouping.Lists:
+    lengths = np.concatenate([np.diff(part.row_splits) for part in parts])
+    return grouping.Lists(
+        {name: pa.concat_arrays([part.context[name] for part in parts]) for name in parts[0].context},
+        {name: pa.concat_arrays([part.items[name] for part in parts]) for name in parts[0].items},
+        np.concatenate([[0], np.cumsum(lengths)]),
+        np.concatenate([part.positions for part in parts]),
+    )

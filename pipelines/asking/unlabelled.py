@@ -1,0 +1,215 @@
+"""Lists to be scored, out of files of any input format: no label is asked for, no weight and no position.
+
+Enters: an exported model's config and file names.  Leaves: `grouping.Lists`, and a `Reading` of what was bad.  The one
+idea: the pipeline's own readers with a shorter table of columns; what they set aside is counted here as there.
+"""
+
+import collections
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.config import RankingConfig, from_selection
+from tfx_ranking.components.errors import RankingError, UsageError
+from tfx_ranking.components.exported import contract
+from tfx_ranking.components.formats import readers
+from tfx_ranking.components.ingestion import grouping, sources, workers
+from tfx_ranking.components.lists.list_examples import columns
+from tfx_ranking.components.push.versions import CONFIG_IN_MODEL
+
+ENDINGS: dict[str, str] = {
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".txt": "letor",
+    ".letor": "letor",
+    ".svm": "letor",
+    ".svmlight": "letor",
+    ".libsvm": "letor",
+}
+SHOWN = 20  # bad records that are told one by one
+PROTOS = ("elwc", "sequence_example", "list_example", "tf_example")
+
+
+@dataclasses.dataclass
+class Reading:
+    """What became of the records so far: items in = items of the lists + `lost`.
+
+    bad: (file, record), one for each that cannot be used.
+    """
+
+    items: int = 0  # as they stood in the files, bad ones included
+    lost: int = 0  # items of bad records
+    bad: list[tuple[str, readers.Bad]] = dataclasses.field(default_factory=list)
+    counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    def add(self, chunk: readers.Chunk, path: str) -> None:
+        self.items += chunk.records
+        self.lost += sum(bad.items for bad in chunk.bad)
+        self.bad.extend((path, bad) for bad in chunk.bad)
+        self.counts.update(chunk.counts)
+
+
+def read_config(
+    model: pathlib.Path, patterns: Sequence[str], format: str | None = None, override: pathlib.Path | None = None
+) -> RankingConfig:
+    """The config that a model was exported with, and how the files of `patterns` (maybe none) are to be read.
+
+    format: a row of `formats.FORMATS`; else the override's, else what the file name says.  override: a ranking.yaml
+    whose `data` section says how the files are read.  Raises RankingError for a model of another make, or a file name
+    that does not tell.
+    """
+    file = model / CONFIG_IN_MODEL
+    if not file.is_file():
+        raise RankingError(
+            f"{model}: expected {CONFIG_IN_MODEL}, which says what the features are; it is not there. "
+            "Only a model exported by tfx-ranking has it."
+        )
+    selection = json.loads(file.read_text())
+    data = selection["data"]
+    if not patterns:
+        return from_selection(selection)
+    trained_on = data["format"]
+    if override is not None:
+        data = json.loads(ranking_config.load(override).select("data"))["data"]
+    said = format or (data["format"] if override is not None else _agreed(patterns, trained_on))
+    if said not in readers.FORMATS:
+        raise UsageError(f"--format {said}: expected one of {', '.join(readers.FORMATS)}.")
+    if said != "letor":
+        data.pop("group_sizes", None)
+    if not readers.FORMATS[said].lists:
+        data.pop("group_from", None)
+    for key in ("max_items", "no_relevant"):  # every list is scored, whole
+        data.pop(key, None)
+    return from_selection({**selection, "data": {**data, "format": said, "input": list(patterns)}})
+
+
+def guess(name: str, trained_on: str) -> str:
+    """The input format that a file's name tells.  Raises RankingError for one that does not.
+
+    trained_on: the format of the training data, which decides between the kinds of TFRecord.
+
+    >>> guess("logs/may-*.csv.gz", "elwc"), guess("test_elwc.tfrecord", "csv"), guess("test.tfrecord", "elwc")
+    ('csv', 'elwc', 'elwc')
+    """
+    base = pathlib.PurePath(name).name.lower().removesuffix(".gz")
+    ending = pathlib.PurePath(base).suffix
+    if ending in ENDINGS:
+        return ENDINGS[ending]
+    named = [proto for proto in PROTOS if proto in base]
+    if len(named) == 1:
+        return named[0]
+    if ending in (".tfrecord", ".tfrecords") and trained_on in PROTOS:
+        return trained_on
+    raise RankingError(
+        f"{name}: the name does not tell the format; name it with --format, one of {', '.join(readers.FORMATS)}."
+    )
+
+
+def _agreed(patterns: Sequence[str], trained_on: str) -> str:
+    guesses = {guess(pattern, trained_on): pattern for pattern in patterns}
+    if len(guesses) > 1:
+        told = ", ".join(f"{pattern} {name}" for name, pattern in guesses.items())
+        raise RankingError(f"the input: files of one format are read together; by their names there are: {told}.")
+    return next(iter(guesses))
+
+
+def features(model: pathlib.Path, config: RankingConfig) -> set[str]:
+    """The features that the model's requests are searched for: with `serving.required_only` fewer than the config's."""
+    promised = contract.read(model)
+    served = config.serving.rename
+    return {name for name in config.features if promised is None or served.get(name, name) in promised["features"]}
+
+
+def requests(config: RankingConfig, wanted: set[str]) -> list[readers.Request]:
+    """One for each file that `data.input` matches, sorted by path.  Raises DataError when none does.
+
+    wanted: the features to read; the files need no others.
+    """
+    data = config.data
+    assert isinstance(data.input, tuple)
+    found = sources.matching(list(data.input), "the input", data)
+    wanted = {*wanted, data.group_id, *([data.item_id] if data.item_id else [])}
+    table = {name: column for name, column in columns(config).items() if name in wanted}
+    # What a request to a server need not carry either.
+    optional = {data.item_id} if data.item_id else set()
+    if readers.FORMATS[data.format].lists:
+        optional.add(data.group_id)
+    return [
+        readers.Request(path, name, data, table, side=side, optional=frozenset(optional))
+        for (path, side), name in zip(found, sources.names_below([path for path, _ in found]))
+    ]
+
+
+def told(reading: Reading) -> Iterator[str]:
+    """A line for each bad record, with its place and reason, and one for all beyond `SHOWN`."""
+    for path, bad in reading.bad[:SHOWN]:
+        yield f"bad: {path}: {bad.position}: {bad.reason}"
+    if len(reading.bad) > SHOWN:
+        yield f"bad: {len(reading.bad) - SHOWN:,} more records"
+
+
+def lists(files: list[readers.Request], reading: Reading, in_memory: bool = False) -> Iterator[grouping.Lists]:
+    """All lists of the files, in their order; a group id is null in no list.
+
+    Rows are grouped as they come; raises GroupOrderError when those of one list stand apart.  in_memory: all rows are
+    held, in any order; a list stands where its first row does.
+    """
+    if readers.FORMATS[files[0].data.format].lists:
+        return records_as_lists(files, reading)
+    return _gathered(files, reading) if in_memory else _streamed(files, reading)
+
+
+def records_as_lists(files: list[readers.Request], reading: Reading) -> Iterator[grouping.Lists]:
+    """The lists of a format whose records are lists; one without a group id is called `<file>:<record>`."""
+    for request in files:
+        for chunk in workers.checked(request):
+            reading.add(chunk, request.path)
+            found = workers.lists_of_chunk(chunk, request)
+            group_id = request.data.group_id
+            if found.context[group_id].null_count:
+                made_up = pa.array([f"{request.name}:{at}".encode() for at in found.positions.tolist()], pa.binary())
+                found.context[group_id] = pc.coalesce(found.context[group_id], made_up)
+            yield found
+
+
+def grouped(chunks: Iterable[readers.Chunk], request: readers.Request) -> grouping.Lists:
+    """All rows of some chunks (at least one) as lists, each where its first row stands."""
+    held = list(chunks)
+    rows = {name: pa.concat_arrays([chunk.columns[name] for chunk in held]) for name in request.table}
+    positions = np.concatenate([chunk.positions for chunk in held])
+    order = np.argsort(rows[request.data.group_id].dictionary_encode().indices.to_numpy(), kind="stable")
+    rows = {name: array.take(pa.array(order)) for name, array in rows.items()}
+    return grouping.cut(rows, positions[order], request.table, request.data.group_id)
+
+
+def _streamed(files: list[readers.Request], reading: Reading) -> Iterator[grouping.Lists]:
+    seen: dict[bytes, tuple[str, int]] = {}  # group → its file and row, of the files before
+    for request in files:
+        own: dict[bytes, tuple[str, int]] = {}
+        for chunk, found in grouping.stream(workers.checked(request), request):
+            reading.add(chunk, request.path)
+            if len(files) > 1:
+                for group, row in zip(found.context[request.data.group_id].to_pylist(), found.positions.tolist()):
+                    if group in seen:
+                        raise grouping.group_order_error(group, seen[group], (request.path, row))
+                    own[group] = request.path, row
+            yield found
+        seen.update(own)
+
+
+def _gathered(files: list[readers.Request], reading: Reading) -> Iterator[grouping.Lists]:
+    held: list[readers.Chunk] = []
+    for request in files:
+        for chunk in workers.checked(request):
+            reading.add(chunk, request.path)
+            held.append(chunk)
+    if held:
+        found = grouped(held, files[0])
+        yield found

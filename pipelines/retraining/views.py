@@ -1,0 +1,52 @@
+"""What `tfx-ranking retrain` tells of a decision and its outcome, for people and for programs."""
+
+import dataclasses
+from typing import Any
+
+from tfx_ranking.components.ingestion import spans
+from tfx_ranking.pipelines.retraining.decision import Decision, Outcome
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """The outcome for programs."""
+    decision, live = outcome.decision, outcome.decision.live
+    return {
+        "exit": int(outcome.exit),
+        "outcome": outcome.what,
+        "said": outcome.said,
+        "run": outcome.run_id,
+        "live": live
+        and {
+            "version": live.version,
+            "digest": live.digest,
+            "run": live.run,
+            "made": live.made and live.made.isoformat(timespec="seconds"),
+            "spans": list(live.spans),
+        },
+        "window": decision.source.get("spans"),
+        "missing_spans": decision.source.get("missing_spans"),
+        "repeated": decision.source.get("repeated"),
+        "checks": [dataclasses.asdict(each) for each in decision.checks],
+        "reasons": list(decision.reasons),
+        "against": list(decision.against),
+    }
+
+
+def decision_text(decision: Decision) -> str:
+    """What the decision went by, for people."""
+    live = decision.live
+    lines = ["serving: nothing"]
+    if live is not None:
+        of = f", trained on spans {spans.said(live.spans)}" if live.spans else ""
+        lines = [f"serving: version {live.version}{of}{f' (run {live.run})' if live.run else ''}"]
+    if "spans" in decision.source:
+        missing = decision.source.get("missing_spans")
+        without = f" ({spans.said(missing)} missing)" if missing else ""
+        taken = decision.source["spans"]
+        lines.append(f"window:  span{'s' * (len(taken) > 1)} {spans.said(taken)}{without}")
+    if decision.source.get("repeated"):
+        lines.append(f"twice:   {', '.join(decision.source['repeated'])}")
+    for each in decision.checks:
+        verdict = f"refused: {each.refused}" if each.refused else f"{each.lists:,} lists, good"
+        lines.append(f"new:     {each.what}: {verdict}")
+    return "\n".join([*lines, *(f"reason:  {each}" for each in decision.reasons)])

@@ -1,0 +1,188 @@
+"""What `tfx-ranking inspect` finds in a model's folder, and its text."""
+
+import dataclasses
+import json
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import saved_models
+
+from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.exported import contract
+from tfx_ranking.components.push import versions
+from tfx_ranking.components.serving.warmup import WARMUP_IN_MODEL
+from tfx_ranking.pipelines import text_layout
+from tfx_ranking.pipelines.asking import inspection
+
+PREDICT, REGRESS = "tensorflow/serving/predict", "tensorflow/serving/regress"
+PROTOS = {"inputs": ("string", [-1])}
+SCORES = {"scores": ("float", [-1, -1]), "sizes": ("int64", [-1])}
+SIGNATURES = {
+    "features": (PREDICT, {f"f{i}": ("float", [-1, -1]) for i in range(1, 31)} | {"sizes": ("int64", [-1])}, SCORES),
+    "list_example": (PREDICT, PROTOS, SCORES),
+    "predict": (PREDICT, PROTOS, SCORES),
+    "regress": (REGRESS, PROTOS, {"outputs": ("float", [-1])}),
+    "serving_default": (PREDICT, PROTOS, SCORES),
+}
+CONFIG = ranking_config.parse({
+    "name": "shop",
+    "data": {"input": "x", "format": "csv"},
+    "context": {"words": {"dtype": "string", "tokens": {}}},
+    "items": {
+        "f[1-30]": {},
+        "price": {"default": 9.0},
+        "image": {"shape": [128]},
+        "brand": {"dtype": "string", "vocabulary": {}},
+    },
+    "serving": {"signatures": ["predict", "regress", "features"], "rename": {"brand": "product_brand"}},
+})  # fmt: skip
+RECEIPT = {
+    "pipeline": "shop",
+    "run": "2026-11-21T14:12:03",
+    "exported_at": "2026-11-21T14:13:40+00:00",
+    "artifacts": {"trained_model": [{"id": 12, "uri": "artifacts/model/12", "name": "shop:model:0", "run": "r"}]},
+    "data": {"span": 3, "version": 1, "fingerprint": "0a1b"},
+    "packages": {"tensorflow": "2.16.2", "tfx": "1.16.0"},
+}
+
+
+def write(directory, path, value):
+    file = directory / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
+
+
+def records(*serialized):
+    """A TFRecord file; its checksums are left at 0."""
+    return b"".join(struct.pack("<QI", len(one), 0) + one + bytes(4) for one in serialized)
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Version 3 of three, with everything that the exporter puts beside a model."""
+    directory = saved_models.save(tmp_path / "serving" / "3", SIGNATURES)
+    write(directory, "variables/variables.index", b"")
+    write(directory, versions.CONTRACT_IN_MODEL, contract.describe(directory, CONFIG))
+    write(directory, versions.CONFIG_IN_MODEL, CONFIG.select("context", "items", "serving").encode())
+    write(directory, versions.LINEAGE_IN_MODEL, RECEIPT)
+    write(directory, WARMUP_IN_MODEL, records(b"a request", b"", b"another"))
+    for signature in ("predict", "regress"):
+        write(directory, f"{versions.SAMPLES_IN_MODEL}/{signature}.json", {})
+        write(directory, f"{versions.SAMPLES_IN_MODEL}/{signature}.pb", b"")
+    weights = {f"{layer}/{name}": np.zeros(2) for layer in ("dense_0", "scores") for name in ("kernel", "bias")}
+    np.savez(directory / versions.WEIGHTS_IN_MODEL, **weights)
+    for other in ("1", "2"):
+        (tmp_path / "serving" / other).mkdir()
+    return directory
+
+
+def test_everything_that_travels_with_a_model(model):
+    found = inspection.inspect(model.parent)
+    assert (found.directory, found.versions) == (model, (1, 2, 3))
+    assert found.digest == versions.digest(model)
+    assert [call.signature.name for call in found.calls] == list(SIGNATURES)  # serving_default is the last
+    assert [(call.request, call.answer) for call in found.calls[2:4]] == [
+        ("elwc", "scores"),
+        ("example", "item_scores"),
+    ]
+    assert found.warm_up == 3
+    assert found.samples == ("predict", "regress")
+    assert found.layers == ("dense_0", "scores")
+    by_name = {feature.name: feature for feature in found.features}
+    assert len(by_name) == 1 + 30 + 3
+    feature = inspection.RequestFeature
+    assert by_name["product_brand"] == feature("product_brand", "brand", "items", "string", "")
+    assert by_name["image"] == feature("image", "image", "items", "float [128]", 0.0)
+    assert found.receipt == inspection.Receipt(
+        "shop",
+        "2026-11-21T14:12:03",
+        "2026-11-21T14:13:40+00:00",
+        data=(("span", "3"), ("version", "1"), ("fingerprint", "0a1b")),
+        artifacts=(("trained_model", "shop:model:0 (id 12)"),),
+        packages=(("tensorflow", "2.16.2"), ("tfx", "1.16.0")),
+    )
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.warm_up = 4
+    assert hash(found)
+
+
+def test_the_text(model):
+    lines = inspection.render(inspection.inspect(model)).splitlines()
+    text = "\n".join(lines)
+    assert lines[0] == str(model)
+    for line in (
+        "versions  1, 2, 3",
+        "warm-up   3 requests",
+        "samples   predict, regress",
+        "weights   2 layers: dense_0, scores",
+        "made by   shop, run 2026-11-21T14:12:03",
+        "data      span 3, version 1, fingerprint 0a1b",
+        "from      trained_model: shop:model:0 (id 12)",
+        "packages  tensorflow 2.16.2, tfx 1.16.0",
+        f"regress  example → item_scores  ({REGRESS})",
+    ):
+        assert line in lines
+    assert f"serving_default  elwc → scores  ({PREDICT})\n  the same as predict" in text
+    assert f"predict  elwc → scores  ({PREDICT})\n  tensors as of list_example" in text
+    assert "  in  float [?, ?]       f1, f2, f3, f4," in text  # by number, and of one type together
+    assert "  context  string tokens     no tokens    words" in lines
+    assert "  items    float             9.0          price" in lines
+    assert '  items    string            ""           product_brand (brand in training)' in lines
+    assert max(map(len, lines[1:])) <= text_layout.WIDTH
+
+
+def test_a_split_model_shows_the_same(model):
+    whole = inspection.inspect(model)
+    saved_models.split(model, "brotli")
+    split = inspection.inspect(model)
+    assert split.digest != whole.digest
+    assert dataclasses.replace(split, digest=whole.digest) == whole
+
+
+def test_a_model_that_is_not_ours(tmp_path):
+    directory = saved_models.save(tmp_path / "Format-Serving", SIGNATURES)
+    found = inspection.inspect(tmp_path)
+    assert (found.directory, found.versions) == (directory, ())
+    assert (found.features, found.receipt, found.warm_up, found.samples, found.layers) == ((), None, 0, (), ())
+    text = inspection.render(found)
+    assert f"serving_default  ({PREDICT})\n  the same as list_example" in text
+    assert "warm-up   none" in text
+    assert "features" not in text.splitlines()
+
+
+@pytest.mark.parametrize("missing", [*RECEIPT, "all of it"])
+def test_a_receipt_may_lack_anything(model, missing):
+    told = {key: value for key, value in RECEIPT.items() if missing not in (key, "all of it")}
+    write(model, versions.LINEAGE_IN_MODEL, told)
+    found = inspection.inspect(model)
+    assert found.receipt is not None
+    assert not getattr(found.receipt, missing, None)
+    assert inspection.render(found)
+
+
+def test_warm_up_requests_that_are_cut_off(model):
+    write(model, WARMUP_IN_MODEL, records(b"a request", b"another")[:-1])
+    with pytest.raises(RankingError, match=r"tf_serving_warmup_requests: record 1 is cut off"):
+        inspection.inspect(model)
+
+
+def test_an_older_export_has_its_features_from_the_config(model):
+    (model / versions.CONTRACT_IN_MODEL).unlink()
+    found = inspection.inspect(model)
+    assert len(found.features) == 1 + 30 + 3
+    assert {call.request for call in found.calls} == {""}
+
+
+def test_no_tensorflow_is_loaded(model):
+    script = f"""
+import sys, pathlib
+from tfx_ranking.pipelines.asking import inspection
+inspection.render(inspection.inspect(pathlib.Path({str(model)!r})))
+print(sorted({{"tensorflow", "tfx", "keras", "apache_beam"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

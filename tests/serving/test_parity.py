@@ -1,0 +1,58 @@
+"""What counts as a difference between training and serving, and which lists are looked at."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfx_ranking.components.serving.parity import TOLERANCE, compare
+from tfx_ranking.components.serving.parity_sample import choose
+
+
+@pytest.mark.parametrize(
+    ("expected", "came", "agrees"),
+    [
+        ([], [], True),
+        ([0.5], [0.5 + 0.9e-5], True),  # 1e-5 · 1: a list of one has no spread
+        ([0.5], [0.5 + 1.2e-5], False),
+        ([0.0, 50.0], [4e-4, 50.0], True),  # 1e-5 · 50, the list's spread
+        ([0.0, 50.0], [6e-4, 50.0], False),
+        ([1000.0, 1000.0], [1000.009, 1000.0], True),  # 1e-5 · 1000, the score
+        ([1.0, 2.0], [np.nan, 2.0], False),
+        ([1.0, 2.0], [1.0, np.inf], False),
+    ],
+)
+def test_tolerance(expected, came, agrees):
+    assert compare(np.array(expected, np.float32), np.array(came, np.float32)).agrees is agrees
+
+
+def test_another_order_is_refused_where_training_tells_the_items_apart():
+    # Each moves by 0.9 of the tolerance, towards and past the other: they were 1.5 tolerances apart.
+    apart = np.float32([0.0, 1.5 * TOLERANCE])
+    crossed = apart + np.float32([0.9, -0.9]) * np.float32(TOLERANCE)
+    figure = compare(apart, crossed)
+    assert figure.share < 1
+    assert figure.reordered
+    assert not figure.agrees
+    tied = np.float32([0.0, 0.5 * TOLERANCE])
+    assert compare(tied, tied[::-1].copy()).agrees
+
+
+@given(scores=st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=30))
+def test_equal_scores_agree_and_the_item_that_was_moved_is_found(scores):
+    expected = np.array(scores, np.float32)
+    assert compare(expected, expected).difference == 0
+    moved = expected.copy()
+    moved[-1] += 1
+    figure = compare(expected, moved)
+    assert (figure.item, figure.agrees) == (len(scores) - 1, False)
+
+
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=80), lists=st.integers(1, 100))
+def test_the_shortest_and_the_longest_list_are_always_looked_at(sizes, lists):
+    sizes = np.array(sizes)
+    chosen = choose(sizes, lists)
+    assert len(chosen) == len(set(chosen)) == min(lists, len(sizes))
+    assert sizes[chosen].min() == sizes.min()
+    if lists > 1:
+        assert sizes[chosen].max() == sizes.max()
