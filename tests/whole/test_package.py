@@ -1,5 +1,6 @@
 """The distribution: wheel, names, doctests, pins. The folders are what a user gets, as `tfx_ranking`."""
 
+import ast
 import doctest
 import importlib
 import importlib.metadata
@@ -15,21 +16,24 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PACKAGES = ("components", "pipelines")
+FOLDERS = ("tfx_ranking", "components", "pipelines")
+PACKAGES = FOLDERS[1:]  # imported as `tfx_ranking.<folder>`
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 
 
 def _tree(root: Path) -> dict[str, bytes]:
     """Every file of the packages as the wheel must hold it: {"tfx_ranking/components/errors.py": its bytes}."""
-    files = (path for package in PACKAGES for path in (root / package).rglob("*") if path.is_file())
+    files = (path for folder in FOLDERS for path in (root / folder).rglob("*") if path.is_file())
     return {
-        f"tfx_ranking/{path.relative_to(root)}": path.read_bytes() for path in files if "__pycache__" not in path.parts
+        f"tfx_ranking/{str(path.relative_to(root)).removeprefix('tfx_ranking/')}": path.read_bytes()
+        for path in files
+        if "__pycache__" not in path.parts
     }
 
 
 def _modules_with_doctests() -> list[str]:
     return sorted(
-        name.removesuffix(".py").replace("/", ".")
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         for name, content in _tree(ROOT).items()
         if name.endswith(".py") and b">>> " in content
     )
@@ -39,7 +43,7 @@ def test_the_wheel_equals_the_tree(tmp_path):
     # Built from a copy: setuptools leaves build/ behind, and a stale build/ gets into the next wheel.
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
-    for package in PACKAGES:
+    for package in FOLDERS:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     tree = _tree(tmp_path)
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist", "."]
@@ -99,6 +103,26 @@ def test_a_lock_file_pins_what_pyproject_asks_for(lock):
             pinned = pins.get(canonicalize_name(requirement.name))
             assert pinned is not None, f"{lock.name} lacks {requirement}: run `make lock`"
             assert requirement.specifier.contains(pinned), f"{lock.name} pins {pinned}, not {requirement}: `make lock`"
+
+
+# What TFX declares itself: it pins the versions, so that a second bound here could only contradict it.
+TFX_BRINGS = {"absl", "google", "keras", "ml_metadata", "numpy", "pyarrow", "tensorflow", "tensorflow_data_validation"}
+TFX_BRINGS |= {"tensorflow_metadata", "tensorflow_transform", "tfx_bsl"}
+DISTRIBUTIONS = {"kfp_server_api": "kfp-server-api", "tensorflow_serving": "tensorflow-serving-api", "yaml": "pyyaml"}
+DISTRIBUTIONS |= {"apache_beam": "apache-beam", "upath": "universal-pathlib", "urllib3": "kfp-server-api"}
+
+
+def test_each_import_is_declared():
+    imported = set()
+    for name, content in _tree(ROOT).items():
+        for node in ast.walk(ast.parse(content)) if name.endswith(".py") else ():
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    others = imported - set(sys.stdlib_module_names) - TFX_BRINGS - {"tfx_ranking"}
+    declared = {Requirement(text).name for text in importlib.metadata.requires("tfx-ranking") or []}
+    assert {DISTRIBUTIONS.get(each, each) for each in others} <= declared
 
 
 def test_each_dependency_has_its_reason():

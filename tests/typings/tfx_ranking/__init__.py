@@ -1,0 +1,1 @@
+../../../tfx_ranking/__init__.py

@@ -1,0 +1,1 @@
+../../../tfx_ranking/_moved.py
