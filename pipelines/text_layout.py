@@ -15,6 +15,18 @@ def clock(when: datetime.datetime) -> str:
     return f"{when.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
+def duration(seconds: float) -> str:
+    """How long something took.
+
+    >>> [duration(each) for each in (1.23, 75, 3700)]
+    ['1.2 s', '1 min 15 s', '1 h 01 min']
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 def wrapped(heading: str, facts: Sequence[str]) -> list[str]:
     """The facts behind their heading, each one whole, on as many lines as they need."""
     lines = [heading]

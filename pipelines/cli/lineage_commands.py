@@ -4,7 +4,6 @@ Holds no logic; nothing heavy is imported before a command needs it.
 """
 
 import argparse
-import importlib
 import json
 import pathlib
 from collections.abc import Callable
@@ -89,11 +88,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", metavar="FILE", type=pathlib.Path, help="write a page that needs nothing else")
 
 
-def _pages(module: str) -> Any:
-    """The template's library costs a moment: only who asks for a page waits for it."""
-    return importlib.import_module(f"tfx_ranking.pipelines.{module}")
-
-
 def _answer(
     arguments: argparse.Namespace, text: Callable[[], str], facts: Callable[[], Any], page: Callable[[], str]
 ) -> int:
@@ -117,7 +111,7 @@ def _runs(arguments: argparse.Namespace) -> int:
         arguments,
         lambda: views.runs_text(found),
         lambda: views.runs_json(found),
-        lambda: _pages("lineage_pages").runs_page(found),
+        lambda: views.runs_page(found),
     )
 
 
@@ -133,7 +127,7 @@ def _lineage(arguments: argparse.Namespace) -> int:
         arguments,
         lambda: views.lineage_text(found),
         lambda: views.lineage_json(found),
-        lambda: _pages("lineage_pages").lineage_page(found),
+        lambda: views.lineage_page(found),
     )
 
 
@@ -149,7 +143,7 @@ def _served(arguments: argparse.Namespace) -> int:
         arguments,
         lambda: views.served_text(found, arguments.base),
         lambda: views.served_json(found),
-        lambda: _pages("lineage_serving_pages").served_page(found, arguments.base),
+        lambda: views.served_page(found, arguments.base),
     )
 
 
@@ -170,7 +164,7 @@ def _impact(arguments: argparse.Namespace) -> int:
         arguments,
         lambda: views.impact_text(found),
         lambda: views.impact_json(found),
-        lambda: _pages("lineage_serving_pages").impact_page(found),
+        lambda: views.impact_page(found),
     )
 
 
@@ -187,7 +181,7 @@ def _models(arguments: argparse.Namespace) -> int:
         arguments,
         lambda: views.models_text(found, live),
         lambda: views.models_json(found, live),
-        lambda: _pages("lineage_serving_pages").models_page(found, live),
+        lambda: views.models_page(found, live),
     )
 
 
@@ -202,5 +196,5 @@ def _diff(arguments: argparse.Namespace) -> int:
         arguments,
         lambda: views.diff_text(found),
         lambda: views.diff_json(found),
-        lambda: _pages("lineage_diff_page").diff_page(found),
+        lambda: views.diff_page(found),
     )

@@ -4,7 +4,7 @@ import pytest
 from chromium import COMMAND, chromium
 from lineage_examples import HISTORY, LIVE, NOW, model, pipeline_runs, push, step
 
-from tfx_ranking.pipelines.lineage import origin_page, served_page
+from tfx_ranking.pipelines.lineage import origin_views, served_views
 from tfx_ranking.pipelines.lineage.values import Impact, Lineage, Run, Served, Touched
 
 pytestmark = pytest.mark.skipif(COMMAND is None, reason="Chromium is not here (Debian: apt install chromium)")
@@ -79,14 +79,14 @@ def _pages():
     long = step(1, LONG, run=LONG, pipeline=LONG, source={"files": {"all": [{"path": f"/{LONG}", "digest": LONG}]}})
     many = [(push(i, str(i)), model(f"d{i}", 0.6 + i % 7 / 50)) for i in range(1, 60)]
     return {
-        "one run": origin_page.lineage_page(pipeline_runs(1)),
-        "many runs": origin_page.lineage_page(pipeline_runs(7, extra=15)),  # 70 steps, 203 artifacts
-        "long names": origin_page.lineage_page(Lineage(LONG, False, (), (long,), {})),
-        "runs": origin_page.runs_page(runs),
-        "models": served_page.models_page(HISTORY, LIVE),
-        "many models": served_page.models_page(many, LIVE),
-        "served": served_page.served_page(served, f"/serving/{LONG}"),
-        "impact": served_page.impact_page(Impact(LONG, (), touched, tuple(LIVE))),
+        "one run": origin_views.lineage_page(pipeline_runs(1)),
+        "many runs": origin_views.lineage_page(pipeline_runs(7, extra=15)),  # 70 steps, 203 artifacts
+        "long names": origin_views.lineage_page(Lineage(LONG, False, (), (long,), {})),
+        "runs": origin_views.runs_page(runs),
+        "models": served_views.models_page(HISTORY, LIVE),
+        "many models": served_views.models_page(many, LIVE),
+        "served": served_views.served_page(served, f"/serving/{LONG}"),
+        "impact": served_views.impact_page(Impact(LONG, (), touched, tuple(LIVE))),
     }
 
 

@@ -14,7 +14,7 @@ from lineage_examples import HISTORY, LIVE, NOW, STEPS, model, pipeline_runs, re
 
 from tfx_ranking.components.exported import contract
 from tfx_ranking.pipelines.cli import command_tree
-from tfx_ranking.pipelines.lineage import diff_page, origin_page, served_page
+from tfx_ranking.pipelines.lineage import diff_views, origin_views, served_views
 from tfx_ranking.pipelines.lineage.diff import Change, Diff, Moved, Words
 from tfx_ranking.pipelines.lineage.pages import bands, graph, plot
 from tfx_ranking.pipelines.lineage.sides import Side
@@ -138,7 +138,7 @@ def rows(root, title):
 
 def test_all_of_a_lineage_stands_in_its_page():
     lineage = pipeline_runs(2)
-    root = read(origin_page.lineage_page(lineage))
+    root = read(origin_views.lineage_page(lineage))
     keys = {f"step-{each.id}" for each in lineage.executions} | {f"artifact-{i}" for i in lineage.artifacts}
     drawings = list(root.iter("svg"))
     assert len(drawings) == 2
@@ -159,7 +159,7 @@ def test_all_of_a_lineage_stands_in_its_page():
 def test_files_config_and_packages_stand_below(tmp_path):
     source = {"files": {"all": [{"path": "/logs/1.csv", "size": 2217415, "digest": "abc"}]}}
     generated = step(1, "RankingExampleGen", source=source, config={"name": "shop", "model": {"hidden": [64, 32]}})
-    root = read(origin_page.lineage_page(Lineage("one", False, (), (generated,), {})))
+    root = read(origin_views.lineage_page(Lineage("one", False, (), (generated,), {})))
     assert rows(root, "Files read in run one")[1] == ["/logs/1.csv", "all", "2,217,415", "abc"]
     (text,) = (each.find("pre").text for each in root.iter("details") if each.find("summary").text.startswith("run"))
     assert text == "name: shop\nmodel:\n  hidden: [64, 32]\n"
@@ -172,19 +172,19 @@ def test_every_value_is_escaped():
     made = Artifact(1, EVIL, EVIL, NOW, {"digest": EVIL, "summary": EVIL, EVIL: EVIL})
     evil = step(1, EVIL, outputs=[Link(EVIL, 1)], run=EVIL, state=EVIL, pipeline=EVIL, **{EVIL: {EVIL: EVIL}})
     evil = dataclasses.replace(evil, reason=EVIL)
-    page = origin_page.lineage_page(Lineage(EVIL, False, (made,), (evil,), {1: made}))
+    page = origin_views.lineage_page(Lineage(EVIL, False, (made,), (evil,), {1: made}))
     root = read(page)
     assert len(list(root.iter("script"))) == page.count("<script") == 1
     assert "<img" not in page
     assert rows(root, "What was asked for")[1][1] == " ".join(EVIL.split())
     run = Run(EVIL, EVIL, EVIL, EVIL, NOW, 1.0, 1, 0, None, (), EVIL, 0.5, True, EVIL, False)
-    assert len(list(read(origin_page.runs_page([run])).iter("script"))) == 1
+    assert len(list(read(origin_views.runs_page([run])).iter("script"))) == 1
     push = Push(1, EVIL, NOW, EVIL, EVIL, EVIL, EVIL, EVIL, EVIL, EVIL, EVIL)
     of = model(EVIL, 0.5)
     for text in (
-        served_page.models_page([(push, of)], [Live(EVIL, EVIL, EVIL, True)]),
-        served_page.served_page([Served(NOW, None, push, of, ())], EVIL),
-        served_page.impact_page(Impact(EVIL, (made,), (Touched(of, "trained", (push,), (EVIL,)),), ())),
+        served_views.models_page([(push, of)], [Live(EVIL, EVIL, EVIL, True)]),
+        served_views.served_page([Served(NOW, None, push, of, ())], EVIL),
+        served_views.impact_page(Impact(EVIL, (made,), (Touched(of, "trained", (push,), (EVIL,)),), ())),
     ):
         assert len(list(read(text).iter("script"))) == text.count("<script") == 1
 
@@ -195,7 +195,7 @@ def test_a_name_that_is_long_is_cut_and_whole_where_the_pointer_rests():
     (box,) = bands.wide(lineage).boxes
     assert [len(line) <= 13 for line in box.lines[:-1]] == [True, True]
     assert box.lines[1].endswith("…")
-    root = read(origin_page.lineage_page(lineage))
+    root = read(origin_views.lineage_page(lineage))
     assert {each.find("title").text for each in root.iter("a") if each.get("data-key")} == {f"{name}\ndone"}
 
 
@@ -203,22 +203,22 @@ def test_a_name_that_is_long_is_cut_and_whole_where_the_pointer_rests():
 def test_where_nothing_is_known(down):
     alone = Artifact(1, "Model", "/elsewhere", NOW, {})
     said = "nothing came of it" if down else "no step that led to it is known"
-    assert said in origin_page.lineage_page(Lineage("1", down, (alone,), (), {1: alone}))
-    read(origin_page.lineage_page(Lineage("1", down, (), (), {})))
-    assert "no runs yet" in origin_page.runs_page([])
-    assert "no model was pushed yet" in served_page.models_page([], [])
+    assert said in origin_views.lineage_page(Lineage("1", down, (alone,), (), {1: alone}))
+    read(origin_views.lineage_page(Lineage("1", down, (), (), {})))
+    assert "no runs yet" in origin_views.runs_page([])
+    assert "no model was pushed yet" in served_views.models_page([], [])
 
 
 def test_a_column_that_says_nothing_of_any_run_is_left_out():
     run = Run("7", "shop", "done", "", NOW, 1.0, 1, 0, None, (), "mrr", 0.5, True, "1", False)
     bare = ["run", "state", "started", "took", "steps", "metric", "blessed", "pushed"]
-    assert rows(read(origin_page.runs_page([run])), "Runs")[0] == bare
+    assert rows(read(origin_views.runs_page([run])), "Runs")[0] == bare
     failed = dataclasses.replace(run, state="failed", reason="no memory")
-    assert rows(read(origin_page.runs_page([run, failed])), "Runs")[0] == [*bare, "why"]
+    assert rows(read(origin_views.runs_page([run, failed])), "Runs")[0] == [*bare, "why"]
 
 
 def test_models_over_versions():
-    root = read(served_page.models_page(HISTORY, LIVE))
+    root = read(served_views.models_page(HISTORY, LIVE))
     for drawing in root.iter("svg"):
         marks = [each.find("g").get("class") for each in drawing.iter("a")]
         assert marks == ["mark pushed", "mark pushed", "mark rolled-back", "mark live"]
@@ -248,12 +248,12 @@ def test_a_plot_stands_where_its_values_say():
 
 def test_what_served_and_what_was_touched():
     served = Served(NOW, NOW + datetime.timedelta(days=1), HISTORY[0][0], HISTORY[0][1], ())
-    root = read(served_page.served_page([served, Served(NOW, None, HISTORY[1][0], None, ())], "/serving/shop"))
+    root = read(served_views.served_page([served, Served(NOW, None, HISTORY[1][0], None, ())], "/serving/shop"))
     said = [" ".join(" ".join(each.itertext()).split()) for each in root.iter("dl")]
     assert "run of d1 pipeline shop spans 3 metric ndcg@10 0.6000 blessed yes" in said[0]
     assert "until it still serves" in said[1]
     touched = (Touched(HISTORY[1][1], "trained", (HISTORY[1][0],), ("/serving/shop",)),)
-    root = read(served_page.impact_page(Impact("span 3", (), touched, tuple(LIVE))))
+    root = read(served_views.impact_page(Impact("span 3", (), touched, tuple(LIVE))))
     told = " ".join(" ".join(next(root.iter("dl")).itertext()).split())
     assert told == "found 1 model (1 trained on it), 1 pushed serves now /serving/shop: version 4, trained on it"
     assert rows(root, "Models")[1] == ["d2", "of d2", "trained on it", "3", "ndcg@10 0.6400", "yes", "2", "live"]
@@ -324,7 +324,7 @@ def test_all_of_a_diff_stands_in_its_page():
         contract=contract.Comparison("breaking", ["the signature rank is gone"], ""),
         unknown=("statistics of 1: none",),
     )
-    root = read(diff_page.diff_page(diff))
+    root = read(diff_views.diff_page(diff))
     tables = {each.find("h2").text: rows(root, each.find("h2").text)[1:] for each in root.iter("section")}
     assert tables == {
         "What is compared": [

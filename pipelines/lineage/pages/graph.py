@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from tfx_ranking.pipelines.lineage.origin_views import took
 from tfx_ranking.pipelines.lineage.values import Artifact, Execution, Lineage
+from tfx_ranking.pipelines.text_layout import duration
 
 LINE, ROW = 15, 22  # height of a line of a step's text, and of an artifact
 PHONE = 366  # width of `tall`
@@ -238,7 +238,7 @@ def run_title(run: tuple[str, str]) -> str:
 
 def _state(step: Execution) -> str:
     ended = step.state in ("done", "failed")
-    return f"{step.state}, {took((step.ended - step.started).total_seconds())}" if ended else step.state
+    return f"{step.state}, {duration((step.ended - step.started).total_seconds())}" if ended else step.state
 
 
 def _towards(corner: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:

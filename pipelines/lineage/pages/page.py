@@ -8,9 +8,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import ClassVar
-
-import jinja2
+from typing import Any, ClassVar
 
 from tfx_ranking.pipelines.lineage.pages.graph import Drawing
 from tfx_ranking.pipelines.lineage.pages.plot import Chart
@@ -119,11 +117,13 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML; every text is escaped."""
-    return _template().render(page=page)
+    return str(_template().render(page=page))
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def _template() -> Any:
+    import jinja2  # only who asks for a page waits for it
+
     loader = jinja2.FileSystemLoader(pathlib.Path(__file__).parent)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
