@@ -36,7 +36,7 @@ from tfx_ranking.components import trainer
 from tfx_ranking.components.lists.list_examples import ListBatch
 from tfx_ranking.components.metrics import ranking_metrics
 from tfx_ranking.components.training import training_data
-from tfx_ranking.pipelines.metadata import run_records
+from tfx_ranking.pipelines.metadata.connection import artifacts_root
 from tfx_ranking.pipelines.running import local
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -170,7 +170,7 @@ def run_pipeline(folder: pathlib.Path, root: pathlib.Path, seeds: Sequence[int])
         (root / "ranking.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
         run_id = local.run_here(root / "ranking.yaml", root)
         config = ranking_config.load(root / "ranking.yaml")
-        written = run_records.artifacts_root(config, root) / "RankingEvaluator" / "evaluation"
+        written = artifacts_root(config, root) / "RankingEvaluator" / "evaluation"
         newest = max(written.iterdir(), key=lambda each: int(each.name))
         table = pq.read_table(newest / "per_list.parquet").to_pydict()
         values = dict(zip(table["group_id"], table[f"model.{METRIC}"]))

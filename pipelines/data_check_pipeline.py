@@ -17,7 +17,7 @@ from tfx_ranking.components import data_check, example_gen
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.config.data_section import Splits
 from tfx_ranking.components.ingestion.sources import ALL
-from tfx_ranking.pipelines.metadata.run_records import artifacts_root, metadata_connection
+from tfx_ranking.pipelines.metadata.connection import artifacts_root, config_connection
 
 
 def data_check_pipeline(
@@ -48,6 +48,6 @@ def data_check_pipeline(
         pipeline_root=str(artifacts_root(config, root)),
         components=[examples, statistics, check],
         enable_cache=True,
-        metadata_connection_config=metadata_connection(config, root),
+        metadata_connection_config=config_connection(config, root),
         beam_pipeline_args=list(beam_args),
     )

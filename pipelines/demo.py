@@ -251,9 +251,9 @@ def newest_export(config: Any, root: pathlib.Path) -> dict[str, str]:
     from ml_metadata import metadata_store
     from ml_metadata.proto import metadata_store_pb2
 
-    from tfx_ranking.pipelines.metadata import run_records
+    from tfx_ranking.pipelines.metadata.connection import config_connection
 
-    store = metadata_store.MetadataStore(run_records.metadata_connection(config, root))
+    store = metadata_store.MetadataStore(config_connection(config, root))
     node = store.get_context_by_type_and_name("node", f"{config.name}.SignatureExporter")
     whole = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
     executions = store.get_executions_by_context(node.id) if node else []

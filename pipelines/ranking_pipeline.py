@@ -27,7 +27,7 @@ from tfx_ranking.components import (
 )
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.live_model import LiveModel
-from tfx_ranking.pipelines.metadata.run_records import artifacts_root, metadata_connection
+from tfx_ranking.pipelines.metadata.connection import artifacts_root, config_connection
 from tfx_ranking.pipelines.world import OURS, World, code, here
 
 
@@ -46,7 +46,7 @@ def ranking_pipeline(
         pipeline_root=str(artifacts_root(config, root)),
         components=ranking_components(config, here(config, root, source)),
         enable_cache=True,
-        metadata_connection_config=metadata_connection(config, root),
+        metadata_connection_config=config_connection(config, root),
         beam_pipeline_args=list(beam_args),
     )
 

@@ -23,7 +23,7 @@ from tfx_ranking.components.ingestion import sources
 from tfx_ranking.components.push.versions import digest, state
 from tfx_ranking.components.training import weights
 from tfx_ranking.pipelines.metadata import push_records
-from tfx_ranking.pipelines.metadata.run_records import metadata_connection
+from tfx_ranking.pipelines.metadata.connection import config_connection
 
 Parameters = dict[str, Any]
 OURS = f"{preprocessing.__name__}.preprocessing_fn"  # where the config names none
@@ -173,7 +173,7 @@ def _destination(base: str, store: metadata_store.MetadataStore | None) -> Param
 
 def _store(config: RankingConfig, root: pathlib.Path) -> metadata_store.MetadataStore | None:
     """None where there is none yet, or none can be reached from here."""
-    connection = metadata_connection(config, root)
+    connection = config_connection(config, root)
     if connection.HasField("sqlite") and not pathlib.Path(connection.sqlite.filename_uri).exists():
         return None
     try:

@@ -93,10 +93,10 @@ def _tell(done: Any, as_json: bool) -> int:
 
 
 def _versions(arguments: argparse.Namespace) -> int:
-    from tfx_ranking.pipelines.metadata import push_records
+    from tfx_ranking.pipelines.metadata.connection import try_to_write
     from tfx_ranking.pipelines.pushing import version_table
 
-    store, _ = push_records.find_store(arguments.metadata)
+    store, _ = try_to_write(arguments.metadata)
     found = version_table.versions(arguments.base, store)
     if arguments.json:
         print(json.dumps(version_table.as_json(found), indent=2))

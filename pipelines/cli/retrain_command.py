@@ -45,7 +45,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
     import rich.console
 
     from tfx_ranking.components import config as ranking_config
-    from tfx_ranking.pipelines.metadata import run_records
+    from tfx_ranking.pipelines.metadata.connection import config_connection
     from tfx_ranking.pipelines.retraining import decision as retraining
     from tfx_ranking.pipelines.retraining import views
     from tfx_ranking.pipelines.running import local, progress
@@ -62,7 +62,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
             arguments.config.absolute(), root, arguments.orchestrator, arguments.beam_arg, dataclasses.asdict(job)
         )
         say(f"{'training' if job.check is None else 'checking the new data'}, log: {begun.log}")
-        steps = progress.follow(begun, run_records.metadata_connection(config, root), console)
+        steps = progress.follow(begun, config_connection(config, root), console)
         if begun.stop_asked and job.check is not None:  # in the check's last component: no training begins
             raise KeyboardInterrupt
         ended = [retraining.Ended(**each) for each in begun.ended]

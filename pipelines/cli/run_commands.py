@@ -50,7 +50,7 @@ def _run_pipeline(config_file: pathlib.Path, root: pathlib.Path, arguments: argp
 
     from tfx_ranking.components import config as ranking_config
     from tfx_ranking.components.ingestion import sources
-    from tfx_ranking.pipelines.metadata import run_records
+    from tfx_ranking.pipelines.metadata.connection import config_connection
     from tfx_ranking.pipelines.running import local, progress
 
     config = ranking_config.load(config_file)
@@ -58,7 +58,7 @@ def _run_pipeline(config_file: pathlib.Path, root: pathlib.Path, arguments: argp
     console = rich.console.Console()
     run = local.start(config_file.absolute(), root, arguments.orchestrator, arguments.beam_arg)
     console.print(f"log: {run.log}", soft_wrap=True, highlight=False)
-    steps = progress.follow(run, run_records.metadata_connection(config, root), console)
+    steps = progress.follow(run, config_connection(config, root), console)
     if run.process.returncode == 0:
         console.print(progress.outcome(config, steps), soft_wrap=True, highlight=False)
         return 0

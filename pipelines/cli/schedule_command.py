@@ -80,6 +80,7 @@ def _schedule(arguments: argparse.Namespace) -> int:
     from tfx_ranking.components import config as ranking_config
     from tfx_ranking.components.errors import UsageError
     from tfx_ranking.pipelines.metadata import run_records
+    from tfx_ranking.pipelines.metadata.connection import artifacts_root
     from tfx_ranking.pipelines.retraining import schedule_history
 
     asked = arguments.config == "status"
@@ -88,7 +89,7 @@ def _schedule(arguments: argparse.Namespace) -> int:
     file = (arguments.of or pathlib.Path("ranking.yaml")) if asked else pathlib.Path(arguments.config)
     config = ranking_config.load(file)
     root = (arguments.root or file.absolute().parent).absolute()
-    artifacts = run_records.artifacts_root(config, root)
+    artifacts = artifacts_root(config, root)
     if asked:
         found = schedule_history.status(config.name, artifacts / "schedule", artifacts / run_records.LOCK)
         print(json.dumps(schedule_history.as_json(found), indent=2) if arguments.json else schedule_history.text(found))

@@ -22,7 +22,7 @@ from tfx_ranking.components.config.ranking_config import Metadata
 from tfx_ranking.components.config.refusals import sentence
 from tfx_ranking.components.config.serving_sections import Push
 from tfx_ranking.components.errors import RankingError, UsageError
-from tfx_ranking.pipelines.metadata.run_records import VARIABLE, metadata_connection
+from tfx_ranking.pipelines.metadata.connection import VARIABLE, config_connection
 from tfx_ranking.pipelines.quiet import quiet_imports
 from tfx_ranking.pipelines.running.local import own_modules
 
@@ -224,7 +224,7 @@ def _secrets(secrets: Mapping[str, str], executors: Sequence[str]) -> dict[str, 
 
 def _store_of(config: RankingConfig, root: str) -> Any:
     """ML Metadata's connection; below an object store there is no SQLite file, and `unseen` says so."""
-    return metadata_connection(config, pathlib.Path("." if "://" in root else root), fill=False)
+    return config_connection(config, pathlib.Path("." if "://" in root else root), fill=False)
 
 
 def _password(connection: Mapping[str, Any]) -> str:

@@ -47,6 +47,7 @@ from tfx_ranking.components.exported import receipt
 from tfx_ranking.pipelines import world
 from tfx_ranking.pipelines.kubeflow.compiler import RUN
 from tfx_ranking.pipelines.metadata import heartbeat, run_records
+from tfx_ranking.pipelines.metadata.connection import fill_variables, open_or_make
 from tfx_ranking.pipelines.running.local import reason
 
 # Where Kubeflow's launcher puts what it has fetched, and looks for what it is to store.
@@ -65,8 +66,8 @@ def run(arguments: argparse.Namespace, beam_args: Sequence[str]) -> None:
     run_id = str(parameters.pop(RUN, ""))
     if not run_id or run_id.startswith("{{"):
         raise RankingError(f"{RUN}: expected the run's id; got {run_id!r}. Kubeflow Pipelines 2 fills it in.")
-    connection = json_format.ParseDict(run_records.filled(json.loads(arguments.metadata)), mlmd.ConnectionConfig())
-    run_records.open_store(connection)  # its tables are there now, whoever made them
+    connection = json_format.ParseDict(fill_variables(json.loads(arguments.metadata)), mlmd.ConnectionConfig())
+    open_or_make(connection)  # its tables are there now, whoever made them
     here = _Place(arguments.pipeline, run_id, arguments.nodes.split(","), arguments.node, arguments.type)
     outputs = _new(asked)
     with _recorded(connection, here, asked, parameters, outputs) as (execution, inputs, parameters):

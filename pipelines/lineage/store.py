@@ -23,8 +23,7 @@ from tfx_ranking.pipelines.lineage import values
 from tfx_ranking.pipelines.lineage.contexts import Place, Places, type_name
 from tfx_ranking.pipelines.lineage.values import MODELS, Artifact, Execution, Link
 from tfx_ranking.pipelines.metadata import heartbeat
-from tfx_ranking.pipelines.metadata.connection import connection as connection
-from tfx_ranking.pipelines.metadata.connection import name, opened
+from tfx_ranking.pipelines.metadata.connection import find_connection, open_to_read, store_name
 from tfx_ranking.pipelines.metadata.run_records import DIED, LOCK, STATES
 
 _INPUTS = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT, mlmd.Event.INTERNAL_INPUT)
@@ -33,8 +32,8 @@ _NAMED = 200  # values that a filter may name; for more, the whole type is read
 
 
 def connect(metadata: str | None = None, folder: pathlib.Path = pathlib.Path()) -> "Store":
-    """Opens the store that `connection` finds, for reading."""
-    return Store(connection(metadata, folder))
+    """Opens the store that `find_connection` finds, for reading."""
+    return Store(find_connection(metadata, folder))
 
 
 class Store:
@@ -44,12 +43,12 @@ class Store:
         """connection: ML Metadata's ConnectionConfig, or MetadataStoreClientConfig of its gRPC server."""
         server = isinstance(connection, mlmd.MetadataStoreClientConfig)
         file = "" if server else connection.sqlite.filename_uri
-        self.name = name(connection)
+        self.name = store_name(connection)
         self._folder = pathlib.Path(file).parent if file else None
         self._holders: dict[str, float | None] = {}  # by pipeline
         self._models: dict[str, tuple[Artifact, ...]] = {}  # by digest
         self._filters = True  # whether ML Metadata takes them
-        self._store = _Asked(opened(connection), self.name)
+        self._store = _Asked(open_to_read(connection), self.name)
 
     def runs(self) -> list[Any]:
         """The runs' contexts, newest first."""

@@ -5,7 +5,6 @@ PushedModel with the properties that RankingPusher writes.  The one idea: whoeve
 artifact, whoever pushed.  Imports neither TFX nor TensorFlow.
 """
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,10 +13,8 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from tfx_ranking.components import places
-from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.push import versions
 from tfx_ranking.components.push.push import Pushed
-from tfx_ranking.pipelines.lineage import store as lineage_store
 
 PUSH, ROLLBACK = "tfx_ranking.Push", "tfx_ranking.Rollback"
 
@@ -28,27 +25,6 @@ class Judged(NamedTuple):
     blessing: str = ""  # "blessed", "not blessed"
     reason: str = ""
     metric: str = ""  # e.g. "ndcg@10 0.6021"
-
-
-def open_store(metadata: str | None, folder: pathlib.Path = pathlib.Path()) -> metadata_store.MetadataStore:
-    """The store that `lineage_store.connection` finds, for writing.  Raises RankingError where there is none."""
-    connection = lineage_store.connection(metadata, folder)
-    if isinstance(connection, mlmd.ConnectionConfig) and connection.HasField("sqlite"):
-        connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE
-    try:
-        return metadata_store.MetadataStore(connection)
-    except RuntimeError as error:
-        raise RankingError(f"the ML Metadata store cannot be written to: {error}") from error
-
-
-def find_store(metadata: str | None) -> tuple[metadata_store.MetadataStore | None, str]:
-    """`open_store`, or None and why there is none; one that was named has to be there."""
-    try:
-        return open_store(metadata), ""
-    except RankingError as error:
-        if metadata is not None:
-            raise
-        return None, str(error)
 
 
 def highest_version(store: metadata_store.MetadataStore, base: places.Path) -> int | None:

@@ -5,23 +5,14 @@ TensorFlow, so that looking costs a fraction of a second.
 """
 
 import dataclasses
-import os
-import pathlib
-import random
-import re
 import time
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from typing import Any
 
-from google.protobuf import json_format
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
-from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.pipelines.metadata import heartbeat
-
-if TYPE_CHECKING:  # a third of a second, which a question that names its store need not wait
-    from tfx_ranking.components.config import RankingConfig
 
 STATES = {
     metadata_store_pb2.Execution.RUNNING: "running",
@@ -31,8 +22,6 @@ STATES = {
     metadata_store_pb2.Execution.CANCELED: "failed",
 }
 DIED = "its process died"  # why an execution failed that nobody could say it of any more
-VARIABLE = re.compile(r"\$\{(\w+)\}")
-_MAKING_TABLES = re.compile("Please retry|violates unique constraint|already exists")
 NODES = "nodes"  # of a run's context: the components that it is to have, as they come
 LOCK = "run.lock"  # in `artifacts_root`: held by the process that runs the pipeline
 
@@ -46,66 +35,6 @@ class Step:
     seconds: float = 0.0
     figure: str = ""  # the one figure that matters, as the component wrote it
     uri: str = ""  # of the artifact that the figure is of
-
-
-def artifacts_root(config: "RankingConfig", root: pathlib.Path) -> pathlib.Path:
-    """Where the artifacts of this pipeline lie."""
-    return root / "artifacts" / config.name
-
-
-def metadata_connection(config: "RankingConfig", root: pathlib.Path, fill: bool = True) -> Any:
-    """The store's ConnectionConfig: the config's, or `metadata.sqlite` beside the artifacts.
-
-    fill: as `filled` does; otherwise as it is written.  Raises ConfigError when `metadata.connection` is none.
-    """
-    if config.metadata.connection is not None:
-        said = filled(config.metadata.connection) if fill else config.metadata.connection
-        try:
-            return json_format.ParseDict(said, metadata_store_pb2.ConnectionConfig())
-        except json_format.ParseError as error:
-            raise ConfigError(f"metadata.connection: not ML Metadata's ConnectionConfig in JSON: {error}") from error
-    file = pathlib.Path(config.metadata.sqlite or root / "metadata.sqlite")
-    connection = metadata_store_pb2.ConnectionConfig()
-    connection.sqlite.filename_uri = str(file)
-    connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
-    return connection
-
-
-def filled(connection: Mapping[str, Any]) -> dict[str, Any]:
-    """A connection with environment variables for each `${NAME}`, so that no password need stand in a file.
-
-    Raises ConfigError for one that is not set.
-    """
-
-    def variable(name: re.Match[str]) -> str:
-        if name[1] not in os.environ:
-            raise ConfigError(f"the connection to ML Metadata names the environment variable {name[1]}: it is not set.")
-        return os.environ[name[1]]
-
-    def of(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: of(each) for key, each in value.items()}
-        return VARIABLE.sub(variable, value) if isinstance(value, str) else value
-
-    return {key: of(value) for key, value in connection.items()}
-
-
-def open_store(connection: Any) -> metadata_store.MetadataStore:
-    """The store, with its tables made where the database has none.
-
-    Of several processes that meet an empty database at once MLMD lets one make the tables and fails the others, which
-    is why they try again, for 20 s at most.  Raises RuntimeError when it cannot be opened.
-    """
-    if connection.HasField("sqlite"):
-        pathlib.Path(connection.sqlite.filename_uri).parent.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + 20
-    while True:
-        try:
-            return metadata_store.MetadataStore(connection)
-        except RuntimeError as error:
-            if not _MAKING_TABLES.search(str(error)) or time.monotonic() > end:
-                raise
-            time.sleep(random.uniform(0.1, 0.5))
 
 
 def say_what_is_to_run(store: metadata_store.MetadataStore, run_id: str, nodes: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from tfx_ranking.components.push.ledger import Entry
 from tfx_ranking.components.push.push import Check, Pushed, Terms
 from tfx_ranking.components.serving import samples
 from tfx_ranking.pipelines.metadata import push_records
+from tfx_ranking.pipelines.metadata.connection import try_to_write
 
 _UNIX_TIMES = 1_000_000_000  # a version from here on is a time in seconds
 
@@ -69,7 +70,7 @@ def push(
             "of versions; export the model first.",
             "no model",
         )
-    store, none = push_records.find_store(metadata)
+    store, none = try_to_write(metadata)
     digest = versions.digest(model)
     about, judged = Entry(0), None
     try:
@@ -96,7 +97,7 @@ def roll_back(
     base: places.Path, to: int | None = None, metadata: str | None = None, check: Check = samples.check
 ) -> Done:
     """What served before serves again; see `push.roll_back`."""
-    store, none = push_records.find_store(metadata)
+    store, none = try_to_write(metadata)
     try:
         pushed = pushing.roll_back(base, to, _terms(base, store, False), check=check)
     except PushError as error:

@@ -24,7 +24,7 @@ from tfx_ranking.components.push import versions
 from tfx_ranking.pipelines.lineage.live_run import LiveRun, live_run
 from tfx_ranking.pipelines.lineage.store import Store
 from tfx_ranking.pipelines.lineage.values import Artifact
-from tfx_ranking.pipelines.metadata import run_records
+from tfx_ranking.pipelines.metadata.connection import config_connection
 
 
 class Exit(enum.IntEnum):
@@ -293,4 +293,4 @@ def _given(store: Store, run_id: str) -> list[tuple[Artifact, str]]:
 
 
 def _store(config: RankingConfig, root: pathlib.Path) -> Store:
-    return Store(run_records.metadata_connection(config, root))
+    return Store(config_connection(config, root))

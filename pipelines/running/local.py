@@ -28,12 +28,10 @@ from ml_metadata import errors, metadata_store
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import DataError, RankingError
+from tfx_ranking.pipelines.metadata.connection import artifacts_root, config_connection, open_or_make
 from tfx_ranking.pipelines.metadata.run_records import (
     LOCK,
-    artifacts_root,
     end_dead_executions,
-    metadata_connection,
-    open_store,
     say_what_is_to_run,
     say_why_it_failed,
 )
@@ -183,8 +181,8 @@ def _run(
     stop: Any,
     job: Any,
 ) -> str:
-    connection = metadata_connection(config, root)
-    store = open_store(connection)
+    connection = config_connection(config, root)
+    store = open_or_make(connection)
     end_dead_executions(store, config.name)
 
     from tfx.dsl.compiler import compiler, constants
@@ -223,7 +221,7 @@ def _run(
 
 
 def _store(config: RankingConfig, root: pathlib.Path) -> metadata_store.MetadataStore:
-    return open_store(metadata_connection(config, root))
+    return open_or_make(config_connection(config, root))
 
 
 @contextlib.contextmanager

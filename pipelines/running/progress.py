@@ -18,8 +18,9 @@ from ml_metadata import metadata_store
 
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.push.versions import live_version
-from tfx_ranking.pipelines.metadata.run_records import Step, open_store, steps
-from tfx_ranking.pipelines.quiet import say_loading
+from tfx_ranking.pipelines.metadata.connection import open_or_make
+from tfx_ranking.pipelines.metadata.run_records import Step, steps
+from tfx_ranking.pipelines.quiet import print_loading
 from tfx_ranking.pipelines.running.local import INTERRUPTED, Run
 
 _STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "cached": "blue", "failed": "bold red"}
@@ -38,7 +39,7 @@ def follow(run: Run, connection: object, console: rich.console.Console) -> list[
     latest: list[Step] = []
     shown = ""  # the run; a process may make several
     if not console.is_terminal:  # the table says it
-        say_loading()
+        print_loading()
     live = rich.live.Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
 
     def look(note: str = "") -> None:
@@ -47,7 +48,7 @@ def follow(run: Run, connection: object, console: rich.console.Console) -> list[
             shown = run.run_id
             seen.clear()
         if run.nodes:
-            store = store or open_store(connection)
+            store = store or open_or_make(connection)
             latest = steps(store, run.run_id, run.nodes)
         if live:
             live.update(table(latest, time.time() - began, note))

@@ -513,9 +513,9 @@ def test_half_a_connection_is_refused(capsys):
         )
         == 1
     )
-    assert capsys.readouterr().err == "tfx-ranking: postgresql at db:5432: the connection has to say dbname.\n"
+    assert capsys.readouterr().err == "tfx-ranking: postgresql at db:5432: the connection must name dbname.\n"
     assert command_tree.main(["runs", "--metadata", json.dumps({"mysql": {"port": 9}})]) == 1
-    lacking = "the connection has to say host or socket, database"
+    lacking = "the connection must name host or socket, database"
     assert capsys.readouterr().err == f"tfx-ranking: mysql at localhost:9: {lacking}.\n"
 
 
@@ -529,7 +529,7 @@ def test_a_database_that_does_not_answer(said, capfd):
     (line,) = capfd.readouterr().err.splitlines()  # and nothing of ML Metadata's own log
     assert line.startswith(f"tfx-ranking: {kind} at 127.0.0.1:9: cannot be reached (")
     assert line.endswith(
-        "Check that the server runs there and is reached from this machine, and that user, password and database are "
+        "Check that the server runs there and can be reached from this machine, and that user, password and database are "
         "right."
     )
 

@@ -12,6 +12,7 @@ import yaml
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.push import versions
 from tfx_ranking.pipelines.metadata import run_records
+from tfx_ranking.pipelines.metadata.connection import artifacts_root, config_connection
 from tfx_ranking.pipelines.running import local
 
 
@@ -25,7 +26,7 @@ class PipelineRun:
 
     def uri(self, node: str, channel: str) -> pathlib.Path:
         """Where the newest artifact of a component's output lies."""
-        folder = run_records.artifacts_root(self.config, self.folder) / node / channel
+        folder = artifacts_root(self.config, self.folder) / node / channel
         return max(folder.iterdir(), key=lambda each: int(each.name))
 
     def properties(self, node: str, channel: str) -> dict[str, Any]:
@@ -44,7 +45,7 @@ class PipelineRun:
     def store(self) -> Any:
         from ml_metadata import metadata_store
 
-        return metadata_store.MetadataStore(run_records.metadata_connection(self.config, self.folder))
+        return metadata_store.MetadataStore(config_connection(self.config, self.folder))
 
     @property
     def served(self) -> pathlib.Path:

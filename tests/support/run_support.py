@@ -15,6 +15,7 @@ from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.push import versions as serving_versions
 from tfx_ranking.pipelines import search_logs
 from tfx_ranking.pipelines.metadata import run_records
+from tfx_ranking.pipelines.metadata.connection import config_connection
 
 COMPONENTS = (
     *("RankingExampleGen", "StatisticsGen", "RankingSchemaGen", "ExampleValidator", "Transform", "RankingTrainer"),
@@ -68,7 +69,7 @@ class Shop:
     @property
     def store(self) -> metadata_store.MetadataStore:
         config = ranking_config.load(self.config_file)
-        return metadata_store.MetadataStore(run_records.metadata_connection(config, self.folder))
+        return metadata_store.MetadataStore(config_connection(config, self.folder))
 
     def set(self, path: str, value: Any) -> None:
         """Changes one key of ranking.yaml."""

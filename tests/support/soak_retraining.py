@@ -34,7 +34,7 @@ from tfx_ranking.components.push import versions
 from tfx_ranking.pipelines import search_logs
 from tfx_ranking.pipelines.lineage import served as lineage_serving
 from tfx_ranking.pipelines.lineage.store import Store
-from tfx_ranking.pipelines.metadata import run_records
+from tfx_ranking.pipelines.metadata.connection import config_connection
 from tfx_ranking.pipelines.retraining import decision as retraining
 from tfx_ranking.pipelines.retraining.decision import Exit
 
@@ -222,7 +222,7 @@ class Reference:
 
 def exported(file: pathlib.Path, folder: pathlib.Path, run: str) -> pathlib.Path:
     """The model that a run exported, good enough to be pushed or not."""
-    store = Store(run_records.metadata_connection(ranking_config.load(file), folder))
+    store = Store(config_connection(ranking_config.load(file), folder))
     (model,) = (each for each in given(store, run) if each.digest and each.type == "Model" and not each.copied)
     return pathlib.Path(model.uri) / "Format-Serving"
 
@@ -230,7 +230,7 @@ def exported(file: pathlib.Path, folder: pathlib.Path, run: str) -> pathlib.Path
 def check(folder: pathlib.Path, days: Sequence[Day]) -> None:
     """Raises AssertionError where a day was not as it should have been."""
     config = ranking_config.load(folder / "ranking.yaml")
-    store = Store(run_records.metadata_connection(config, folder))
+    store = Store(config_connection(config, folder))
     best, kinds = 0.0, [day.kind for day in days]
     trained: set[int] = set()
     for day in days:
@@ -275,7 +275,7 @@ def check(folder: pathlib.Path, days: Sequence[Day]) -> None:
 def reason(folder: pathlib.Path, day: Day) -> str:
     """Why the check of a day's own data refused them, from ML Metadata."""
     config = ranking_config.load(folder / "ranking.yaml")
-    checks = Store(run_records.metadata_connection(config, folder)).of_type("ExampleAnomalies")
+    checks = Store(config_connection(config, folder)).of_type("ExampleAnomalies")
     told = [str(each.properties["refused"]) for each in checks if each.properties.get("refused")]
     return "; ".join(told) if day.number in day.refused else ""
 

@@ -29,6 +29,7 @@ from tfx_ranking.pipelines.kubeflow import compiler
 from tfx_ranking.pipelines.lineage import impact, origin
 from tfx_ranking.pipelines.lineage import store as lineage_store
 from tfx_ranking.pipelines.metadata import run_records as runs
+from tfx_ranking.pipelines.metadata.connection import config_connection
 from tfx_ranking.pipelines.running import local
 
 pytestmark = pytest.mark.slow
@@ -122,7 +123,7 @@ def _store(folder: pathlib.Path) -> lineage_store.Store:
 
 def _written(folder: pathlib.Path) -> metadata_store.MetadataStore:
     config = ranking_config.load(folder / "ranking.yaml")
-    return metadata_store.MetadataStore(runs.metadata_connection(config, folder))
+    return metadata_store.MetadataStore(config_connection(config, folder))
 
 
 def test_both_runs_push_what_they_trained(root, cluster):
@@ -181,9 +182,7 @@ def test_the_types_are_those_of_local_runs(root, cluster, here):
     """So that one store may hold both."""
 
     def types(folder: pathlib.Path) -> tuple[set, set, set, dict]:
-        store = metadata_store.MetadataStore(
-            runs.metadata_connection(ranking_config.load(folder / "ranking.yaml"), folder)
-        )
+        store = metadata_store.MetadataStore(config_connection(ranking_config.load(folder / "ranking.yaml"), folder))
         parameters = {}
         for each in store.get_executions():
             parameters[each.type.rpartition(".")[2]] = {*each.custom_properties} - {"heartbeat"}
