@@ -304,7 +304,7 @@ def test_a_config_that_pushes_nowhere(shop):
 def test_the_command_with_nothing_new_ends_with_10_and_loads_no_tensorflow(shop):
     script = f"""
 import sys
-from tfx_ranking.pipelines.cli import command_tree as cli
+from tfx_ranking.pipelines.cli import command_tree
 code = command_tree.main(["retrain", {str(shop.file)!r}, "--json"])
 loaded = {{name.split(".")[0] for name in sys.modules}} & {{"tensorflow", "tfx", "apache_beam", "keras"}}
 print(sorted(loaded), file=sys.stderr)
