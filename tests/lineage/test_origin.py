@@ -529,8 +529,8 @@ def test_a_database_that_does_not_answer(said, capfd):
     (line,) = capfd.readouterr().err.splitlines()  # and nothing of ML Metadata's own log
     assert line.startswith(f"tfx-ranking: {kind} at 127.0.0.1:9: cannot be reached (")
     assert line.endswith(
-        "Check that the server runs there and can be reached from this machine, and that user, password and database are "
-        "right."
+        "Check that the server runs there and can be reached from this machine, and that user, password and database "
+        "are right."
     )
 
 
