@@ -43,7 +43,7 @@ def names_of(old: str, warn: bool = True) -> Callable[[str], Any]:
     def __getattr__(name: str) -> Any:
         new, _, attribute = NAMES.get(f"{old}:{name}", f"{MODULES[old]}:{name}").partition(":")
         # Python itself asks for names with two underscores, and for a submodule before it imports it.
-        if name.startswith("__") or new == f"{old}.{name}":
+        if name.startswith("__") or _is_submodule(old, name):
             raise AttributeError(f"module {old!r} has no attribute {name!r}")
         try:
             value = getattr(importlib.import_module(new), attribute)
@@ -54,6 +54,10 @@ def names_of(old: str, warn: bool = True) -> Callable[[str], Any]:
         return value
 
     return __getattr__
+
+
+def _is_submodule(package: str, name: str) -> bool:
+    return hasattr(sys.modules[package], "__path__") and importlib.util.find_spec(f"{package}.{name}") is not None
 
 
 def _warn(old: str, new: str) -> None:
