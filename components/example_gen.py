@@ -19,10 +19,10 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples
 
+from tfx_ranking.components.choices.formats import FORMATS
 from tfx_ranking.components.config import RankingConfig, from_selection
 from tfx_ranking.components.config.data_section import SPLIT_NAMES, Data
 from tfx_ranking.components.errors import ConfigError, DataError
-from tfx_ranking.components.formats import readers
 from tfx_ranking.components.ingestion import shuffle, sources, spans, workers
 from tfx_ranking.components.ingestion.grouping import group_order_error
 
@@ -141,7 +141,7 @@ def _check_groups(task: workers.Plan, report: workers.Report) -> None:
     owners: Dict[bytes, str] = {}
     order = list(SPLIT_NAMES)
     shared: collections.Counter = collections.Counter()
-    by_row = not readers.FORMATS[task.config.data.format].lists
+    by_row = not FORMATS[task.config.data.format].lists
     for origin, groups in sorted(report.groups.items()):
         first: Dict[tuple, tuple] = {}
         for group, file, row in sorted(groups, key=lambda each: each[1:]) if by_row else groups:

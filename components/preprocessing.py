@@ -9,9 +9,6 @@ In the order of the graph: missing floats (NaN) become the feature's default, th
 columns go back to the config's order.  Only ops of TensorFlow itself, so TensorFlow Serving runs the graph.
 """
 
-import ast
-import hashlib
-import importlib.util
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -22,10 +19,11 @@ import tensorflow_transform as tft
 from tensorflow_transform import schema_inference
 
 from tfx_ranking.components import config as config_file
+from tfx_ranking.components.choices.transform_steps import Step
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.config.feature_sections import Feature, Step, Tokens
-from tfx_ranking.components.errors import ConfigError, DataError
-from tfx_ranking.components.features.numeric_steps import bucketize, ends_in_buckets, take_columns, take_steps
+from tfx_ranking.components.config.feature_sections import Feature, Tokens
+from tfx_ranking.components.errors import DataError
+from tfx_ranking.components.features.numeric_steps import bucket_ids, ends_in_buckets, take_columns, take_steps
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS
 
 Level = Literal["context", "items"]
@@ -103,49 +101,6 @@ def vocabulary_file(level: str, name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{level}_{name}")
 
 
-def function_digest(dotted: str) -> str:
-    """Digest of the source of the module behind a dotted path, so that an edited line is another execution property.
-
-    The module is found but not run.  Raises ConfigError when there is no such module or no such name in it.
-
-    >>> len(function_digest("tfx_ranking.components.preprocessing.preprocessing_fn"))
-    32
-    """
-    module, _, name = dotted.rpartition(".")
-    try:
-        spec = importlib.util.find_spec(module) if module else None
-    except ImportError:
-        spec = None
-    if spec is None or spec.origin is None:
-        raise ConfigError(
-            f"{dotted}: there is no module {module!r} to import. Expected package.module.function; "
-            "put the module's folder on PYTHONPATH, or install it."
-        )
-    with open(spec.origin, "rb") as file:
-        source = file.read()
-    if spec.origin.endswith(".py"):
-        try:
-            names = _names(source)
-        except SyntaxError as error:
-            raise ConfigError(f"{dotted}: {spec.origin}, line {error.lineno}: {error.msg}.") from None
-        if name not in names and "*" not in names:
-            raise ConfigError(f"{dotted}: {spec.origin} has no {name!r}; it defines {sorted(names)}. Define it there.")
-    return hashlib.blake2b(source, digest_size=16).hexdigest()
-
-
-def _names(source: bytes) -> set[str]:
-    """What a module's source binds; "*" when it imports all of another."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.ImportFrom):
-            names.update(alias.asname or alias.name for alias in node.names)
-    return names
-
-
 def _wanted(config: RankingConfig) -> set[str]:
     lengths = {name + ROW_LENGTHS for name, feature in config.items.items() if feature.tokens}
     return {*config.features, *lengths}
@@ -213,7 +168,7 @@ def _numbers(
         places.setdefault(features[name].transform, []).append(place)
     blocks = {steps: take_columns(filled, at) for steps, at in places.items()}
     blocks = take_steps(blocks, splits)
-    ids = {owners[at]: column for at, column in bucketize(blocks, places).items()}
+    ids = {owners[at]: column for at, column in bucket_ids(blocks, places, splits).items()}
 
     stay = [steps for steps in blocks if not ends_in_buckets(steps)]
     parts = [blocks[steps] for steps in stay]

@@ -6,7 +6,6 @@ The one idea: a model whose signatures disagree with training is not emitted.
 """
 
 import dataclasses
-import importlib
 import json
 import pathlib
 import shutil
@@ -22,7 +21,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base import executor_spec
 from tfx.types.standard_artifacts import Examples, Model, Schema, TransformGraph
 
-from tfx_ranking.components.config import RankingConfig, from_selection
+from tfx_ranking.components.config import RankingConfig, from_selection, own_code
 from tfx_ranking.components.exported import contract, receipt
 from tfx_ranking.components.lists.list_examples import split_files
 from tfx_ranking.components.push import versions
@@ -165,8 +164,8 @@ def export(
 
 def load_ranker(paths: RankerPaths, config: RankingConfig) -> serving_ranker.ServingRanker:
     """The trained network and the transform graph as one."""
-    if "." in config.model.scorer:  # its module registers the user's own layers with Keras
-        importlib.import_module(config.model.scorer.rpartition(".")[0])
+    if config.model.own_scorer:  # its module registers the user's own layers with Keras
+        own_code.load_module(config.model.own_scorer)
     network = keras.saving.load_model(paths.keras_model, compile=False)
     return serving_ranker.ServingRanker(network, f"{paths.transform_graph}/transform_fn", config)
 

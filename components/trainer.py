@@ -20,12 +20,11 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, Model, ModelRun, TransformGraph
 
 from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.choices.losses import LOSSES
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.config.refusals import sentence
 from tfx_ranking.components.config.training_sections import InitializeFrom, Training
-from tfx_ranking.components.errors import ConfigError
+from tfx_ranking.components.errors import ConfigError, as_sentence
 from tfx_ranking.components.lists.list_examples import ListBatch
-from tfx_ranking.components.losses import ranking_losses
 from tfx_ranking.components.push import versions
 from tfx_ranking.components.scorers import networks
 from tfx_ranking.components.training import fitting, training_data, warm_start, weights
@@ -103,7 +102,7 @@ def with_learning_rate(config: str, learning_rate: float | None) -> str:
     try:
         Training(learning_rate=learning_rate)
     except ValueError as error:
-        raise ConfigError(f"training.learning_rate: {sentence(error)}") from None
+        raise ConfigError(f"training.learning_rate: {as_sentence(error)}") from None
     selected = json.loads(config)
     selected.setdefault("training", {})["learning_rate"] = learning_rate
     return json.dumps(selected, ensure_ascii=False)
@@ -147,7 +146,7 @@ def train(
     start = _start(ranker, settings.initialize_from)
     if base is not None:
         start["warm_start"] = warm_start.begin(ranker, inputs, config, base)
-    fit = fitting.Fit(ranker, ranking_losses.LOSSES[config.model.loss])
+    fit = fitting.Fit(ranker, LOSSES[config.model.loss].load())
     fit.compile(optimizer=_optimizer(config), jit_compile=False)  # XLA would compile every batch's shape anew
     fit.optimizer.build(fit.trainable_variables)  # a step that creates variables would be traced twice
     lists = len(train_data.row_splits) - 1

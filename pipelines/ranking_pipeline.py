@@ -25,10 +25,10 @@ from tfx_ranking.components import (
     signature_exporter,
     trainer,
 )
-from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.config import RankingConfig, own_code
 from tfx_ranking.components.live_model import LiveModel
 from tfx_ranking.pipelines.metadata.connection import artifacts_root, config_connection
-from tfx_ranking.pipelines.world import OURS, World, code, here
+from tfx_ranking.pipelines.world import OURS, World, here
 
 
 def ranking_pipeline(
@@ -70,7 +70,7 @@ def ranking_components(config: RankingConfig, world: World) -> list[Any]:
         preprocessing_fn=config.transform.preprocessing_fn or OURS,
         custom_config={
             "config": json.loads(config.select(*preprocessing.READS)),  # unpacked: Transform makes JSON of it all
-            "code": code("transform.preprocessing_fn", config.transform.preprocessing_fn),
+            "code": own_code.digest("transform.preprocessing_fn", config.transform.preprocessing_fn),
         },
         disable_statistics=True,
     )
@@ -81,7 +81,7 @@ def ranking_components(config: RankingConfig, world: World) -> list[Any]:
         anomalies=anomalies.outputs["anomalies"],
         base_model=live.outputs["model"] if live and config.training.warm_start else None,
         config=config.select(*trainer.READS),
-        code_digest=code("model.scorer", config.model.own_scorer),
+        code_digest=own_code.digest("model.scorer", config.model.own_scorer),
         **world.trainer,
     )
     exported = signature_exporter.SignatureExporter(
@@ -91,7 +91,7 @@ def ranking_components(config: RankingConfig, world: World) -> list[Any]:
         examples=examples.outputs["examples"],
         transformed_examples=transform.outputs["transformed_examples"],
         config=config.select(*signature_exporter.READS),
-        code_digest=code("serving.postprocessing", config.serving.postprocessing),
+        code_digest=own_code.digest("serving.postprocessing", config.serving.postprocessing),
     )
     steps = [examples, statistics, schema, anomalies, transform, ranker, exported]
     if live:

@@ -17,7 +17,7 @@ from tfx.orchestration.data_types import RuntimeParameter
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import example_gen, preprocessing, trainer
-from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.config import RankingConfig, own_code
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.ingestion import sources
 from tfx_ranking.components.push.versions import digest, state
@@ -83,17 +83,6 @@ def found(component: str, parameters: Mapping[str, Any], store: metadata_store.M
     return {**parameters, **look(parameters, store)} if look else dict(parameters)
 
 
-def code(key: str, dotted: str | None) -> str:
-    """What changes when the user edits the function behind a dotted path; "" for what is ours.
-
-    key: of the config, which names it.  Raises ConfigError.
-    """
-    try:
-        return preprocessing.function_digest(dotted) if dotted else ""
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from None
-
-
 def _files(parameters: Mapping[str, Any], store: Any) -> Parameters:
     config = ranking_config.from_selection(parameters["config"])
     return {
@@ -111,11 +100,8 @@ def _schema(parameters: Mapping[str, Any], store: Any) -> Parameters:
 def _transform(parameters: Mapping[str, Any], store: Any) -> Parameters:
     function = parameters["preprocessing_fn"]
     told = json.loads(parameters["custom_config"])
-    return {
-        "custom_config": json.dumps(
-            {**told, "code": "" if function == OURS else code("transform.preprocessing_fn", function)}, sort_keys=True
-        )
-    }
+    code = "" if function == OURS else own_code.digest("transform.preprocessing_fn", function)
+    return {"custom_config": json.dumps({**told, "code": code}, sort_keys=True)}
 
 
 def _training(parameters: Mapping[str, Any], store: Any) -> Parameters:
@@ -124,13 +110,13 @@ def _training(parameters: Mapping[str, Any], store: Any) -> Parameters:
     return {
         "config": selected,
         "initial_model": _initial_model(config),
-        "code_digest": code("model.scorer", config.model.own_scorer),
+        "code_digest": own_code.digest("model.scorer", config.model.own_scorer),
     }
 
 
 def _export(parameters: Mapping[str, Any], store: Any) -> Parameters:
     config = ranking_config.from_selection(parameters["config"])
-    return {"code_digest": code("serving.postprocessing", config.serving.postprocessing)}
+    return {"code_digest": own_code.digest("serving.postprocessing", config.serving.postprocessing)}
 
 
 def _live(parameters: Mapping[str, Any], store: Any) -> Parameters:

@@ -5,13 +5,10 @@ and a kind of answer; the graph between them (`serving_ranker`) is one, with one
 TensorFlow.
 """
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
-from tfx_ranking.components.errors import ConfigError
-
-if TYPE_CHECKING:  # it checks itself by this table
-    from tfx_ranking.components.config.serving_sections import Serving
+from tfx_ranking.components.errors import Refused
 
 PREDICT, REGRESS = "tensorflow/serving/predict", "tensorflow/serving/regress"  # TensorFlow Serving's method names
 
@@ -61,28 +58,30 @@ COMPATIBILITY: dict[str, dict[str, Signature]] = {
 }
 
 
-def chosen(serving: "Serving") -> dict[str, Signature]:
-    """The rows that a config asks for, by name, in the table's order.
+def chosen(
+    names: Sequence[str], compatibility: Sequence[str] = (), postprocessing: str | None = None
+) -> dict[str, Signature]:
+    """The rows to export, by name, in the table's order; `list_example` is always among them, for the evaluator.
 
-    `list_example` is always among them: the evaluator scores through it.  Raises ConfigError for a name that is in no
-    table or would stand twice.
+    The arguments are the config's keys `serving.signatures`, `.compatibility` and `.postprocessing`.
+    Raises Refused, with the key below `serving`, for an unknown name or one that would be exported twice.
 
-    >>> from tfx_ranking.components.config.serving_sections import Serving
-    >>> list(chosen(Serving(signatures=("predict",), compatibility=("ml4ir",))))
+    >>> list(chosen(["predict"], compatibility=["ml4ir"]))
     ['predict', 'list_example', 'serving_tfrecord']
     """
-    unknown = sorted(set(serving.signatures) - set(SIGNATURES))
+    unknown = sorted(set(names) - set(SIGNATURES))
     if unknown:
-        raise ConfigError(f"serving.signatures: unknown {', '.join(unknown)}; choose from {', '.join(SIGNATURES)}.")
-    rows = {name: row for name, row in SIGNATURES.items() if name in (*serving.signatures, "list_example")}
-    for system in serving.compatibility:
+        raise Refused("signatures", f"unknown {', '.join(unknown)}; choose from {', '.join(SIGNATURES)}")
+    rows = {name: row for name, row in SIGNATURES.items() if name in (*names, "list_example")}
+    for system in compatibility:
         rows |= COMPATIBILITY[system]
-    if serving.postprocessing:
-        name = serving.postprocessing.rpartition(".")[2]
+    if postprocessing:
+        name = postprocessing.rpartition(".")[2]
         if name in rows or name in SIGNATURES:
-            raise ConfigError(
-                f"serving.postprocessing: the signature takes the function's name, and there is a signature {name!r}; "
-                "give the function another name."
+            raise Refused(
+                "postprocessing",
+                f"the signature takes the function's name, and there is a signature {name!r}; "
+                "give the function another name",
             )
         rows[name] = Signature("elwc", "postprocessed")
     return rows
@@ -91,13 +90,14 @@ def chosen(serving: "Serving") -> dict[str, Signature]:
 def refuse_item_by_item(rows: Mapping[str, Signature], because: str) -> dict[str, Signature]:
     """The rows for a ranker that looks at the whole list: TF-Ranking's regress is left out, our own is refused.
 
-    because: the reason, for the message.  Raises ConfigError.
+    because: the reason, for the message.  Raises Refused with the key `serving.signatures`.
     """
     aliases: Collection[str] = COMPATIBILITY["tf_ranking"]
     ours = [name for name, row in rows.items() if row.of_items and name not in aliases]
     if ours:
-        raise ConfigError(
-            f"serving.signatures: {ours[0]!r} scores each item by itself, but {because}; "
-            f"take {ours[0]!r} out, and let clients call a signature that is sent whole lists."
+        raise Refused(
+            "serving.signatures",
+            f"{ours[0]!r} scores each item by itself, but {because}; "
+            f"take {ours[0]!r} out, and let clients call a signature that is sent whole lists",
         )
     return {name: row for name, row in rows.items() if not row.of_items}

@@ -6,7 +6,10 @@ Enters: the section's keys.  Leaves: frozen dataclasses that cannot hold a contr
 import dataclasses
 from typing import Literal
 
-from tfx_ranking.components.config.refusals import STRICT, Refused, unless_cut
+from tfx_ranking.components.choices.formats import FORMATS
+from tfx_ranking.components.config.choice_fields import InputFormat
+from tfx_ranking.components.config.refusals import STRICT, unless_cut
+from tfx_ranking.components.errors import Refused
 
 SPLIT_NAMES = ("train", "validation", "test")
 
@@ -64,9 +67,8 @@ class Data:
     """File pattern, list of patterns, or either per split ({train: …, test: …}, validation and test cut out of train's
     lists by `splits` where they are not named); local or of an object store, plain or gzip; {SPAN}, or {YYYY}, {MM} and
     {DD}, and {VERSION} mark spans, of which the newest version is read."""
-    format: Literal["letor", "csv", "parquet", "elwc", "sequence_example", "tf_example", "list_example"]
-    """Rows of one item each (letor, csv, parquet, tf_example) are grouped into lists; records of elwc, sequence_example
-    and list_example are lists already."""
+    format: InputFormat
+    """Format of the files. Where a row or record is one item, the items are grouped into lists by `group_id`."""
     group_id: str = "group_id"
     """Column whose value the items of a list share; a record without one is set aside."""
     group_from: Literal["column", "record"] = "column"
@@ -138,11 +140,11 @@ class Data:
             raise Refused("keep", "keeping by position needs data.position; name it, or set keep: label")
         if self.label_range is not None and self.label_range[0] >= self.label_range[1]:
             raise Refused("label_range", f"expected [lowest, highest]; got {list(self.label_range)}")
-        if self.group_from == "record" and self.format not in ("elwc", "sequence_example", "list_example"):
+        if self.group_from == "record" and not FORMATS[self.format].lists:
             raise Refused(
                 "group_from", f"only a format whose records are lists can name them; got format {self.format}"
             )
-        if self.group_sizes is not None and self.format != "letor":
+        if self.group_sizes is not None and not FORMATS[self.format].size_files:
             raise Refused("group_sizes", f"a side file of list sizes goes with format letor; got {self.format}")
 
     @property

@@ -7,28 +7,10 @@ import dataclasses
 import re
 from typing import Literal
 
-from tfx_ranking.components.config.refusals import STRICT, Refused, unless_cut
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Clip:
-    """Cut to [low, high]."""
-
-    __pydantic_config__ = STRICT
-    clip: tuple[float, float]
-    """[low, high]: values beyond are set to the nearer end."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Bucketize:
-    """Quantile buckets, learned in training; the bucket's number becomes a category."""
-
-    __pydantic_config__ = STRICT
-    bucketize: int
-    """Number of buckets, 2 or more; the last step, of a single number."""
-
-
-Step = Literal["z_score", "min_max", "log1p", "sign_log1p", "query_normalise"] | Clip | Bucketize
+from tfx_ranking.components.choices.transform_steps import row_of, step_name
+from tfx_ranking.components.config.choice_fields import TransformStepField
+from tfx_ranking.components.config.refusals import STRICT, unless_cut
+from tfx_ranking.components.errors import Refused
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,10 +74,8 @@ class Feature:
     is 0."""
     indicator: bool = False
     """One more input of a float: 1.0 where the value (or any number of a vector) is missing, else 0.0."""
-    transform: tuple[Step, ...] = ()
-    """Steps of a number, in their order: z_score, min_max (to [0, 1] by training's range), log1p, sign_log1p (sign(x) ·
-    log1p(abs(x))), query_normalise (z-score within the list, item features only), {clip: [low, high]}, {bucketize: n};
-    none when left out."""
+    transform: tuple[TransformStepField, ...] = ()
+    """Steps that a number goes through, in this order, as in [log1p, {clip: [0, 9]}]; none when left out."""
     vocabulary: Vocabulary | None = None
     """Makes a category of a string or int: ids of the values that training saw. One of vocabulary, hash and tokens; a
     string needs one."""
@@ -110,7 +90,7 @@ class Feature:
     @unless_cut
     def __post_init__(self) -> None:
         categorical = [key for key in ("vocabulary", "hash", "tokens") if getattr(self, key) is not None]
-        buckets = [i for i, step in enumerate(self.transform) if isinstance(step, Bucketize)]
+        buckets = [i for i, step in enumerate(self.transform) if row_of(step).kind == "buckets"]
         if len(categorical) > 1:
             raise Refused(categorical[1], f"expected one of vocabulary, hash, tokens; got {' and '.join(categorical)}")
         if self.tokens is not None and self.dtype != "string":
@@ -126,12 +106,8 @@ class Feature:
         if any(size < 1 for size in self.shape):
             raise Refused("shape", f"expected sizes of at least 1; got {list(self.shape)}")
         if buckets and (buckets[0] != len(self.transform) - 1 or self.shape):
-            raise Refused(f"transform[{buckets[0]}]", "bucketize comes last and takes one number, not a vector")
-        for i, step in enumerate(self.transform):
-            if isinstance(step, Clip) and not step.clip[0] < step.clip[1]:
-                raise Refused(f"transform[{i}].clip", f"expected [low, high]; got {list(step.clip)}")
-            if isinstance(step, Bucketize) and step.bucketize < 2:
-                raise Refused(f"transform[{i}].bucketize", f"expected at least 2 buckets; got {step.bucketize}")
+            name = step_name(self.transform[buckets[0]])
+            raise Refused(f"transform[{buckets[0]}]", f"{name} comes last and takes one number, not a vector")
         if self.embedding is not None and not (categorical or buckets):
             raise Refused("embedding", "an embedding needs a category: vocabulary, hash, tokens or bucketize")
         if self.embedding is not None and self.embedding < 1:
@@ -159,8 +135,13 @@ class Feature:
     @property
     def is_category(self) -> bool:
         """Whether the feature reaches the scorer as an id to embed and not as a number."""
-        bucketized = any(isinstance(step, Bucketize) for step in self.transform)
+        bucketized = any(row_of(step).kind == "buckets" for step in self.transform)
         return bucketized or any(part is not None for part in (self.vocabulary, self.hash, self.tokens))
+
+    @property
+    def compares_items(self) -> str:
+        """The first step whose result depends on the list's other items; "" when there is none."""
+        return next((step_name(step) for step in self.transform if row_of(step).compares_items), "")
 
 
 def by_number(name: str) -> tuple[list[tuple[str, int]], str]:

@@ -7,7 +7,8 @@ import dataclasses
 import fnmatch
 import re
 
-from tfx_ranking.components.config.refusals import STRICT, Refused, near, unless_cut
+from tfx_ranking.components.config.refusals import STRICT, unless_cut
+from tfx_ranking.components.errors import Refused, did_you_mean
 
 COMPONENTS = (
     *("RankingExampleGen", "StatisticsGen", "RankingSchemaGen", "ImportSchemaGen", "ExampleValidator", "Transform"),
@@ -69,7 +70,7 @@ class Kubeflow:
                 raise Refused(f"secrets.{name}", "the same variable stands under env")
         for name in self.containers:
             if not fnmatch.filter(COMPONENTS, name):
-                hint = near(name, list(COMPONENTS))
+                hint = did_you_mean(name, COMPONENTS)
                 raise Refused(f"containers.{name}", f"expected a component, or a pattern of some{hint}")
 
     def container(self, component: str) -> Container:

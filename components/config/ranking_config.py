@@ -25,15 +25,15 @@ from typing import Any
 import pydantic
 import yaml
 
-from tfx_ranking.components.choices import signatures
+from tfx_ranking.components.choices.signatures import refuse_item_by_item
 from tfx_ranking.components.config.data_section import Data
 from tfx_ranking.components.config.feature_sections import Feature, by_number
 from tfx_ranking.components.config.kubeflow_section import Kubeflow
-from tfx_ranking.components.config.refusals import STRICT, Refused, being_cut, explain, near, unless_cut
+from tfx_ranking.components.config.refusals import STRICT, being_cut, explain, unless_cut
 from tfx_ranking.components.config.selection import pick
-from tfx_ranking.components.config.serving_sections import Evaluation, Push, Retrain, Serving, checked
+from tfx_ranking.components.config.serving_sections import Evaluation, Push, Retrain, Serving
 from tfx_ranking.components.config.training_sections import Model, Training, Transform
-from tfx_ranking.components.errors import ConfigError
+from tfx_ranking.components.errors import ConfigError, Refused, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,8 +111,8 @@ class RankingConfig:
             if name in self.context:
                 raise Refused(f"items.{name}", "the same name stands under context; a feature belongs to one of them")
         for name, feature in self.context.items():
-            if "query_normalise" in feature.transform:
-                raise Refused(f"context.{name}.transform", "query_normalise compares the items of a list; use z_score")
+            if step := feature.compares_items:
+                raise Refused(f"context.{name}.transform", f"{step} compares the items of a list; use z_score")
         if self.data.window and self.data.window.since and self.push is None:
             raise Refused("data.window.since", "the live model is what push.base serves: say where that is")
         if self.evaluation.bless.previous_spans and self.data.splits.by not in ("group_id", self.data.group_id):
@@ -124,24 +124,23 @@ class RankingConfig:
             raise Refused("training.propensity", "propensities are by position: name the column in data.position")
         for name in self.serving.rename:
             if name not in self.features:
-                hint = near(name, list(self.features))
+                hint = did_you_mean(name, self.features)
                 raise Refused(f"serving.rename.{name}", f"expected a feature{hint}")
         requested = [self.serving.rename.get(name, name) for name in self.features]
         for name in self.serving.rename.values():
             if requested.count(name) > 1:
                 raise Refused("serving.rename", f"two features would be called {name!r} in requests")
         if self.list_wise:
-            rows = signatures.chosen(self.serving)
-            checked(lambda: signatures.refuse_item_by_item(rows, self.list_wise))
+            refuse_item_by_item(self.serving.rows, self.list_wise)
         for key in ("drift", "refuse"):
             asked = getattr(self.retrain, key)
             for name in asked.features if asked else ():
                 if not fnmatch.filter(self.features, name):
-                    hint = near(name, list(self.features))
+                    hint = did_you_mean(name, self.features)
                     raise Refused(f"retrain.{key}.features.{name}", f"expected a feature, or a pattern of some{hint}")
         for i, name in enumerate(self.evaluation.slices):
             if name not in self.context:
-                hint = near(name, list(self.context))
+                hint = did_you_mean(name, self.context)
                 raise Refused(f"evaluation.slices[{i}]", f"expected a context feature; got {name!r}{hint}")
 
     @property
@@ -152,8 +151,25 @@ class RankingConfig:
     @property
     def list_wise(self) -> str:
         """Why an item cannot be scored without its list, as far as the config tells; "" when it can."""
-        names = [name for name, feature in self.items.items() if "query_normalise" in feature.transform]
-        return f"items.{names[0]}.transform has query_normalise, which compares the items of a list" if names else ""
+        for name, feature in self.items.items():
+            if step := feature.compares_items:
+                return f"items.{name}.transform has {step}, which compares the items of a list"
+        return ""
+
+    @property
+    def own_code(self) -> dict[str, str]:
+        """The user's own functions: key → dotted path, of those that are set.
+
+        >>> data = {"input": "x", "format": "csv"}
+        >>> parse({"name": "a", "data": data, "items": {"f": {}}, "model": {"scorer": "shop.build"}}).own_code
+        {'model.scorer': 'shop.build'}
+        """
+        paths = {
+            "transform.preprocessing_fn": self.transform.preprocessing_fn,
+            "model.scorer": self.model.own_scorer,
+            "serving.postprocessing": self.serving.postprocessing,
+        }
+        return {key: path for key, path in paths.items() if path is not None}
 
     def select(self, *keys: str) -> str:
         """Only the named parts, for a component that depends on no others, as JSON.

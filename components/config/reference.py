@@ -8,12 +8,13 @@ as text.  The one idea: the sentences are read from the source, and only when so
 """
 
 import ast
+import dataclasses
 import inspect
 import json
 import re
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pydantic
 
@@ -22,9 +23,11 @@ from tfx_ranking.components.config import (
     data_section,
     feature_sections,
     kubeflow_section,
+    ranking_config,
     serving_sections,
     training_sections,
 )
+from tfx_ranking.components.config.choice_fields import Choices
 
 EXAMPLE = """\
 name: shop-search
@@ -59,11 +62,36 @@ the same as a JSON schema, by which editors complete, explain and check the file
 def json_schema() -> dict[str, Any]:
     """The config's JSON schema, by which editors complete, explain and check `ranking.yaml`."""
     schema = pydantic.TypeAdapter(config.RankingConfig).json_schema()
-    told = sentences(data_section, feature_sections, kubeflow_section, serving_sections, training_sections, config)
+    told = sentences(
+        data_section, feature_sections, kubeflow_section, serving_sections, training_sections, ranking_config
+    )
+    choices = fields_with_choices(config.RankingConfig)
     for name, part in {**schema["$defs"], config.RankingConfig.__name__: schema}.items():
         for key, sentence in told[name].items():
-            part["properties"][key]["description"] = sentence
+            table = choices[name, key].sentences() if (name, key) in choices else {}
+            lines = [sentence, *(f"{shown}: {meaning}" for shown, meaning in table.items())]
+            part["properties"][key]["description"] = "\n".join(lines)
     return schema
+
+
+def fields_with_choices(root: type) -> dict[tuple[str, str], Choices]:
+    """(dataclass, field) → the table that the field's values are chosen from, for all dataclasses below `root`."""
+    choices: dict[tuple[str, str], Choices] = {}
+    seen: set[type] = set()
+
+    def walk(of: Any, owner: tuple[str, str]) -> None:
+        for each in getattr(of, "__metadata__", ()):
+            if isinstance(each, Choices):
+                choices[owner] = each
+        for each in get_args(of):
+            walk(each, owner)
+        if dataclasses.is_dataclass(of) and isinstance(of, type) and of not in seen:
+            seen.add(of)
+            for name, hint in get_type_hints(of, include_extras=True).items():
+                walk(hint, (of.__name__, name))
+
+    walk(root, ("", ""))
+    return choices
 
 
 def sentences(*modules: ModuleType) -> dict[str, dict[str, str]]:
@@ -85,13 +113,21 @@ def sentences(*modules: ModuleType) -> dict[str, dict[str, str]]:
 def page() -> str:
     """docs/config.md."""
     schema = json_schema()
+    choices = fields_with_choices(config.RankingConfig)
     parts = [HEAD]
     for title, part in _sections(schema):
         rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
         for key, of in part["properties"].items():
-            cells = f"`{key}`", _type(of), _default(key, of, part), of["description"].replace("|", "\\|")
+            meaning = of["description"].partition("\n")[0].replace("|", "\\|")
+            if (part["title"], key) in choices:
+                section = choices[part["title"], key].title
+                meaning += f" See [{section}](#{section.lower().replace(' ', '-')})."
+            cells = f"`{key}`", _type(of), _default(key, of, part), meaning
             rows.append(f"| {' | '.join(cells)} |")
         parts.append(f"## {title}\n\n{' '.join(part['description'].split())}\n\n" + "\n".join(rows) + "\n")
+    for section, table in {each.title: each.sentences() for each in choices.values()}.items():
+        rows = ["| name | meaning |", "| --- | --- |", *(f"| `{shown}` | {table[shown]} |" for shown in table)]
+        parts.append(f"## {section}\n\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
 
 
@@ -148,7 +184,7 @@ def _plural(kind: str) -> str:
 
 def _default(key: str, of: dict[str, Any], part: dict[str, Any]) -> str:
     if key in part.get("required", ()):
-        return "must be said"
+        return "required"
     default = of.get("default")
     if default is None or (isinstance(default, dict) and default):
         return ""

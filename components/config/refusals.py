@@ -5,23 +5,16 @@ Enters: what pydantic and the dataclasses' own checks found.  Leaves: text.
 
 import contextvars
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pydantic
 
+from tfx_ranking.components.errors import Refused, as_sentence, did_you_mean
+
 STRICT = pydantic.ConfigDict(extra="forbid")
 being_cut = contextvars.ContextVar("being_cut", default=False)  # a selection of a checked config is being read
-
-
-class Refused(ValueError):
-    """A contradiction found inside one dataclass: `key` is the path below it."""
-
-    def __init__(self, key: str, message: str):
-        super().__init__(message)
-        self.key = key
 
 
 def unless_cut(check: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -54,50 +47,22 @@ def explain(error: pydantic.ValidationError, root: type) -> str:
     return "\n".join(f"{path}: {message}" if path else message for path, message in lines.items())
 
 
-def near(word: str, known: list[str], rest: str = "") -> str:
-    """The near miss, as the end of a message; empty when nothing is near.
-
-    rest: what stands behind the word.
-
-    >>> near("lable", ["label", "weight"])
-    "; did you mean 'label'?"
-    """
-    close = difflib.get_close_matches(word, known, n=1) or difflib.get_close_matches(word.lower(), known, n=1)
-    return f"; did you mean {close[0] + rest!r}?" if close else ""
-
-
-def sentence(message: object) -> str:
-    """A message with the point that it lacks at its end.
-
-    >>> sentence("expected 1; got 0"), sentence("did you mean 'label'?")
-    ('expected 1; got 0.', "did you mean 'label'?")
-    """
-    return str(message) if str(message).endswith((".", "?")) else f"{message}."
-
-
-_STEPS = ("z_score", "min_max", "log1p", "sign_log1p", "query_normalise")
-
-
 def _one(finding: Any, root: type) -> tuple[str, str, str]:
     """(path, message, ""), or for a value of the wrong type (path, the right type, what came)."""
     loc = [part for i, part in enumerate(finding["loc"]) if i < 2 or not _is_union_branch(part)]
     kind, came = finding["type"], finding["input"]
-    if loc[2:3] == ["transform"] and len(loc) >= 4:  # one step of a feature; what is beyond it is pydantic's attempts
-        hint = near(came, [*_STEPS, "clip", "bucketize"]) if isinstance(came, str) else ""
-        expected = f"{', '.join(_STEPS)}, {{clip: [low, high]}} or {{bucketize: n}}"
-        return _path(loc[:4]), f"expected one of {expected}; got {came!r}{hint}", ""
     if kind == "value_error" and isinstance(finding["ctx"]["error"], Refused):
         refused = finding["ctx"]["error"]
-        return _path([*loc, *refused.key.split(".")]), sentence(refused), ""
+        return _path([*loc, *filter(None, refused.key.split("."))]), as_sentence(refused.message), ""
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _known_keys(root, loc[:-1])
-        hint = near(str(loc[-1]), known)
+        hint = did_you_mean(str(loc[-1]), known)
         return _path(loc), f"unknown key{hint or '; known here: ' + ', '.join(known)}", ""
     if kind in ("missing", "missing_argument") and not isinstance(loc[-1], int):
         return _path(loc), "missing; this key has no default", ""
     if kind == "literal_error":
         names = re.findall(r"'([^']*)'", finding["ctx"]["expected"])
-        hint = near(came, names) if isinstance(came, str) else ""
+        hint = did_you_mean(came, names) if isinstance(came, str) else ""
         return _path(loc), f"{'one of ' * (len(names) > 1)}{', '.join(names)}", f"{came!r}{hint}"
     if kind in ("missing", "too_long", "tuple_type"):  # of a list of so many
         loc = loc[:-1] if kind == "missing" else loc
@@ -125,7 +90,7 @@ def _list(of: Any, default: Any) -> str:
     ('a list of integers, as in [256, 128]', 'a list of 2 numbers')
     """
     args = next((each.__args__ for each in _branches(of) if getattr(each, "__origin__", None) is tuple), (Any, ...))
-    kind = {int: "integers", float: "numbers", str: "texts"}.get(args[0], "values")
+    kind = {int: "integers", float: "numbers", str: "texts"}.get(getattr(args[0], "__origin__", args[0]), "values")
     example = f", as in [{', '.join(map(str, default))}]" if default and isinstance(default, tuple) else ""
     return f"a list of {kind if ... in args else f'{len(args)} {kind}'}{example}"
 
@@ -137,7 +102,7 @@ def _branches(of: Any) -> tuple[Any, ...]:
 
 def _is_union_branch(part: Any) -> bool:
     branch = r"(literal|tuple|dict|lax-or-strict|function|json-or-python|nullable|constrained)\W.*"
-    branch += "|str|int|float|Clip|Bucketize|PowerPropensity"
+    branch += "|str|int|float|PowerPropensity"
     return isinstance(part, str) and re.fullmatch(branch, part) is not None
 
 

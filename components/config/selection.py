@@ -7,6 +7,8 @@ import dataclasses
 import fnmatch
 from typing import Any
 
+from tfx_ranking.components.choices.transform_steps import StepWithParameter
+
 _NOTHING = object()
 
 
@@ -28,7 +30,7 @@ def _pick(value: Any, keys: tuple[str, ...], at: tuple[str, ...], chosen: bool =
     named = [tuple(key.split(".")) for key in keys]
     named = [key for key in named if all(map(fnmatch.fnmatchcase, at, key))]  # on the way to here, or beyond
     chosen = chosen or any(len(key) <= len(at) for key in named)
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, StepWithParameter):
         picked = {}
         for field in dataclasses.fields(value):
             inner = getattr(value, field.name)
@@ -41,6 +43,8 @@ def _pick(value: Any, keys: tuple[str, ...], at: tuple[str, ...], chosen: bool =
                 if part is not _NOTHING and (part != {} or not dataclasses.is_dataclass(default)):
                     picked[field.name] = part
         return picked if named or chosen or needed else _NOTHING
+    if isinstance(value, StepWithParameter):
+        return value.as_written() if chosen else _NOTHING
     if isinstance(value, dict):
         if not named and not chosen:
             return _NOTHING

@@ -5,22 +5,13 @@ Enters: the sections' keys.  Leaves: frozen dataclasses that cannot hold a contr
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
-from tfx_ranking.components.choices import signatures
-from tfx_ranking.components.config.names import check_dotted, check_metric
-from tfx_ranking.components.config.refusals import STRICT, Refused, unless_cut
-from tfx_ranking.components.errors import ConfigError
-
-
-def checked(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a check of another module gives; its refusal, which names the key, as one of ours."""
-    try:
-        return check()
-    except ConfigError as error:
-        key, _, message = str(error).partition(": ")
-        raise Refused(key.removeprefix("serving."), message.removesuffix(".")) from None
+from tfx_ranking.components.choices.signatures import Signature, chosen
+from tfx_ranking.components.config import own_code
+from tfx_ranking.components.config.choice_fields import MetricText
+from tfx_ranking.components.config.refusals import STRICT, unless_cut
+from tfx_ranking.components.errors import Refused
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,8 +43,8 @@ class Serving:
     @unless_cut
     def __post_init__(self) -> None:
         if self.postprocessing is not None:
-            check_dotted("postprocessing", self.postprocessing)
-        names = list(checked(lambda: signatures.chosen(self)))
+            own_code.check_form("postprocessing", self.postprocessing)
+        names = list(self.rows)
         if self.default not in names:
             raise Refused("default", f"expected one of the signatures {names}; got {self.default!r}")
         if self.top_k is not None and self.top_k < 1:
@@ -63,15 +54,19 @@ class Serving:
         if twice:
             raise Refused("rename", f"expected a name of its own for each feature; {twice[0]!r} stands twice")
 
+    @property
+    def rows(self) -> dict[str, Signature]:
+        """The signatures to export, by name.  Raises Refused."""
+        return chosen(self.signatures, self.compatibility, self.postprocessing)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bless:
     """When a model may be pushed."""
 
     __pydantic_config__ = STRICT
-    metric: str = "ndcg@10"
-    """Which metric of the test split decides: ndcg, mrr or map, with or without a cutoff as in ndcg@10, precision or
-    recall with one."""
+    metric: MetricText = "ndcg@10"
+    """The metric of the test split that decides."""
     min_improvement: float = 0.0
     """Over the live model, in the metric's units, may be below 0; exactly this passes; without a live model it is not
     asked."""
@@ -85,7 +80,6 @@ class Bless:
 
     @unless_cut
     def __post_init__(self) -> None:
-        check_metric("metric", self.metric)
         if self.previous_spans < 0:
             raise Refused("previous_spans", f"expected 0 (not asked) or more; got {self.previous_spans}")
 
@@ -95,9 +89,8 @@ class Evaluation:
     """The metrics on the test split, and the convention they are computed by."""
 
     __pydantic_config__ = STRICT
-    metrics: tuple[str, ...] = ("ndcg@5", "ndcg@10", "mrr")
-    """To be reported on the test split: ndcg, mrr or map, with or without a cutoff as in ndcg@10, precision or recall
-    with one."""
+    metrics: tuple[MetricText, ...] = ("ndcg@5", "ndcg@10", "mrr")
+    """Metrics to report on the test split."""
     slices: tuple[str, ...] = ()
     """Context features of one value a list, by whose values the metrics are reported as well."""
     relevant_from: float = 1.0
@@ -109,11 +102,6 @@ class Evaluation:
     """What a list without a relevant item (ndcg: without a gain) counts as: left out, 0 or 1."""
     bless: Bless = Bless()
     """When the model may be pushed."""
-
-    @unless_cut
-    def __post_init__(self) -> None:
-        for i, name in enumerate(self.metrics):
-            check_metric(f"metrics[{i}]", name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,22 @@ Enters: the sections' keys.  Leaves: frozen dataclasses that cannot hold a contr
 import dataclasses
 from typing import Literal
 
-from tfx_ranking.components.config.names import Activation, Optimizer, check_dotted, check_metric, check_scorer
-from tfx_ranking.components.config.refusals import STRICT, Refused, unless_cut
+from tfx_ranking.components.config import own_code
+from tfx_ranking.components.config.choice_fields import LossName, MetricText, ScorerName
+from tfx_ranking.components.config.refusals import STRICT, unless_cut
+from tfx_ranking.components.errors import Refused
+
+# The optimizers that every supported version of Keras has; Keras also has wrappers of optimizers, and newer ones.
+Optimizer = Literal[
+    "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lion", "nadam", "rmsprop", "sgd"
+]  # fmt: skip
+# Without glu, which halves the width of a layer, and threshold, which needs arguments.
+Activation = Literal[
+    "celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh",
+    "leaky_relu", "linear", "log_sigmoid", "log_softmax", "mish", "relu", "relu6", "selu", "sigmoid", "silu",
+    "soft_shrink", "softmax", "softplus", "softsign", "sparse_plus", "sparse_sigmoid", "sparsemax", "squareplus",
+    "swish", "tanh", "tanh_shrink",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +36,7 @@ class Transform:
     @unless_cut
     def __post_init__(self) -> None:
         if self.preprocessing_fn is not None:
-            check_dotted("preprocessing_fn", self.preprocessing_fn)
+            own_code.check_form("preprocessing_fn", self.preprocessing_fn)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,8 +44,9 @@ class Model:
     """The scorer and its loss."""
 
     __pydantic_config__ = STRICT
-    scorer: str = "dnn"
-    """`linear`, `dnn`, or the dotted path of your own `f(inputs, model)`, which gives a Keras model."""
+    scorer: ScorerName = "dnn"
+    """The network that scores the items, or the dotted path of your own `f(inputs, model)`, which returns a Keras
+    model."""
     hidden: tuple[int, ...] = (256, 128, 64)
     """Sizes of `dnn`'s dense layers, each 1 or more; [] makes it linear."""
     activation: Activation = "relu"
@@ -40,13 +55,11 @@ class Model:
     """Fraction in [0, 1) of each dense layer's units that a training step leaves out."""
     normalisation: Literal["none", "batch", "layer"] = "none"
     """Of the inputs, and of each dense layer before its activation."""
-    loss: Literal["softmax", "approx_ndcg", "pairwise_logistic", "sigmoid_cross_entropy", "mean_squared"] = "softmax"
-    """softmax and approx_ndcg look at whole lists, pairwise_logistic at pairs, sigmoid_cross_entropy and mean_squared
-    at each item."""
+    loss: LossName = "softmax"
+    """The function that training minimises."""
 
     @unless_cut
     def __post_init__(self) -> None:
-        check_scorer("scorer", self.scorer)
         if not 0 <= self.dropout < 1:
             raise Refused("dropout", f"expected a fraction in [0, 1); got {self.dropout}")
         if any(size < 1 for size in self.hidden):
@@ -63,15 +76,10 @@ class EarlyStopping:
     """Stop when the validation split's metric has not risen for `patience` epochs; the best weights stay."""
 
     __pydantic_config__ = STRICT
-    metric: str = "ndcg@10"
-    """Of the validation split: ndcg, mrr or map, with or without a cutoff as in ndcg@10, precision or recall with one;
-    by the convention of `evaluation`."""
+    metric: MetricText = "ndcg@10"
+    """Metric of the validation split, computed by the convention of `evaluation`."""
     patience: int = 5
     """Epochs without a better value after which training stops."""
-
-    @unless_cut
-    def __post_init__(self) -> None:
-        check_metric("metric", self.metric)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from tfx_ranking.components import places
-from tfx_ranking.components.choices import signatures
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.exported.saved_model import Tensor, signature_definitions
 from tfx_ranking.components.places import Path
@@ -48,7 +47,7 @@ def describe(directory: Path, config: RankingConfig, reads: Collection[str] | No
     name: {"level", "dtype", "shape", "tokens", "default"}}}`; a signature of the table also has `request` and
     `answer`, its kinds: two signatures that both take strings may read different bytes.
     """
-    rows = signatures.chosen(config.serving)
+    rows = config.serving.rows
     if config.serving.default in rows:
         rows["serving_default"] = rows[config.serving.default]
     described = {}
@@ -77,7 +76,7 @@ def features(config: RankingConfig, reads: Collection[str] | None = None) -> dic
         if reads is None or name in reads
     }
     ids = config.data.item_id
-    if ids and any(row.answer == "ranked" for row in signatures.chosen(config.serving).values()):  # given back in order
+    if ids and any(row.answer == "ranked" for row in config.serving.rows.values()):  # given back in order
         table[ids] = {"level": "items", "dtype": "string", "shape": [], "tokens": False, "default": ""}
     return table
 

@@ -25,9 +25,30 @@ BATCH_FIRST = 16
 _SEQUENCE = "#sequence"  # what the decoder calls the struct of feature lists
 
 
-def read(request: readers.Request, kind: str) -> Iterator[readers.Chunk]:
-    """The file's chunks.  Raises DataError where the TFRecord framing is broken: nothing after it can be read."""
-    reader = _READERS[kind](request)
+def read_elwc(request: readers.Request) -> Iterator[readers.Chunk]:
+    """The chunks of a TFRecord file of ExampleListWithContexts.
+
+    This reader and the three below raise DataError where the TFRecord framing is broken: nothing after it can be read.
+    """
+    return _read(request, _Elwc(request))
+
+
+def read_sequence_example(request: readers.Request) -> Iterator[readers.Chunk]:
+    """The chunks of a TFRecord file of SequenceExamples."""
+    return _read(request, _Sequence(request))
+
+
+def read_tf_example(request: readers.Request) -> Iterator[readers.Chunk]:
+    """The chunks of a TFRecord file of Examples, one an item."""
+    return _read(request, _Flat(request))
+
+
+def read_list_example(request: readers.Request) -> Iterator[readers.Chunk]:
+    """The chunks of a TFRecord file of Examples, one a list."""
+    return _read(request, _ListExamples(request))
+
+
+def _read(request: readers.Request, reader: "_Reader") -> Iterator[readers.Chunk]:
     first = 1
     for records in _batches(request.path, BATCH_LISTS if reader.lists else BATCH_ROWS):
         yield from _safely(reader, records, np.arange(first, first + len(records)))
@@ -293,14 +314,6 @@ class _ListExamples(_Reader):
             else:  # all items in one piece
                 cut["items", name] = Values(flat, count[count > 0], (count > 0).astype(np.int64))
         return aligned(cut, self.request)
-
-
-_READERS: dict[str, type[_Reader]] = {
-    "tf_example": _Flat,
-    "elwc": _Elwc,
-    "sequence_example": _Sequence,
-    "list_example": _ListExamples,
-}
 
 
 def _decoded(records: list[bytes], names: dict[tuple[str, str], str]) -> Columns:

@@ -3,18 +3,17 @@
 Enters: one file and the config.  Leaves: `Chunk`s in the file's order.  The one idea: a chunk is parsed as a whole by
 vectorised code; only where that fails are the records at fault looked for, and nothing is ever dropped unsaid.
 
-`FORMATS` names every reader.  A reader yields columns as it found them; `column_types.conform` gives them the config's
-types.
+`choices.formats.FORMATS` names every reader.  A reader yields columns with the file's types;
+`column_types.conform` gives them the config's types.
 """
 
 import contextlib
 import dataclasses
-import difflib
 import gzip
 import io
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ import pyarrow as pa
 
 from tfx_ranking.components import places
 from tfx_ranking.components.config.data_section import Data
-from tfx_ranking.components.errors import DataError
+from tfx_ranking.components.errors import DataError, did_you_mean
 from tfx_ranking.components.lists.list_examples import Column
 
 
@@ -66,51 +65,6 @@ class Request:
     time: str | None = None  # the column that orders lists in time
     side: str | None = None
     optional: frozenset[str] = frozenset()
-
-
-class Format(NamedTuple):
-    """A reader and what it yields."""
-
-    read: Callable[[Request], Iterator[Chunk]]
-    lists: bool  # records are lists already, else rows that have to be grouped
-
-
-def _letor(request: Request) -> Iterator[Chunk]:
-    from tfx_ranking.components.formats import letor
-
-    return letor.read(request)
-
-
-def _csv(request: Request) -> Iterator[Chunk]:
-    from tfx_ranking.components.formats import tables
-
-    return tables.read_csv(request)
-
-
-def _parquet(request: Request) -> Iterator[Chunk]:
-    from tfx_ranking.components.formats import tables
-
-    return tables.read_parquet(request)
-
-
-def _proto(kind: str) -> Callable[[Request], Iterator[Chunk]]:
-    def read(request: Request) -> Iterator[Chunk]:
-        from tfx_ranking.components.formats import proto_records
-
-        return proto_records.read(request, kind)
-
-    return read
-
-
-FORMATS: dict[str, Format] = {
-    "letor": Format(_letor, lists=False),
-    "csv": Format(_csv, lists=False),
-    "parquet": Format(_parquet, lists=False),
-    "tf_example": Format(_proto("tf_example"), lists=False),
-    "elwc": Format(_proto("elwc"), lists=True),
-    "sequence_example": Format(_proto("sequence_example"), lists=True),
-    "list_example": Format(_proto("list_example"), lists=True),
-}
 
 
 def open_file(path: str) -> io.BufferedIOBase:
@@ -184,6 +138,5 @@ def absent(request: Request, what: str, name: str, present: list[str]) -> DataEr
             f"{request.path}: {what} {name!r} is not in the file. It has: {present[0]}. "
             f"The header looks separated by {other!r}; expected ','."
         )
-    near = difflib.get_close_matches(name, present, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    hint = did_you_mean(name, present) or "."
     return DataError(f"{request.path}: {what} {name!r} is not in the file{hint} It has: {', '.join(sorted(present))}.")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from tfx_ranking.components.choices.formats import FORMATS
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.formats import readers
@@ -55,7 +56,7 @@ class Plan:
     def streamed(self) -> bool:
         """Whether a file goes straight to its shards, without a shuffle."""
         data = self.config.data
-        grouped = readers.FORMATS[data.format].lists or data.order == "grouped" or data.group_sizes is not None
+        grouped = FORMATS[data.format].lists or data.order == "grouped" or data.group_sizes is not None
         return grouped and self.time is None
 
     @property
@@ -133,8 +134,8 @@ def read(task: Plan, unit: Unit) -> Iterator[readers.Chunk]:
 
 def checked(request: readers.Request) -> Iterator[readers.Chunk]:
     """What a reader gives, with the config's types; `group_id` is always among the columns."""
-    form = readers.FORMATS[request.data.format]
-    for chunk in readers.ahead(form.read(request)):
+    form = FORMATS[request.data.format]
+    for chunk in readers.ahead(form.load()(request)):
         if form.lists:
             _name_lists(chunk, request)
         yield grouping.check(chunk, request)
@@ -151,7 +152,7 @@ def ingest_file(task: Plan, unit: Unit) -> None:
 
 
 def _lists_of(task: Plan, unit: Unit, request: readers.Request) -> Iterator[tuple[readers.Chunk, grouping.Lists]]:
-    if not readers.FORMATS[task.config.data.format].lists:
+    if not FORMATS[task.config.data.format].lists:
         yield from grouping.stream(read(task, unit), request)
         return
     for chunk in read(task, unit):

@@ -1,7 +1,8 @@
 """Ranking losses: scores and labels of padded lists in, one scalar out.
 
 Enters: `[list, item]` tensors and the mask that says which items exist.  Leaves: the loss that training lowers.
-The one idea: the mask is an argument, so padding never needs a magic label, and every loss is one function in `LOSSES`.
+The one idea: the mask is an argument, so padding never needs a magic label, and every loss is one function, a row of
+`choices.losses.LOSSES`.
 
 The values are those of TensorFlow Ranking 0.5.5's Keras losses with their default arguments (its `SUM_OVER_BATCH_SIZE`
 reduction), so that a learning rate found there can be kept.  In particular:
@@ -15,7 +16,6 @@ A list counts when it has at least one item; no list at all gives 0.0.  Labels a
 better.  What stands in padded places (NaN included) has no effect, neither on a loss nor on its gradient.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -114,15 +114,6 @@ def mean_squared(scores: Tensor, labels: Tensor, *, mask: Tensor, weights: Tenso
     scores, labels, mask, weights = _clean(scores, labels, mask, weights)
     losses = tf.math.squared_difference(scores, labels)
     return tf.math.divide_no_nan(tf.reduce_sum(tf.where(mask, losses * weights, 0.0)), _places(mask, scores.dtype))
-
-
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    "softmax": softmax,
-    "approx_ndcg": approx_ndcg,
-    "pairwise_logistic": pairwise_logistic,
-    "sigmoid_cross_entropy": sigmoid_cross_entropy,
-    "mean_squared": mean_squared,
-}
 
 
 def _clean(scores: Tensor, labels: Tensor, mask: Tensor, weights: Tensor | None) -> tuple[Tensor, ...]:

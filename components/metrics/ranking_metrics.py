@@ -12,16 +12,15 @@ array([0.5, nan])
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
-from tfx_ranking.components.config.names import why_no_metric
-from tfx_ranking.components.config.refusals import sentence
-from tfx_ranking.components.errors import ConfigError, DataError
+from tfx_ranking.components.choices.metrics import METRICS, MetricName, parse_metric
+from tfx_ranking.components.errors import ConfigError, DataError, Refused
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -45,16 +44,6 @@ class Convention:
 
     def __str__(self) -> str:
         return _show(self, tuple(field.name for field in dataclasses.fields(self)))
-
-
-class Metric(NamedTuple):
-    """A metric's name in `METRICS` and its cutoff; `k` None looks at the whole list."""
-
-    name: str
-    k: int | None
-
-    def __str__(self) -> str:
-        return self.name if self.k is None else f"{self.name}@{self.k}"
 
 
 class Ranking(NamedTuple):
@@ -102,7 +91,7 @@ def per_list(
         kind = METRICS[metric.name]
         counts = ranking.sum(ranking.best_gain) if kind.by_gain else ranking.relevant
         with np.errstate(invalid="ignore", divide="ignore"):
-            values[name] = np.where(counts > 0, kind.compute(ranking, metric.k, convention), instead)
+            values[name] = np.where(counts > 0, kind.load()(ranking, metric.k, convention), instead)
     return values
 
 
@@ -117,17 +106,16 @@ def mean(values: npt.ArrayLike) -> float:
     return float(kept.mean()) if len(kept) else float("nan")
 
 
-def parse(name: str) -> Metric:
-    """`ndcg@10` or `mrr` as a `Metric`.  Raises ConfigError for a metric or a cutoff that does not exist.
+def parse(name: str) -> MetricName:
+    """`ndcg@10` or `mrr` as a `MetricName`.  Raises ConfigError for a metric or a cutoff that does not exist.
 
     >>> parse("ndcg@10")
-    Metric(name='ndcg', k=10)
+    MetricName(name='ndcg', k=10)
     """
-    why = why_no_metric(str(name))
-    if why:
-        raise ConfigError(f"metric {name!r}: {sentence(why)}")
-    metric, _, k = str(name).partition("@")
-    return Metric(metric, int(k) if k else None)
+    try:
+        return parse_metric(str(name))
+    except Refused as refused:
+        raise ConfigError(f"metric {name!r}: {refused}") from None
 
 
 def describe(name: str, convention: Convention) -> str:
@@ -182,13 +170,13 @@ def rank_lists(
     )
 
 
-def _ndcg(ranking: Ranking, k: int | None, convention: Convention) -> Floats:
+def ndcg(ranking: Ranking, k: int | None, convention: Convention) -> Floats:
     """Normalised discounted cumulative gain, discount 1 / log2(1 + rank) (Järvelin & Kekäläinen, 2002)."""
     discount = 1 / np.log2(1 + ranking.rank)
     return ranking.sum(ranking.gain * discount, k) / ranking.sum(ranking.best_gain * discount, k)
 
 
-def _mrr(ranking: Ranking, k: int | None, convention: Convention) -> Floats:
+def mrr(ranking: Ranking, k: int | None, convention: Convention) -> Floats:
     """1 / rank of the first relevant item; 0 where it is beyond k."""
     n, r, j = ranking.tie_size, ranking.tie_relevant, ranking.rank - ranking.tie_start
     # Chance that the tie's first relevant item stands at its j-th place: C(n - j, r - 1) / C(n, r).
@@ -198,7 +186,7 @@ def _mrr(ranking: Ranking, k: int | None, convention: Convention) -> Floats:
     return ranking.sum(np.where(possible, np.exp(log_chance), 0.0) / ranking.rank, k)
 
 
-def _map(ranking: Ranking, k: int | None, convention: Convention) -> Floats:
+def average_precision(ranking: Ranking, k: int | None, convention: Convention) -> Floats:
     """Mean of the precision at each relevant item, over all relevant items of the list, those beyond k included.
 
     Within a tie of n places with r relevant items, a place is relevant with chance r / n and then has
@@ -209,33 +197,16 @@ def _map(ranking: Ranking, k: int | None, convention: Convention) -> Floats:
     return ranking.sum(r / n * (above + 1) / ranking.rank, k) / ranking.relevant
 
 
-def _precision(ranking: Ranking, k: int | None, convention: Convention) -> Floats:
+def precision(ranking: Ranking, k: int | None, convention: Convention) -> Floats:
     """Share of relevant items among the first k places."""
     places = np.full_like(ranking.size, k or np.inf)
     places = places if convention.short_lists == "k" else np.minimum(places, ranking.size)
     return ranking.sum(ranking.tie_relevant / ranking.tie_size, k) / places
 
 
-def _recall(ranking: Ranking, k: int | None, convention: Convention) -> Floats:
+def recall(ranking: Ranking, k: int | None, convention: Convention) -> Floats:
     """Share of the list's relevant items that stand in its first k places."""
     return ranking.sum(ranking.tie_relevant / ranking.tie_size, k) / ranking.relevant
-
-
-class Kind(NamedTuple):
-    """A row of `METRICS`."""
-
-    compute: Callable[[Ranking, int | None, Convention], Floats]
-    depends_on: tuple[str, ...]  # fields of Convention
-    by_gain: bool = False  # a list counts when it has a gain, not when it has a relevant item
-
-
-METRICS: dict[str, Kind] = {
-    "ndcg": Kind(_ndcg, ("gain", "no_relevant", "ties"), by_gain=True),
-    "mrr": Kind(_mrr, ("relevant_from", "no_relevant", "ties")),
-    "map": Kind(_map, ("relevant_from", "no_relevant", "ties")),
-    "precision": Kind(_precision, ("relevant_from", "no_relevant", "ties", "short_lists")),
-    "recall": Kind(_recall, ("relevant_from", "no_relevant", "ties")),
-}
 
 
 def _show(convention: Convention, fields: tuple[str, ...]) -> str:

@@ -23,13 +23,14 @@ dotted path in `model.scorer`.  Its network
 """
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfx_ranking.components.choices.scorers import SCORERS
+from tfx_ranking.components.config import own_code
 from tfx_ranking.components.config.training_sections import Model
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS
@@ -85,14 +86,9 @@ def network_inputs(transformed: Mapping[str, Any]) -> dict[str, tf.Tensor]:
 
 def build(inputs: Sequence[Input], model: Model) -> keras.Model:
     """The scorer that `model.scorer` names, in the table or by a dotted path.  Raises ConfigError."""
-    if model.scorer in SCORERS:
-        return SCORERS[model.scorer](inputs, model)
-    module, _, function = model.scorer.rpartition(".")
-    try:
-        build_own = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"model.scorer: {model.scorer!r} cannot be imported ({error}).") from error
-    return build_own(inputs, model)
+    if model.own_scorer:
+        return own_code.load("model.scorer", model.own_scorer)(inputs, model)
+    return SCORERS[model.scorer].load()(inputs, model)
 
 
 def scores_of(outputs: Any) -> Any:
@@ -130,8 +126,6 @@ def dnn(inputs: Sequence[Input], model: Model) -> keras.Model:
         normalisation=model.normalisation,
     )
 
-
-SCORERS: dict[str, Callable[[Sequence[Input], Model], keras.Model]] = {"linear": linear, "dnn": dnn}
 
 NORMALISATIONS: dict[str, Callable[[str], keras.layers.Layer] | None] = {  # by a layer's name
     "none": None,

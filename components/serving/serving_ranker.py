@@ -5,7 +5,6 @@ for a table of signatures.  The one idea: a parser, then the training's own prep
 then a shape for the answer; one set of weights serves them all.
 """
 
-import importlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfx_ranking.components.choices.signatures import PREDICT, Signature, chosen, refuse_item_by_item
-from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.choices.signatures import PREDICT, Signature, refuse_item_by_item
+from tfx_ranking.components.config import RankingConfig, own_code
 from tfx_ranking.components.errors import ConfigError, RankingError
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, Column, ListBatch, columns
 from tfx_ranking.components.scorers import networks
@@ -74,12 +73,7 @@ class ServingRanker:
         """
         path = self.config.serving.postprocessing
         assert path is not None  # no config, no such signature
-        module, _, name = path.rpartition(".")
-        try:
-            function = getattr(importlib.import_module(module), name)
-        except (ImportError, ValueError, AttributeError) as error:
-            raise ConfigError(f"serving.postprocessing: {path!r} cannot be imported ({error}).") from error
-        outputs = function(scores, features)
+        outputs = own_code.load("serving.postprocessing", path)(scores, features)
         if not isinstance(outputs, Mapping) or not outputs:
             raise ConfigError(f"serving.postprocessing: expected {path} to give a dict of tensors; got {outputs!r}.")
         return {
@@ -131,7 +125,7 @@ def rows_of(ranker: ServingRanker) -> dict[str, Signature]:
 
     A network that looks at whole lists says so by `list_wise = True`, as our scorers do.
     """
-    rows = chosen(ranker.config.serving)
+    rows = ranker.config.serving.rows
     why = ranker.config.list_wise
     if getattr(ranker.network, "list_wise", False):
         why = f"the scorer {ranker.config.model.scorer} looks at the whole list"

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.choices.scorers import SCORERS
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.config.feature_sections import Feature
 from tfx_ranking.components.push.versions import CONFIG_IN_MODEL, WEIGHTS_IN_MODEL
@@ -192,7 +193,8 @@ def _meaning_there(
             level, _, rest = layer.removesuffix(_EMBEDDING).partition("_")
             [values] = own.values()
             categories[names.get(layer, f"{level}/{rest}")] = (len(values), values.shape[-1])
-    flat = config.model.scorer in networks.SCORERS
+    scorer = SCORERS.get(config.model.scorer)
+    flat = scorer is not None and scorer.builds_flat_scorer
     first = _first_layers(list(stored)) if flat else ()
     columns: Rows | None = None
     if first:

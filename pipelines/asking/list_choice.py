@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfx_ranking.components.choices.formats import FORMATS
 from tfx_ranking.components.errors import RankingError, UsageError
 from tfx_ranking.components.formats import readers
 from tfx_ranking.components.ingestion import grouping, workers
@@ -43,7 +44,7 @@ def choose(files: list[readers.Request], choice: Choice, reading: unlabelled.Rea
         raise UsageError("--row and --group both say which list is meant; give one of them.")
     if choice.row is not None and len(files) > 1:
         raise RankingError(f"--row: {len(files)} files match, and each has its own rows; name one file, or --group.")
-    chosen = _chosen_records if readers.FORMATS[files[0].data.format].lists else _chosen_rows
+    chosen = _chosen_records if FORMATS[files[0].data.format].lists else _chosen_rows
     found = chosen(files, choice, reading)
     if len(found.positions) < choice.count:
         where = "there" if choice.row is not None or choice.group is not None else "the first"

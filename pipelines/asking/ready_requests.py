@@ -173,7 +173,7 @@ RENDERERS: dict[str, Renderer] = {
 
 
 def _row(ranking: RankingConfig, name: str) -> signatures.Signature:
-    rows = signatures.chosen(ranking.serving)
+    rows = ranking.serving.rows
     if name not in rows:
         raise RankingError(f"--signature: {_unknown('signature', name, rows, 'the config that was exported has')}")
     return rows[name]

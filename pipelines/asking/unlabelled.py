@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.choices.formats import FORMATS
 from tfx_ranking.components.config import RankingConfig, from_selection
 from tfx_ranking.components.errors import RankingError, UsageError
 from tfx_ranking.components.exported import contract
@@ -23,18 +24,7 @@ from tfx_ranking.components.ingestion import grouping, sources, workers
 from tfx_ranking.components.lists.list_examples import columns
 from tfx_ranking.components.push.versions import CONFIG_IN_MODEL
 
-ENDINGS: dict[str, str] = {
-    ".csv": "csv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".txt": "letor",
-    ".letor": "letor",
-    ".svm": "letor",
-    ".svmlight": "letor",
-    ".libsvm": "letor",
-}
 SHOWN = 20  # bad records that are told one by one
-PROTOS = ("elwc", "sequence_example", "list_example", "tf_example")
 
 
 @dataclasses.dataclass
@@ -61,9 +51,9 @@ def read_config(
 ) -> RankingConfig:
     """The config that a model was exported with, and how the files of `patterns` (maybe none) are to be read.
 
-    format: a row of `formats.FORMATS`; else the override's, else what the file name says.  override: a ranking.yaml
-    whose `data` section says how the files are read.  Raises RankingError for a model of another make, or a file name
-    that does not tell.
+    format: a row of `choices.formats.FORMATS`; else the override's, else what the file name says.  override: a
+    ranking.yaml whose `data` section says how the files are read.  Raises RankingError for a model of another make, or
+    a file name that does not tell.
     """
     file = model / CONFIG_IN_MODEL
     if not file.is_file():
@@ -79,11 +69,11 @@ def read_config(
     if override is not None:
         data = json.loads(ranking_config.load(override).select("data"))["data"]
     said = format or (data["format"] if override is not None else _agreed(patterns, trained_on))
-    if said not in readers.FORMATS:
-        raise UsageError(f"--format {said}: expected one of {', '.join(readers.FORMATS)}.")
-    if said != "letor":
+    if said not in FORMATS:
+        raise UsageError(f"--format {said}: expected one of {', '.join(FORMATS)}.")
+    if not FORMATS[said].size_files:
         data.pop("group_sizes", None)
-    if not readers.FORMATS[said].lists:
+    if not FORMATS[said].lists:
         data.pop("group_from", None)
     for key in ("max_items", "no_relevant"):  # every list is scored, whole
         data.pop(key, None)
@@ -100,15 +90,16 @@ def guess(name: str, trained_on: str) -> str:
     """
     base = pathlib.PurePath(name).name.lower().removesuffix(".gz")
     ending = pathlib.PurePath(base).suffix
-    if ending in ENDINGS:
-        return ENDINGS[ending]
-    named = [proto for proto in PROTOS if proto in base]
+    by_ending = [name for name, form in FORMATS.items() if ending in form.endings]
+    if by_ending:
+        return by_ending[0]
+    named = [name for name, form in FORMATS.items() if form.tfrecord and name in base]
     if len(named) == 1:
         return named[0]
-    if ending in (".tfrecord", ".tfrecords") and trained_on in PROTOS:
+    if ending in (".tfrecord", ".tfrecords") and FORMATS[trained_on].tfrecord:
         return trained_on
     raise RankingError(
-        f"{name}: the name does not tell the format; name it with --format, one of {', '.join(readers.FORMATS)}."
+        f"{name}: the name does not tell the format; name it with --format, one of {', '.join(FORMATS)}."
     )
 
 
@@ -139,7 +130,7 @@ def requests(config: RankingConfig, wanted: set[str]) -> list[readers.Request]:
     table = {name: column for name, column in columns(config).items() if name in wanted}
     # What a request to a server need not carry either.
     optional = {data.item_id} if data.item_id else set()
-    if readers.FORMATS[data.format].lists:
+    if FORMATS[data.format].lists:
         optional.add(data.group_id)
     return [
         readers.Request(path, name, data, table, side=side, optional=frozenset(optional))
@@ -161,7 +152,7 @@ def lists(files: list[readers.Request], reading: Reading, in_memory: bool = Fals
     Rows are grouped as they come; raises GroupOrderError when those of one list stand apart.  in_memory: all rows are
     held, in any order; a list stands where its first row does.
     """
-    if readers.FORMATS[files[0].data.format].lists:
+    if FORMATS[files[0].data.format].lists:
         return records_as_lists(files, reading)
     return _gathered(files, reading) if in_memory else _streamed(files, reading)
 

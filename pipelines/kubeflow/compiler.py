@@ -16,15 +16,13 @@ from typing import Any
 from google.protobuf import json_format
 from ml_metadata.proto import metadata_store_pb2
 
-from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.config import RankingConfig, own_code
 from tfx_ranking.components.config.data_section import SPLIT_NAMES
 from tfx_ranking.components.config.ranking_config import Metadata
-from tfx_ranking.components.config.refusals import sentence
 from tfx_ranking.components.config.serving_sections import Push
-from tfx_ranking.components.errors import RankingError, UsageError
+from tfx_ranking.components.errors import RankingError, UsageError, as_sentence
 from tfx_ranking.pipelines.metadata.connection import VARIABLE, config_connection
 from tfx_ranking.pipelines.quiet import quiet_imports
-from tfx_ranking.pipelines.running.local import own_modules
 
 ENTRYPOINT = ("python", "-m", "tfx_ranking.pipelines.kubeflow.step")
 INSTALL = "pip install 'tfx-ranking[kubeflow]' (in a checkout: pip install '.[kubeflow]')"
@@ -82,7 +80,7 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
             default_image=image, default_commands=list(ENTRYPOINT), use_pipeline_spec_2_1=True
         )
     )
-    with own_modules(config, modules):
+    with own_code.importable(config.own_code.values(), modules):
         components = ranking_components(config, elsewhere(config))
     types = {each.id: each.type for each in components}
     ours += ["--nodes", ",".join(types)]
@@ -148,7 +146,7 @@ def _replaced(config: RankingConfig, option: str, **sections: tuple[Any, dict[st
             config, **{name: dataclasses.replace(section, **keys) for name, (section, keys) in sections.items()}
         )
     except ValueError as error:
-        raise UsageError(f"{option}: {sentence(error)}") from None
+        raise UsageError(f"{option}: {as_sentence(error)}") from None
 
 
 def _connection(metadata: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import dataclasses
 import datetime
-import importlib
 import json
 import os
 import pathlib
@@ -26,7 +25,7 @@ from typing import Any
 from ml_metadata import errors, metadata_store
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.config import RankingConfig, own_code
 from tfx_ranking.components.errors import DataError, RankingError
 from tfx_ranking.pipelines.metadata.connection import artifacts_root, config_connection, open_or_make
 from tfx_ranking.pipelines.metadata.run_records import (
@@ -193,7 +192,7 @@ def _run(
     from tfx_ranking.pipelines.data_check_pipeline import data_check_pipeline
     from tfx_ranking.pipelines.ranking_pipeline import ranking_pipeline
 
-    with own_modules(config, config_file.absolute().parent):
+    with own_code.importable(config.own_code.values(), config_file.absolute().parent):
         if job and job["check"]:
             steps = data_check_pipeline(config, root, job["source"], job["check"], beam_args)
         else:
@@ -222,22 +221,6 @@ def _run(
 
 def _store(config: RankingConfig, root: pathlib.Path) -> metadata_store.MetadataStore:
     return open_or_make(config_connection(config, root))
-
-
-@contextlib.contextmanager
-def own_modules(config: RankingConfig, folder: pathlib.Path) -> Iterator[None]:
-    """The user's own functions are found beside ranking.yaml, and as they are now: what this process has loaded of
-    them before, for another run, is forgotten."""
-    for dotted in (config.transform.preprocessing_fn, config.model.scorer):
-        module = (dotted or "").rpartition(".")[0]
-        if not module.startswith("tfx_ranking."):
-            sys.modules.pop(module, None)
-    importlib.invalidate_caches()
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
 
 
 def _runner(orchestrator: str) -> Any:

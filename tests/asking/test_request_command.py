@@ -108,7 +108,7 @@ def scores_of(answer, name, size):
     return answer[SCORES[name]].numpy()[0, :size]
 
 
-@pytest.mark.parametrize("name", [*signatures.chosen(CONFIG.serving), "serving_default"])
+@pytest.mark.parametrize("name", [*CONFIG.serving.rows, "serving_default"])
 def test_every_form_of_every_signature_is_one_request(name, model, rows, loaded, tmp_path):
     run(model, "--signature", name, "--from", rows, "--group", "a", "--output", "all", "--to", tmp_path)
     request = predict_pb2.PredictRequest.FromString((tmp_path / "request.pb").read_bytes())
@@ -203,7 +203,7 @@ def test_a_bad_row_cannot_be_sent(model, tmp_path, capsys):
     assert f"bad: {tmp_path}/a.csv: 7: price: expected a number; got 'cheap'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", signatures.chosen(CONFIG.serving))
+@pytest.mark.parametrize("name", CONFIG.serving.rows)
 def test_without_a_file_the_sample_that_travels_with_the_model(name, model, tmp_path):
     run(model, "--signature", name, "--output", "bytes", "--to", tmp_path / "request.pb")
     samples = model / "Format-Serving" / versions.SAMPLES_IN_MODEL

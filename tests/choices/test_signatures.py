@@ -70,7 +70,7 @@ def test_what_no_request_carries_is_blank_in_the_lists_shape():
 
 
 def _chosen(**serving):
-    return list(signatures.chosen(Serving(**serving)))
+    return list(Serving(**serving).rows)
 
 
 def test_list_example_is_always_there_and_unknown_names_are_refused():
@@ -94,7 +94,7 @@ def test_postprocessing_adds_a_signature_of_the_functions_name():
 
 
 def test_a_ranker_that_looks_at_the_whole_list_has_no_regress():
-    rows = signatures.chosen(Serving(compatibility=("tf_ranking",)))
+    rows = Serving(compatibility=("tf_ranking",)).rows
     assert list(signatures.refuse_item_by_item(rows, "it says so")) == ["predict", "list_example", signatures.PREDICT]
     with pytest.raises(ConfigError, match="'regress' scores each item by itself, but it says so; take 'regress' out"):
         signatures.refuse_item_by_item(signatures.SIGNATURES, "it says so")

@@ -12,9 +12,9 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.types import artifact_utils, standard_artifacts
 
 from tfx_ranking.components import example_gen
+from tfx_ranking.components.choices.formats import FORMATS
 from tfx_ranking.components.config import from_selection, parse
 from tfx_ranking.components.errors import DataError
-from tfx_ranking.components.formats import readers
 from tfx_ranking.components.ingestion import sources
 from tfx_ranking.components.lists.list_examples import columns
 
@@ -196,5 +196,5 @@ def test_the_component_reads_what_it_depends_on_and_no_more():
 
 
 def test_every_format_of_the_config_has_a_reader():
-    for name in readers.FORMATS:
+    for name in FORMATS:
         assert config("x", format=name, items={"f1": {}}).data.format == name

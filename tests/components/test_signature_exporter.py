@@ -18,7 +18,7 @@ from small_rankers import SIZES
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tfx_ranking.components import signature_exporter
-from tfx_ranking.components.choices.signatures import PREDICT, SIGNATURES, chosen
+from tfx_ranking.components.choices.signatures import PREDICT, SIGNATURES
 from tfx_ranking.components.config.training_sections import Transform
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
 from tfx_ranking.components.lists.list_examples import read_records, write_records
@@ -34,7 +34,7 @@ from tfx_ranking.components.serving import (
 )
 
 CONFIG = small_rankers.SHOP
-EVERYTHING = chosen(CONFIG.serving)
+EVERYTHING = CONFIG.serving.rows
 
 
 @pytest.fixture
@@ -346,7 +346,7 @@ def test_several_outputs_postprocessing_and_the_top_k(shop, tmp_path):
 
     lists = small_rankers.random_lists(CONFIG, [5, 0, 2], seed=4, missing=0)
     _, scores = shop.trained(lists)
-    rows = chosen(config.serving)
+    rows = config.serving.rows
     asked = [(name, client_requests.feed(rows[name], lists, config)) for name in ("predict", "rank", "worth_the_money")]
     asked.append(("serving_default", asked[1][1]))
     predicted, ranked, worth, default = serving_client.cpp(tmp_path, asked)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfx_ranking.components.choices.formats import FORMATS
 from tfx_ranking.components.config import parse
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.formats import column_types, letor, readers
@@ -36,7 +37,7 @@ def config(format, items=None, context=None, **data):
 def chunks(path, cfg, side=None, time=None):
     """All chunks of a file, as they leave the reader."""
     request = readers.Request(str(path), path.name, cfg.data, columns(cfg), time=time, side=side and str(side))
-    return list(readers.FORMATS[cfg.data.format].read(request))
+    return list(FORMATS[cfg.data.format].load()(request))
 
 
 def column(found, name):
@@ -144,7 +145,7 @@ def test_every_format_reads_the_same_rows(tmp_path, format, packed):
             expected = [[tag.encode() for tag in tags] for tags in expected]
         assert str(column(found, name)) == str(expected)  # as text, where NaN equals NaN
     assert column(found, "label") == [1.0, 0.0, 2.0]
-    by_list = readers.FORMATS[format].lists
+    by_list = FORMATS[format].lists
     assert column(found, "q") == ([b"a", b"b"] if by_list else [b"a", b"a", b"b"])
     assert column(found, "country") == ([b"NL", None] if by_list else [b"NL", b"NL", None])
     if by_list:

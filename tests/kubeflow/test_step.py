@@ -19,6 +19,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import trainer
+from tfx_ranking.components.config import own_code
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines import world
 from tfx_ranking.pipelines.kubeflow import step as kubeflow_step
@@ -233,7 +234,7 @@ def test_the_users_code_is_the_images(tmp_path, monkeypatch):
     told = {"config": {}, "code": "as compiled"}
     parameters = {"preprocessing_fn": "own_code.f", "custom_config": json.dumps(told)}
     found = json.loads(world.found("Transform", parameters, None)["custom_config"])
-    assert found == {"config": {}, "code": world.code("transform.preprocessing_fn", "own_code.f")}
+    assert found == {"config": {}, "code": own_code.digest("transform.preprocessing_fn", "own_code.f")}
     ours = world.found("Transform", {**parameters, "preprocessing_fn": world.OURS}, None)
     assert json.loads(ours["custom_config"])["code"] == ""
     schema = tmp_path / "schema.pbtxt"

@@ -9,8 +9,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfx_ranking.components.losses.ranking_losses import LOSSES
+from tfx_ranking.components.choices.losses import LOSSES as TABLE
 
+LOSSES = {name: row.load() for name, row in TABLE.items()}
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=list(LOSSES))
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score
 
+from tfx_ranking.components.choices.metrics import METRICS
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.metrics import ranking_metrics
 from tfx_ranking.components.metrics.ranking_metrics import Convention
@@ -121,7 +122,7 @@ def test_tensorflow_rankings_values(reference_dir):
         mask = np.array(case["mask"])
         splits = np.append(0, np.cumsum(mask.sum(axis=1)))
         for name, expected in case["metrics"].items():
-            if name.partition("@")[0] not in ranking_metrics.METRICS or name in ("precision", "recall"):
+            if name.partition("@")[0] not in METRICS or name in ("precision", "recall"):
                 continue
             values = ranking_metrics.per_list(
                 [name], np.array(case["scores"])[mask], np.array(case["labels"])[mask], splits, convention
@@ -158,7 +159,7 @@ def test_a_number_carries_its_convention():
         "recall@5(relevant_from=2.5, no_relevant=drop, ties=averaged)"
     )
     assert "short_lists=items" in str(Convention(short_lists="items"))
-    for name, kind in ranking_metrics.METRICS.items():
+    for name, kind in METRICS.items():
         assert set(kind.depends_on) <= {field.name for field in dataclasses.fields(Convention)}, name
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfx_ranking.components.choices.scorers import SCORERS
 from tfx_ranking.components.config.training_sections import Model
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.scorers import networks
@@ -59,7 +60,7 @@ def by_hand(ranker, fed):
     return (x @ dense[-1][0] + dense[-1][1])[:, 0]
 
 
-@pytest.mark.parametrize("name", networks.SCORERS)
+@pytest.mark.parametrize("name", SCORERS)
 def test_scores_by_hand(name):
     ranker = networks.build(INPUTS, Model(scorer=name, hidden=(8, 4)))
     scores = ranker(tensors())
@@ -84,7 +85,7 @@ def test_ids_outside_the_range_share_one_embedding():
 
 
 @pytest.mark.parametrize("normalisation", networks.NORMALISATIONS)
-@pytest.mark.parametrize("name", networks.SCORERS)
+@pytest.mark.parametrize("name", SCORERS)
 def test_saved_and_loaded_in_safe_mode(tmp_path, name, normalisation):
     model = Model(scorer=name, hidden=(8, 4), normalisation=normalisation, dropout=0.3, activation="gelu")
     ranker = networks.build(INPUTS, model)
@@ -94,7 +95,7 @@ def test_saved_and_loaded_in_safe_mode(tmp_path, name, normalisation):
     assert loaded.get_config() == ranker.get_config()
 
 
-@pytest.mark.parametrize("name", networks.SCORERS)
+@pytest.mark.parametrize("name", SCORERS)
 def test_equal_configs_have_equal_layer_names(name):
     """Keras' own names would count up: dense, dense_1, dense_2."""
     model = Model(scorer=name, hidden=(8, 4), normalisation="batch", dropout=0.3)
@@ -107,7 +108,7 @@ def test_equal_configs_have_equal_layer_names(name):
 
 
 def test_a_scorer_says_what_it_looks_at():
-    for name in networks.SCORERS:
+    for name in SCORERS:
         ranker = networks.build(INPUTS, Model(scorer=name, hidden=(8,)))
         assert (ranker.list_wise, ranker.uses_order) == (False, False)
 

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_rankers import SHOP
 
-from tfx_ranking.components.choices.signatures import Signature, chosen
+from tfx_ranking.components.choices.signatures import Signature
 from tfx_ranking.components.lists.list_examples import ListBatch, Tokens, columns, encode
 from tfx_ranking.components.serving import answers, client_requests, parity
 from tfx_ranking.components.serving.parsing import tensor_name
 
-TABLE = chosen(SHOP.serving)
+TABLE = SHOP.serving.rows
 FEW = settings(max_examples=10, deadline=None)
 WORDS = st.sampled_from([b"red", b"Blue", b"shoe", b"never seen", "für".encode(), b""])
 NUMBERS = st.one_of(st.just(float("nan")), st.floats(-50, 1000, width=32), st.sampled_from([0.0, -0.0, 9.0, 40.0]))

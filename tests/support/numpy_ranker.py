@@ -17,8 +17,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from tfx_ranking.components.choices.transform_steps import step_name
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.config.feature_sections import Bucketize, Clip, Feature
+from tfx_ranking.components.config.feature_sections import Feature
 
 Row = Mapping[str, Any]  # feature → number, bytes, or a list of bytes (tokens); absent where it is missing
 List = tuple[Row, Sequence[Row]]  # the context, the items
@@ -59,7 +60,7 @@ def score(
     """Float64 [item] scores of each list.
 
     train: the lists that the analyzers saw.  keras_model: `ranker.keras` of scorer `linear` or `dnn`.  assets: the
-    SavedModel's folder of vocabulary files.  Bucketize is not done here.
+    SavedModel's folder of vocabulary files.  bucketize is not done here.
     """
     weights = _weights(keras_model)
     columns: dict[str, np.ndarray | list[list[int]]] = {}
@@ -102,9 +103,9 @@ def _steps(
     x: np.ndarray, of_list: np.ndarray, train: np.ndarray, train_of_list: np.ndarray, feature: Feature
 ) -> np.ndarray:
     for step in feature.transform:
-        assert not isinstance(step, Bucketize)
-        if isinstance(step, Clip):
-            x, train = np.clip(x, *step.clip), np.clip(train, *step.clip)
+        assert step_name(step) != "bucketize"
+        if step_name(step) == "clip":
+            x, train = np.clip(x, *step.value), np.clip(train, *step.value)
         elif step == "query_normalise":
             x, train = _within_lists(x, of_list), _within_lists(train, train_of_list)
         elif step in _PLAIN:

@@ -11,15 +11,15 @@ from training_lists import config_of, lists_of, scores_of
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import trainer
+from tfx_ranking.components.choices.scorers import SCORERS
 from tfx_ranking.components.config.training_sections import Model, PowerPropensity, Training
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
 from tfx_ranking.components.lists.list_examples import ListBatch, Tokens
 from tfx_ranking.components.metrics import ranking_metrics
-from tfx_ranking.components.scorers import networks
 from tfx_ranking.components.training import training_data
 
 
-@pytest.mark.parametrize("scorer", networks.SCORERS)
+@pytest.mark.parametrize("scorer", SCORERS)
 def test_learns_what_is_there_to_learn(scorer):
     data, validation = lists_of(200, 1), lists_of(60, 2)
     ranker, history = trainer.train(data, validation, config_of(model={"scorer": scorer}, training={"epochs": 12}))

@@ -14,6 +14,7 @@ from training_lists import config_of, exported, lists_of
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import preprocessing, signature_exporter, trainer
+from tfx_ranking.components.choices.scorers import SCORERS
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.push.versions import CONFIG_IN_MODEL, WEIGHTS_IN_MODEL
 from tfx_ranking.components.scorers import networks as scorers
@@ -120,7 +121,7 @@ def rows(side: Side, layer: str) -> np.ndarray:
     return side.network.get_layer(layer).get_weights()[0]
 
 
-@pytest.mark.parametrize("scorer", scorers.SCORERS)
+@pytest.mark.parametrize("scorer", SCORERS)
 def test_a_grown_and_reordered_vocabulary_scores_as_before_on_old_values(scorer, tmp_path):
     model = {"scorer": scorer}
     grown = {"items_brand": "dune cog acme elm bolt", "items_title": "green blue red", "context_country": "FR IT DE"}

@@ -27,14 +27,13 @@ pytestmark = [
 def test_a_model_for_the_other_line(shop):
     from small_rankers import SHOP
 
-    from tfx_ranking.components.choices.signatures import chosen
     from tfx_ranking.components.serving import client_requests
 
     mine = pathlib.Path(FOLDER, HERE)
     shutil.rmtree(mine, ignore_errors=True)
     shutil.copytree(shop.served, mine / "model")
     records = shop.sample.list_examples
-    calls = [(name, client_requests.feed(row, records, SHOP)) for name, row in chosen(SHOP.serving).items()]
+    calls = [(name, client_requests.feed(row, records, SHOP)) for name, row in SHOP.serving.rows.items()]
     (mine / "calls.pickle").write_bytes(pickle.dumps((calls, serving_client.cpp(mine / "model", calls))))
 
 

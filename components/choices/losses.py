@@ -1,0 +1,59 @@
+"""The losses that `model.loss` can name.
+
+To add a loss:
+1. Write the function `f(scores, labels, *, mask, weights=None)` as those of `losses/ranking_losses.py`: float
+   [list, item] scores, labels and weights, bool [list, item] mask (False is padding); it returns a float scalar.
+2. Add a row to `LOSSES`.  The config, its JSON schema, docs/config.md and the trainer read this table.
+
+From outside of the package, do step 2 with `LOSSES["mine"] = Loss(...)` before the config is loaded.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+from tfx_ranking.components.choices.functions import load_function
+
+_MODULE = "tfx_ranking.components.losses.ranking_losses"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A row of `LOSSES`."""
+
+    sentence: str  # for the docs
+    compares: Literal["list", "pair", "item"]  # what one term of the loss looks at
+    function: str  # dotted name
+
+    def load(self) -> Callable[..., Any]:
+        """The function.  Raises ConfigError when it cannot be imported."""
+        return load_function(self.function, "the loss")
+
+
+LOSSES: dict[str, Loss] = {
+    "softmax": Loss(
+        sentence="Cross entropy between the labels and the softmax of the list's scores (ListNet).",
+        compares="list",
+        function=f"{_MODULE}.softmax",
+    ),
+    "approx_ndcg": Loss(
+        sentence="Minus NDCG, with a smooth approximation of the ranks.",
+        compares="list",
+        function=f"{_MODULE}.approx_ndcg",
+    ),
+    "pairwise_logistic": Loss(
+        sentence="Logistic loss of the score difference of each pair of items with different labels (RankNet).",
+        compares="pair",
+        function=f"{_MODULE}.pairwise_logistic",
+    ),
+    "sigmoid_cross_entropy": Loss(
+        sentence="Cross entropy between each item's label and the sigmoid of its score; labels from 0 to 1.",
+        compares="item",
+        function=f"{_MODULE}.sigmoid_cross_entropy",
+    ),
+    "mean_squared": Loss(
+        sentence="Squared difference between each item's score and its label.",
+        compares="item",
+        function=f"{_MODULE}.mean_squared",
+    ),
+}

@@ -1,0 +1,46 @@
+"""The scorers that `model.scorer` can name; a dotted path names a function of the user's own instead.
+
+To add a scorer:
+1. Write the function `build(inputs, model) -> keras.Model` as those of `scorers/networks.py`, whose module docstring
+   says what the network receives and gives.
+2. Add a row to `SCORERS`.  The config, its JSON schema, docs/config.md and the trainer read this table.
+
+From outside of the package, do step 2 with `SCORERS["mine"] = Scorer(...)` before the config is loaded.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from tfx_ranking.components.choices.functions import load_function
+
+_MODULE = "tfx_ranking.components.scorers.networks"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """A row of `SCORERS`."""
+
+    sentence: str  # for the docs
+    function: str  # dotted name
+    parameters: tuple[str, ...] = ()  # the keys of the config's section `model` that it reads
+    builds_flat_scorer: bool = False  # a `networks.FlatScorer`, whose first layer `training.warm_start` reads by column
+
+    def load(self) -> Callable[..., Any]:
+        """The function.  Raises ConfigError when it cannot be imported."""
+        return load_function(self.function, "the scorer")
+
+
+SCORERS: dict[str, Scorer] = {
+    "linear": Scorer(
+        sentence="One weight for each number and each category.",
+        function=f"{_MODULE}.linear",
+        builds_flat_scorer=True,
+    ),
+    "dnn": Scorer(
+        sentence="Dense layers on each item's numbers and embeddings and on its list's context.",
+        function=f"{_MODULE}.dnn",
+        parameters=("hidden", "activation", "dropout", "normalisation"),
+        builds_flat_scorer=True,
+    ),
+}
