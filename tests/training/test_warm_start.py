@@ -69,7 +69,7 @@ class Side:
                 if learned:
                     size = len(self.values[f"{level}_{name}"].split()) + learned.num_oov_buckets
                 else:
-                    size = each.hash.num_buckets if each.hash else each.transform[-1].bucketize
+                    size = each.hash.num_buckets if each.hash else each.transform[-1].value
                 found.append(Input(f"{level}/{name}", "tokens" if each.tokens else "category", size, each.embedding))
         return found
 
