@@ -90,13 +90,13 @@ def chosen(
 def refuse_item_by_item(rows: Mapping[str, Signature], because: str) -> dict[str, Signature]:
     """The rows for a ranker that looks at the whole list: TF-Ranking's regress is left out, our own is refused.
 
-    because: the reason, for the message.  Raises Refused with the key `serving.signatures`.
+    because: the reason, for the message.  Raises Refused, with the key below `serving`.
     """
     aliases: Collection[str] = COMPATIBILITY["tf_ranking"]
     ours = [name for name, row in rows.items() if row.of_items and name not in aliases]
     if ours:
         raise Refused(
-            "serving.signatures",
+            "signatures",
             f"{ours[0]!r} scores each item by itself, but {because}; "
             f"take {ours[0]!r} out, and let clients call a signature that is sent whole lists",
         )

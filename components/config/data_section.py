@@ -147,6 +147,11 @@ class Data:
         if self.group_sizes is not None and not FORMATS[self.format].size_files:
             raise Refused("group_sizes", f"a side file of list sizes goes with format letor; got {self.format}")
 
+    def check_with(self, push: object | None) -> None:
+        """Raises Refused when a key of this section needs the config's section `push` and there is none."""
+        if self.window and self.window.since and push is None:
+            raise Refused("window.since", "the live model is the one that push.base serves; set push.base")
+
     @property
     def columns(self) -> dict[str, str]:
         """The columns that are no features: role to column name, only those that are set."""

@@ -15,7 +15,6 @@ tfx_ranking.components.errors.ConfigError: data.lable: unknown key; did you mean
 
 import dataclasses
 import datetime
-import fnmatch
 import json
 import pathlib
 import re
@@ -25,15 +24,14 @@ from typing import Any
 import pydantic
 import yaml
 
-from tfx_ranking.components.choices.signatures import refuse_item_by_item
 from tfx_ranking.components.config.data_section import Data
 from tfx_ranking.components.config.feature_sections import Feature, by_number
 from tfx_ranking.components.config.kubeflow_section import Kubeflow
-from tfx_ranking.components.config.refusals import STRICT, being_cut, explain, unless_cut
+from tfx_ranking.components.config.refusals import STRICT, being_cut, below, explain, unless_cut
 from tfx_ranking.components.config.selection import pick
 from tfx_ranking.components.config.serving_sections import Evaluation, Push, Retrain, Serving
 from tfx_ranking.components.config.training_sections import Model, Training, Transform
-from tfx_ranking.components.errors import ConfigError, Refused, did_you_mean
+from tfx_ranking.components.errors import ConfigError, Refused
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,35 +111,16 @@ class RankingConfig:
         for name, feature in self.context.items():
             if step := feature.compares_items:
                 raise Refused(f"context.{name}.transform", f"{step} compares the items of a list; use z_score")
-        if self.data.window and self.data.window.since and self.push is None:
-            raise Refused("data.window.since", "the live model is what push.base serves: say where that is")
-        if self.evaluation.bless.previous_spans and self.data.splits.by not in ("group_id", self.data.group_id):
-            why = "splits by time would train on lists that the live model was tested on; use data.splits.by: group_id"
-            raise Refused("evaluation.bless.previous_spans", why)
-        if self.training.warm_start and self.push is None:
-            raise Refused("training.warm_start", "the live model is what push.base serves: say where that is")
-        if self.training.propensity is not None and self.data.position is None:
-            raise Refused("training.propensity", "propensities are by position: name the column in data.position")
-        for name in self.serving.rename:
-            if name not in self.features:
-                hint = did_you_mean(name, self.features)
-                raise Refused(f"serving.rename.{name}", f"expected a feature{hint}")
-        requested = [self.serving.rename.get(name, name) for name in self.features]
-        for name in self.serving.rename.values():
-            if requested.count(name) > 1:
-                raise Refused("serving.rename", f"two features would be called {name!r} in requests")
-        if self.list_wise:
-            refuse_item_by_item(self.serving.rows, self.list_wise)
-        for key in ("drift", "refuse"):
-            asked = getattr(self.retrain, key)
-            for name in asked.features if asked else ():
-                if not fnmatch.filter(self.features, name):
-                    hint = did_you_mean(name, self.features)
-                    raise Refused(f"retrain.{key}.features.{name}", f"expected a feature, or a pattern of some{hint}")
-        for i, name in enumerate(self.evaluation.slices):
-            if name not in self.context:
-                hint = did_you_mean(name, self.context)
-                raise Refused(f"evaluation.slices[{i}]", f"expected a context feature; got {name!r}{hint}")
+        with below("data"):
+            self.data.check_with(self.push)
+        with below("training"):
+            self.training.check_with(self.data, self.push)
+        with below("serving"):
+            self.serving.check_with(self.features, self.list_wise)
+        with below("evaluation"):
+            self.evaluation.check_with(self.data, self.context)
+        with below("retrain"):
+            self.retrain.check_with(self.features)
 
     @property
     def features(self) -> dict[str, Feature]:

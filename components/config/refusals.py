@@ -3,10 +3,11 @@
 Enters: what pydantic and the dataclasses' own checks found.  Leaves: text.
 """
 
+import contextlib
 import contextvars
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pydantic
@@ -25,6 +26,15 @@ def unless_cut(check: Callable[[Any], None]) -> Callable[[Any], None]:
             check(self)
 
     return checked
+
+
+@contextlib.contextmanager
+def below(section: str) -> Iterator[None]:
+    """Puts a section's name before the keys of the refusals that are raised within."""
+    try:
+        yield
+    except Refused as refused:
+        raise Refused(f"{section}.{refused.key}", refused.message) from None
 
 
 def explain(error: pydantic.ValidationError, root: type) -> str:

@@ -5,13 +5,16 @@ Enters: the sections' keys.  Leaves: frozen dataclasses that cannot hold a contr
 
 import dataclasses
 import fnmatch
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from tfx_ranking.components.choices.signatures import Signature, chosen
+from tfx_ranking.components.choices.signatures import Signature, chosen, refuse_item_by_item
 from tfx_ranking.components.config import own_code
 from tfx_ranking.components.config.choice_fields import MetricText
+from tfx_ranking.components.config.data_section import Data
+from tfx_ranking.components.config.feature_sections import Feature
 from tfx_ranking.components.config.refusals import STRICT, unless_cut
-from tfx_ranking.components.errors import Refused
+from tfx_ranking.components.errors import Refused, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,21 @@ class Serving:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise Refused("rename", f"expected a name of its own for each feature; {twice[0]!r} stands twice")
+
+    def check_with(self, features: Mapping[str, Feature], list_wise: str) -> None:
+        """Raises Refused when a key of this section does not fit the config's features.
+
+        list_wise: why an item cannot be scored without its list; "" when it can.
+        """
+        for name in self.rename:
+            if name not in features:
+                raise Refused(f"rename.{name}", f"expected a feature{did_you_mean(name, features)}")
+        requested = [self.rename.get(name, name) for name in features]
+        for name in self.rename.values():
+            if requested.count(name) > 1:
+                raise Refused("rename", f"two features would be called {name!r} in requests")
+        if list_wise:
+            refuse_item_by_item(self.rows, list_wise)
 
     @property
     def rows(self) -> dict[str, Signature]:
@@ -102,6 +120,16 @@ class Evaluation:
     """What a list without a relevant item (ndcg: without a gain) counts as: left out, 0 or 1."""
     bless: Bless = Bless()
     """When the model may be pushed."""
+
+    def check_with(self, data: Data, context: Iterable[str]) -> None:
+        """Raises Refused when a key of this section does not fit `data.splits` or the names of the context features."""
+        if self.bless.previous_spans and data.splits.by not in ("group_id", data.group_id):
+            why = "splits by time would train on lists that the live model was tested on; use data.splits.by: group_id"
+            raise Refused("bless.previous_spans", why)
+        for i, name in enumerate(self.slices):
+            if name not in context:
+                hint = did_you_mean(name, context)
+                raise Refused(f"slices[{i}]", f"expected a context feature; got {name!r}{hint}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,3 +209,11 @@ class Retrain:
             raise Refused("min_lists", f"expected at least 1; got {self.min_lists}")
         if self.max_age is not None and self.max_age <= 0:
             raise Refused("max_age", f"expected days, above 0; got {self.max_age}")
+
+    def check_with(self, features: Iterable[str]) -> None:
+        """Raises Refused when a drift limit names no feature.  features: the names of all features."""
+        for key, drift in {"drift": self.drift, "refuse": self.refuse}.items():
+            for name in drift.features if drift else ():
+                if not fnmatch.filter(features, name):
+                    hint = did_you_mean(name, features)
+                    raise Refused(f"{key}.features.{name}", f"expected a feature, or a pattern of some{hint}")

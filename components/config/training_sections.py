@@ -8,6 +8,7 @@ from typing import Literal
 
 from tfx_ranking.components.config import own_code
 from tfx_ranking.components.config.choice_fields import LossName, MetricText, ScorerName
+from tfx_ranking.components.config.data_section import Data
 from tfx_ranking.components.config.refusals import STRICT, unless_cut
 from tfx_ranking.components.errors import Refused
 
@@ -146,3 +147,10 @@ class Training:
             )
         if self.warm_start and self.initialize_from:
             raise Refused("warm_start", "a ranker begins from one model: the live one, or initialize_from's")
+
+    def check_with(self, data: Data, push: object | None) -> None:
+        """Raises Refused when a key of this section needs one of `data` or `push` that is not set."""
+        if self.warm_start and push is None:
+            raise Refused("warm_start", "the live model is the one that push.base serves; set push.base")
+        if self.propensity is not None and data.position is None:
+            raise Refused("propensity", "propensities are by position: name the column in data.position")

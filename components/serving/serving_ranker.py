@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfx_ranking.components.choices.signatures import PREDICT, Signature, refuse_item_by_item
 from tfx_ranking.components.config import RankingConfig, own_code
+from tfx_ranking.components.config.refusals import below
 from tfx_ranking.components.errors import ConfigError, RankingError
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, Column, ListBatch, columns
 from tfx_ranking.components.scorers import networks
@@ -129,7 +130,8 @@ def rows_of(ranker: ServingRanker) -> dict[str, Signature]:
     why = ranker.config.list_wise
     if getattr(ranker.network, "list_wise", False):
         why = f"the scorer {ranker.config.model.scorer} looks at the whole list"
-    return refuse_item_by_item(rows, why) if why else rows
+    with below("serving"):
+        return refuse_item_by_item(rows, why) if why else rows
 
 
 def build(ranker: ServingRanker) -> dict[str, Any]:

@@ -7,7 +7,6 @@ arrays, whatever the signature takes; `RENDERERS` says in which forms it can be 
 
 import base64
 import dataclasses
-import difflib
 import json
 import pathlib
 import sys
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from tfx_ranking.components.choices import signatures
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.errors import RankingError, UsageError
+from tfx_ranking.components.errors import RankingError, UsageError, did_you_mean
 from tfx_ranking.components.exported.saved_model import signature_definitions
 from tfx_ranking.components.ingestion import grouping
 from tfx_ranking.components.lists.list_examples import encode
@@ -180,8 +179,7 @@ def _row(ranking: RankingConfig, name: str) -> signatures.Signature:
 
 
 def _unknown(what: str, name: str, known: Collection[str], who: str) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    hint = did_you_mean(name, known) or "."
     return f"there is no {what} {name!r}{hint} {who} {', '.join(sorted(known))}."
 
 

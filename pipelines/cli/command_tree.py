@@ -4,7 +4,6 @@ The commands stand in the `cli_…` files.
 """
 
 import argparse
-import difflib
 import os
 import sys
 import textwrap
@@ -83,9 +82,10 @@ class _Commands(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            near = difflib.get_close_matches(value, list(action.choices), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "tfx-ranking --help lists them all."
-            raise argparse.ArgumentError(None, f"there is no command {value!r}; {hint}")
+            from tfx_ranking.components.errors import did_you_mean
+
+            hint = did_you_mean(value, action.choices) or "; tfx-ranking --help lists them all."
+            raise argparse.ArgumentError(None, f"there is no command {value!r}{hint}")
 
 
 class _Version(argparse.Action):

@@ -14,14 +14,19 @@ PATHS = {
 }
 
 
+CONFIG = parse(
+    {
+        "name": "shop",
+        "data": {"input": "x", "format": "csv"},
+        "items": {"price": {}},
+        **{section: {name: path} for (section, name), path in zip((key.split(".") for key in PATHS), PATHS.values())},
+    }
+)
+
+
 def test_the_config_lists_the_paths_that_are_set():
-    data = {"input": "x", "format": "csv"}
-    config = {"name": "shop", "data": data, "items": {"price": {}}}
-    assert parse(config).own_code == {}
-    for key, path in PATHS.items():
-        section, _, name = key.partition(".")
-        config[section] = {name: path}
-    assert parse(config).own_code == PATHS
+    assert parse({"name": "shop", "data": {"input": "x", "format": "csv"}, "items": {"price": {}}}).own_code == {}
+    assert CONFIG.own_code == PATHS
 
 
 @pytest.mark.parametrize("key", PATHS)
@@ -30,7 +35,7 @@ def test_each_function_is_imported_again_after_an_edit(key, tmp_path):
     module, _, name = path.rpartition(".")
     for value in ("old", "edited"):
         (tmp_path / f"{module}.py").write_text(f"def {name}():\n    return {value!r}\n")
-        with own_code.importable(PATHS.values(), tmp_path):
+        with own_code.importable(CONFIG.own_code.values(), tmp_path):
             assert own_code.load(key, path)() == value
     with pytest.raises(ConfigError, match=rf"^{key}: 'no_such_module\.f' cannot be imported .*PYTHONPATH"):
         own_code.load(key, "no_such_module.f")
