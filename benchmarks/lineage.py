@@ -26,7 +26,7 @@ from ml_metadata import errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from tfx_ranking.components.push import versions
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.pipelines.lineage import origin
 from tfx_ranking.pipelines.lineage import store as lineage_store
 
@@ -299,7 +299,7 @@ class Maker:
         (directory / "variables").mkdir(parents=True)
         for name in ("saved_model.pb", "variables/variables.index"):
             (directory / name).write_text("served")
-        return versions.digest(directory)
+        return model_files.digest(directory)
 
     def _put(self, run: str, steps: list[Any]) -> None:
         contexts = [self.pipeline, mlmd.Context(type_id=self._type("Context", "pipeline_run"), name=run)]

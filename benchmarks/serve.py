@@ -27,6 +27,7 @@ import numpy as np
 from peers import environments, protos
 
 from tfx_ranking.components.config import RankingConfig, parse
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.pipelines.search_logs import NumericLists, numeric_lists
 
 FEATURES, HIDDEN, LONGEST, BATCH = 46, (256, 128, 64), 120, 32
@@ -177,7 +178,7 @@ def make_ours(folder: pathlib.Path) -> None:
     network = drawn_network(cfg)
     network.save(home / "ranker.keras")
     paths = signature_exporter.RankerPaths(str(home / "ranker.keras"), graph, (), ())
-    signature_exporter.save(signature_exporter.load_ranker(paths, cfg), str(home / "Format-Serving"))
+    signature_exporter.save(signature_exporter.load_ranker(paths, cfg), str(home / model_files.FORMAT_SERVING))
 
 
 def drawn_network(cfg: RankingConfig) -> Any:

@@ -28,10 +28,9 @@ from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.evaluation import previous_lists
 from tfx_ranking.components.evaluation import report as evaluation_report
-from tfx_ranking.components.exported import contract, saved_model
+from tfx_ranking.components.exported import contract, model_files, saved_model
 from tfx_ranking.components.lists import list_examples
 from tfx_ranking.components.metrics import ranking_metrics
-from tfx_ranking.components.push import versions
 
 READS = (
     *("data.group_id", "data.label"),
@@ -69,10 +68,10 @@ def RankingEvaluator(
             raise ConfigError(
                 f"evaluation.slices[{i}]: expected a feature with one value a list; {name!r} is a vector."
             )
-    models = {"model": f"{model.uri}/Format-Serving"}
+    models = {"model": f"{model.uri}/{model_files.FORMAT_SERVING}"}
     no_baseline = why_no_baseline(baseline_model.uri if baseline_model else "")
     if not no_baseline:
-        models["baseline"] = f"{baseline_model.uri}/Format-Serving"
+        models["baseline"] = f"{baseline_model.uri}/{model_files.FORMAT_SERVING}"
     files = list_examples.split_files(examples.uri, split)
     previous = previous_lists.Previous()
     with tempfile.TemporaryDirectory() as fetched:
@@ -83,7 +82,7 @@ def RankingEvaluator(
         table, table_before = measure(beam_pipeline, files, models, config, f"{evaluation.uri}/shards", previous.files)
     if not table.num_rows:
         raise DataError(f"{examples.uri}: split {split!r} has no list; give it a share in data.splits or name another.")
-    about = {"split": split, "digests": {name: versions.digest(path) for name, path in models.items()}}
+    about = {"split": split, "digests": {name: model_files.digest(path) for name, path in models.items()}}
     compared = compare_contracts(baseline_model.uri if baseline_model else "", model.uri)
     before = evaluation_report.Before(table_before, previous.spans, previous.uri, previous.absent, previous.refused)
     report = evaluation_report.summarise(table, read.evaluation, about, no_baseline, compared, before)
@@ -168,8 +167,8 @@ def score_lists(signature: Any, serialized: List[bytes], row_splits: np.ndarray)
 
 def why_no_baseline(uri: str) -> str:
     """Why the Model artifact at `uri` cannot be compared with; "" when it can."""
-    directory = f"{uri}/Format-Serving"
-    if not uri or not versions.is_loadable(directory):
+    directory = f"{uri}/{model_files.FORMAT_SERVING}"
+    if not uri or not model_files.is_loadable(directory):
         return "first model"
     if SIGNATURE not in {signature.name for signature in saved_model.signature_definitions(directory)}:
         return f"the live model has no signature {SIGNATURE}"
@@ -181,9 +180,9 @@ def compare_contracts(live: str, candidate: str) -> contract.Comparison:
 
     Unlike the figures, this needs no signature `list_example` of the live model.
     """
-    if not live or not versions.is_loadable(f"{live}/Format-Serving"):
+    if not live or not model_files.is_loadable(f"{live}/{model_files.FORMAT_SERVING}"):
         return contract.FIRST
-    return contract.compare_models(f"{live}/Format-Serving", f"{candidate}/Format-Serving")
+    return contract.compare_models(f"{live}/{model_files.FORMAT_SERVING}", f"{candidate}/{model_files.FORMAT_SERVING}")
 
 
 class _Models(dict):

@@ -14,6 +14,7 @@ from tfx.types.standard_artifacts import Model
 
 from tfx_ranking.components import places
 from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import versions
 
 
@@ -25,7 +26,7 @@ def LiveModel(destination: Parameter[Dict[str, Any]], model: OutputArtifact[Mode
     cached copy still holds.  With `base` alone (a compiled pipeline) the version that is live when the step runs.
     model: properties `version`, `digest` and `live`; live 0 with an empty directory when nothing serves.
     """
-    copied = copy_live(destination, pathlib.Path(model.uri) / "Format-Serving")
+    copied = copy_live(destination, pathlib.Path(model.uri) / model_files.FORMAT_SERVING)
     model.set_int_custom_property("live", int(bool(copied["version"])))
     model.set_string_custom_property("version", copied["version"])
     model.set_string_custom_property("digest", copied["digest"])
@@ -53,7 +54,7 @@ def copy_live(destination: Dict[str, Any], to: pathlib.Path) -> Dict[str, Any]:
     shutil.rmtree(to, ignore_errors=True)
     for path, file in places.files(source).items():
         places.copy(file, to / path)
-    copied = versions.digest(to)
+    copied = model_files.digest(to)
     if copied != expected["digest"]:
         raise RankingError(
             f"{source}: files have changed since this run began (digest {expected['digest'][:12]}, now {copied[:12]}). "

@@ -15,6 +15,7 @@ from tfx.types.standard_artifacts import Model, ModelBlessing, PushedModel
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.errors import PushRefused
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger, versions
 from tfx_ranking.components.push import push as pushing
 from tfx_ranking.components.push.labels import Labels
@@ -43,11 +44,11 @@ def RankingPusher(
     PushRefused.
     Raises PushError when it was to be pushed and could not be: no space, no permission, another push.
     """
-    source, base = pathlib.Path(model.uri) / "Format-Serving", destination["base"]
+    source, base = pathlib.Path(model.uri) / model_files.FORMAT_SERVING, destination["base"]
     live = versions.state(base)
     kept = f"version {live['version']} still serves" if live["version"] else "nothing serves"
     refused, reason = ("not blessed", _refusal(model_blessing)) if _refusal(model_blessing) else ("", "")
-    if not refused or versions.digest(source) == live["digest"]:
+    if not refused or model_files.digest(source) == live["digest"]:
         try:
             terms = _terms(config, destination, model_blessing)
             pushed = pushing.push(source, base, terms, check=samples.check, about=_about(model_blessing))
@@ -56,7 +57,7 @@ def RankingPusher(
         except PushRefused as error:
             refused, reason = error.kind, str(error)
     pushed_model.set_int_custom_property("pushed", 0)
-    pushed_model.set_string_custom_property("digest", versions.digest(source))
+    pushed_model.set_string_custom_property("digest", model_files.digest(source))
     pushed_model.set_string_custom_property("refused", refused)
     pushed_model.set_string_custom_property("reason", reason)
     pushed_model.set_string_custom_property("summary", f"not pushed, {kept}: {reason}")

@@ -22,9 +22,8 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types.standard_artifacts import Examples, Model, Schema, TransformGraph
 
 from tfx_ranking.components.config import RankingConfig, from_selection, own_code
-from tfx_ranking.components.exported import contract, receipt
+from tfx_ranking.components.exported import contract, model_files, receipt
 from tfx_ranking.components.lists.list_examples import split_files
-from tfx_ranking.components.push import versions
 from tfx_ranking.components.serving import client_requests, parity, parity_sample, serving_ranker, tflite, warmup
 from tfx_ranking.components.training import weights
 
@@ -78,10 +77,10 @@ def SignatureExporter(
     # TFX removes the outputs of a step that fails; what is reported outlives it.
     failed = out.parent.parent / "reports" / f"parity-{out.name}.json"
     report = export(paths, from_selection(config), out, failed, receipt.receipt(given))
-    served = str(out / "Format-Serving")
+    served = str(out / model_files.FORMAT_SERVING)
     proofs = [(way, figures) for ways in report["signatures"].values() for way, figures in ways.items()]
     model.set_string_custom_property("signatures", ",".join(report["signatures"]))
-    model.set_string_custom_property("digest", versions.digest(served))
+    model.set_string_custom_property("digest", model_files.digest(served))
     model.set_string_custom_property("fingerprint", _fingerprint(served))
     model.set_int_custom_property("parity_lists", report["lists"])
     worst = max(figures["max_difference"] for _, figures in proofs)
@@ -141,7 +140,7 @@ def export(
     ranker = load_ranker(paths, config)
     specs = transformed_specs(paths)
     sample = parity_sample.draw(ranker, paths.examples, paths.transformed_examples, specs, config.serving.parity_lists)
-    served = to / "Format-Serving"
+    served = to / model_files.FORMAT_SERVING
     try:
         save(ranker, str(served))
         feeds = sample_feeds(ranker, sample)
@@ -179,7 +178,7 @@ def save(ranker: serving_ranker.ServingRanker, to: str) -> None:
     """Writes the SavedModel with the config's signatures."""
     serving_ranker.save(ranker, to)
     selection = ranker.config.select(*(key for key in READS if key != "serving"), *SERVED)
-    _write_json(pathlib.Path(to) / versions.CONFIG_IN_MODEL, json.loads(selection))
+    _write_json(pathlib.Path(to) / model_files.CONFIG_IN_MODEL, json.loads(selection))
 
 
 def sample_feeds(ranker: serving_ranker.ServingRanker, sample: parity_sample.Sample) -> Dict[str, client_requests.Feed]:
@@ -198,9 +197,9 @@ def write_papers(
 ) -> None:
     """What travels with the model: contract, receipt, weights, warm-up; `samples`, each a request and its answer."""
     config, rows = ranker.config, serving_ranker.rows_of(ranker)
-    _write_json(served / versions.CONTRACT_IN_MODEL, contract.describe(served, config, list(ranker.inputs)))
-    _write_json(served / versions.LINEAGE_IN_MODEL, lineage)
-    weights.write(ranker.network, served / versions.WEIGHTS_IN_MODEL)
+    _write_json(served / model_files.CONTRACT_IN_MODEL, contract.describe(served, config, list(ranker.inputs)))
+    _write_json(served / model_files.LINEAGE_IN_MODEL, lineage)
+    weights.write(ranker.network, served / model_files.WEIGHTS_IN_MODEL)
     for name, (feed, answer) in samples.items():
         warmup.write_sample(served, name, feed, answer, config.name)
     warmup.write_warmup(served, warmup.warmup_records(rows, _of_different_length(sample, WARMUP_LISTS), config))

@@ -24,6 +24,7 @@ from tfx_ranking.components.choices.losses import LOSSES
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.config.training_sections import InitializeFrom, Training
 from tfx_ranking.components.errors import ConfigError, as_sentence
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.lists.list_examples import ListBatch
 from tfx_ranking.components.push import versions
 from tfx_ranking.components.scorers import networks
@@ -180,7 +181,7 @@ def save(ranker: keras.Model, path: str) -> None:
 def _base(live: Model, transform_graph: TransformGraph) -> warm_start.Base:
     """What LiveModel says of its copy."""
     return warm_start.Base(
-        directory=pathlib.Path(live.uri) / "Format-Serving",
+        directory=pathlib.Path(live.uri) / model_files.FORMAT_SERVING,
         version=live.get_string_custom_property("version") if live.get_int_custom_property("live") else "",
         digest=live.get_string_custom_property("digest"),
         vocabularies=pathlib.Path(transform_graph.uri) / "transform_fn" / "assets",
@@ -194,7 +195,7 @@ def _start(ranker: keras.Model, initialize_from: InitializeFrom | None) -> dict[
     directory = weights.model_directory(initialize_from)
     initialized = weights.initialize(ranker, initialize_from)
     frozen = weights.freeze(ranker, initialize_from)
-    model = {"directory": str(directory), "digest": versions.digest(directory)}
+    model = {"directory": str(directory), "digest": model_files.digest(directory)}
     return {"initialized": {"model": model, "layers": initialized, "frozen": frozen}}
 
 

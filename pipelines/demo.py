@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.pipelines import search_logs
 
 SIMULATION = search_logs.Simulation(queries=6000, days=6, power=1.0, popularity_pull=2.0)
@@ -270,7 +271,7 @@ def _served_scores(model: str, records: list[bytes], row_splits: npt.NDArray[Any
 
     from tfx_ranking.components import evaluator
 
-    loaded = tf.saved_model.load(f"{model}/Format-Serving")
+    loaded = tf.saved_model.load(f"{model}/{model_files.FORMAT_SERVING}")
     return evaluator.score_lists(loaded.signatures[evaluator.SIGNATURE], records, row_splits)
 
 

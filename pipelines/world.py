@@ -7,6 +7,7 @@ them when it is put together; a compiled one when each of its containers starts,
 
 import dataclasses
 import datetime
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -19,8 +20,9 @@ from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import example_gen, preprocessing, trainer
 from tfx_ranking.components.config import RankingConfig, own_code
 from tfx_ranking.components.errors import ConfigError
+from tfx_ranking.components.exported.model_files import digest
 from tfx_ranking.components.ingestion import sources
-from tfx_ranking.components.push.versions import digest, state
+from tfx_ranking.components.push.versions import live_spans, state
 from tfx_ranking.components.training import weights
 from tfx_ranking.pipelines.metadata import push_records
 from tfx_ranking.pipelines.metadata.connection import config_connection
@@ -46,7 +48,7 @@ def here(config: RankingConfig, root: pathlib.Path, source: Mapping[str, Any] | 
     source: the files to read, as `sources.resolve` describes them; what `config.data` names now when left out.
     """
     base = config.push.base if config.push else None
-    found = source or sources.resolve(config.data, base)
+    found = source or sources.resolve(config.data, functools.partial(live_spans, base) if base else None)
     return World(
         examples={"config": config.select(*example_gen.READS), "source": json.dumps(found, ensure_ascii=False)},
         schema=_schema_digest(config.data.schema) if config.data.schema else "",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tfx_ranking.components import places
 from tfx_ranking.components.example_gen import SPANS_OF_SHARDS
-from tfx_ranking.components.push import versions
+from tfx_ranking.components.exported import model_files, receipt
 
 
 class Previous(NamedTuple):
@@ -36,16 +36,13 @@ def of_live(model: str, spans: int, split: str, label: str, folder: pathlib.Path
     label: the column that the candidate is evaluated by.  folder: where files come to that TensorFlow cannot read where
     they lie.
     """
-
-    def told(file: str) -> dict[str, Any]:
-        path = pathlib.Path(model, file)
-        return json.loads(path.read_bytes()) if path.exists() else {}
-
-    named = told(versions.LINEAGE_IN_MODEL).get("artifacts", {}).get("examples")
+    named = (receipt.read(model) or {}).get("artifacts", {}).get("examples")
     if not named:
         return Previous(absent="the live model does not say what it was evaluated on")
     uri = named[0]["uri"]
-    learnt = told(versions.CONFIG_IN_MODEL).get("data", {}).get("label", "label")
+    file = pathlib.Path(model, model_files.CONFIG_IN_MODEL)
+    config: dict[str, Any] = json.loads(file.read_bytes()) if file.exists() else {}
+    learnt = config.get("data", {}).get("label", "label")
     if learnt != label:
         refused = f"the live model's label was {learnt!r}, this one's is {label!r}: they have no common lists"
         return Previous(uri=uri, refused=refused)

@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 
 from tfx_ranking.components import places
 from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.exported.model_files import CONTRACT_IN_MODEL
 from tfx_ranking.components.exported.saved_model import Tensor, signature_definitions
 from tfx_ranking.components.places import Path
-from tfx_ranking.components.push.versions import CONTRACT_IN_MODEL
 
 VERDICTS = ("same", "compatible", "breaking", "no contract", "first model")
 

@@ -7,9 +7,14 @@ the model.  What becomes known later, such as metrics, is in ML Metadata alone.
 import contextvars
 import datetime
 import importlib.metadata
+import json
 import platform
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from tfx_ranking.components.errors import DataError, RankingError
+from tfx_ranking.components.exported.model_files import LINEAGE_IN_MODEL
+from tfx_ranking.components.places import Path, place
 
 PACKAGES = (
     *("tfx-ranking", "tfx", "tensorflow", "keras", "tensorflow-transform", "tensorflow-data-validation", "tfx-bsl"),
@@ -38,15 +43,51 @@ def receipt(artifacts: Mapping[str, Any]) -> dict[str, Any]:
     """
     described: dict[str, Any] = {**current_run.get(Run())._asdict()}
     described["exported_at"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    places = stored.get({})
+    uris = stored.get({})
     described["artifacts"] = {
-        name: [{"id": artifact.id, "type": artifact.type_name, "uri": places.get(artifact.uri, artifact.uri)}]
+        name: [{"id": artifact.id, "type": artifact.type_name, "uri": uris.get(artifact.uri, artifact.uri)}]
         for name, artifact in artifacts.items()
     }
     if "examples" in artifacts:
         described["data"] = _data(artifacts["examples"])
     described["packages"] = {"python": platform.python_version(), **_versions()}
     return described
+
+
+def read(model: Path) -> dict[str, Any] | None:
+    """The receipt in a model's directory; None when the model has none.
+
+    Raises RankingError when the file is not a JSON object.
+    """
+    file = place(model) / LINEAGE_IN_MODEL
+    if not file.is_file():
+        return None
+    try:
+        recorded = json.loads(file.read_bytes())
+        if not isinstance(recorded, dict):
+            raise ValueError(f"got {type(recorded).__name__}")
+    except ValueError as error:
+        raise RankingError(
+            f"{file}: expected a lineage receipt, a JSON object; it cannot be read ({error}). Restore the file from "
+            "another copy of the model, or export the model again."
+        ) from error
+    return dict(recorded)
+
+
+def live_spans(model: Path | None) -> list[int]:
+    """The spans that the live model was trained on, by its receipt; [] when no model is live.
+
+    Raises DataError when the receipt does not list them, RankingError when it cannot be read.
+    """
+    if model is None:
+        return []
+    spans = (read(model) or {}).get("data", {}).get("spans")
+    if not spans:
+        raise DataError(
+            f"data.window.since: {model} does not say on which spans it was trained ({LINEAGE_IN_MODEL}). Use "
+            "data.window.spans until a model of this pipeline serves."
+        )
+    return [int(span) for span in json.loads(spans)]
 
 
 def _data(examples: Any) -> dict[str, Any]:

@@ -6,32 +6,31 @@ byte or one more file runs the ingestion again, and nothing else does.
 
 import glob
 import hashlib
-import json
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from tfx_ranking.components import places
 from tfx_ranking.components.config.data_section import SPLIT_NAMES, Data
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.ingestion import spans
-from tfx_ranking.components.push import versions
 
+LiveSpans = Callable[[], Sequence[int]]
 ALL = "all"  # the key of files that belong to no split yet
 
 
-def resolve(data: Data, base: str | None = None) -> dict[str, Any]:
+def resolve(data: Data, live_spans: LiveSpans | None = None) -> dict[str, Any]:
     """The input's files: `files` is `{split or "all": [{path, name, size, digest, side, side_digest, span}]}`, `span`
     the newest's number, `version` its version or None.
 
-    base: the push destination, for a window since the live model.  Of an input with spans also the lists `spans`,
-    `missing_spans` (of the window, that nobody delivered) and `repeated` (paths whose bytes came before, left out).
+    live_spans: returns the spans that the live model was trained on, for `data.window.since: live`.  Of an input with
+    spans also the lists `spans`, `missing_spans` (of the window, that nobody delivered) and `repeated` (paths whose bytes came before, left out).
     Files are sorted by path, those of several spans by span; `name` is the path below the folder they all share.
     Raises DataError when a pattern matches nothing or every file is empty.
     """
     by_split = _by_split(data)
     if any(spans.has_marks(each) for split in by_split.values() for each in split):
-        return _of_spans(by_split, data, base)
+        return _of_spans(by_split, data, live_spans)
     files = {split: _matching(by_split[split], split, data) for split in (ALL, *SPLIT_NAMES) if split in by_split}
     entries = [entry for split in files.values() for entry in split]
     _refuse_empty(entries)
@@ -63,24 +62,6 @@ def only(source: dict[str, Any], keep: Callable[[dict[str, Any]], bool]) -> dict
     return left
 
 
-def live_spans(base: str) -> list[int]:
-    """The spans that the model which serves under `base` was trained on, as its receipt says; [] for no such model.
-
-    Raises DataError for a model that does not say it.
-    """
-    model = versions.model_directory(base)
-    if model is None:
-        return []
-    receipt = model / versions.LINEAGE_IN_MODEL
-    told = json.loads(receipt.read_text()).get("data", {}) if receipt.is_file() else {}
-    if not told.get("spans"):
-        raise DataError(
-            f"data.window.since: {model} does not say on which spans it was trained ({receipt.name}). Use "
-            "data.window.spans until a model of this pipeline serves."
-        )
-    return [int(each) for each in json.loads(told["spans"])]
-
-
 def _by_split(data: Data) -> dict[str, list[str]]:
     patterns = data.input if isinstance(data.input, dict) else {ALL: data.input}
     return {split: [each] if isinstance(each, str) else list(each) for split, each in patterns.items()}
@@ -103,14 +84,14 @@ def _newest(by_split: spans.Patterns, data: Data) -> tuple[dict[int, Any], int]:
     return there, newest
 
 
-def _of_spans(by_split: spans.Patterns, data: Data, base: str | None) -> dict[str, Any]:
+def _of_spans(by_split: spans.Patterns, data: Data, live_spans: LiveSpans | None) -> dict[str, Any]:
     patterns = [each for several in by_split.values() for each in several]
     there, newest = _newest(by_split, data)
     since = None
     if data.window and data.window.since:
-        if base is None:
+        if live_spans is None:
             raise DataError("data.window.since: live needs the push destination; give RankingExampleGen its source.")
-        since = live_spans(base)
+        since = live_spans()
     chosen = spans.window(list(there), newest, data.window.spans if data.window else None, since)
     files: dict[str, list[dict[str, Any]]] = {split: [] for split in (ALL, *SPLIT_NAMES) if split in by_split}
     repeated, folder = [], spans.above(patterns)

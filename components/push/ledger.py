@@ -12,7 +12,8 @@ import pathlib
 from typing import Any
 
 from tfx_ranking.components import places
-from tfx_ranking.components.errors import PushError
+from tfx_ranking.components.errors import PushError, RankingError
+from tfx_ranking.components.exported import receipt
 
 LEDGER = ".push.json"
 
@@ -94,11 +95,8 @@ def now() -> str:
 
 def made_by(entry: Entry, model: pathlib.Path) -> Entry:
     """The entry with the pipeline and the run that made a model, by the receipt that travels with it."""
-    from tfx_ranking.components.push.versions import LINEAGE_IN_MODEL
-
-    file = model / LINEAGE_IN_MODEL
     try:
-        told = json.loads(file.read_bytes()) if file.is_file() else {}
-    except ValueError:
-        told = {}
-    return dataclasses.replace(entry, pipeline=str(told.get("pipeline") or ""), run=str(told.get("run") or ""))
+        recorded = receipt.read(model) or {}
+    except RankingError:  # a push does not depend on the receipt
+        recorded = {}
+    return dataclasses.replace(entry, pipeline=str(recorded.get("pipeline") or ""), run=str(recorded.get("run") or ""))

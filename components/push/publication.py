@@ -14,13 +14,14 @@ from typing import Literal
 
 from tfx_ranking.components import places
 from tfx_ranking.components.errors import PushError, RankingError
+from tfx_ranking.components.exported import model_files
+from tfx_ranking.components.exported.model_files import FileDigest
 from tfx_ranking.components.push import labels as version_labels
 from tfx_ranking.components.push import ledger as push_ledger
 from tfx_ranking.components.push import lock, staging
 from tfx_ranking.components.push import versions as serving_versions
 from tfx_ranking.components.push.labels import STABLE, Labels
 from tfx_ranking.components.push.ledger import Entry, Ledger
-from tfx_ranking.components.push.versions import FileDigest
 
 STEPS = (
     *("locked", "cleared", "staged", "copying", "copied", "verified", "checked", "recorded", "publishing", "published"),
@@ -163,9 +164,9 @@ def digests(base: pathlib.Path, ledger: Ledger) -> dict[int, str]:
     """Of each version that can be loaded what it holds, or held when it was pushed."""
     versions = serving_versions.version_directories(base)
     return {
-        number: ledger.entry(number).digest or serving_versions.digest(directory)
+        number: ledger.entry(number).digest or model_files.digest(directory)
         for number, directory in versions.items()
-        if serving_versions.is_loadable(directory)
+        if model_files.is_loadable(directory)
     }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from tfx_ranking.components import places
 from tfx_ranking.components.errors import PushError, PushRefused
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.places import Path
 from tfx_ranking.components.push import labels as version_labels
 from tfx_ranking.components.push import ledger, staging
@@ -60,12 +61,12 @@ def push(
     """
     model, to = places.place(source), places.place(base)
     with readable_errors(model, to):
-        if not serving_versions.is_loadable(model):
+        if not model_files.is_loadable(model):
             raise PushRefused(
                 f"{model}: expected a SavedModel (saved_model.pb and variables/); export the model first.", "no model"
             )
-        files = serving_versions.file_digests(model)
-        digest = serving_versions.combine(files)
+        files = model_files.file_digests(model)
+        digest = model_files.combine(files)
         if not staging.has_debris(to) and (already := _serves(to, digest, terms)):
             return already  # asked before the lock, which a read-only base could not hold
         with held(to, terms, check, on_step) as at:
@@ -109,8 +110,8 @@ def roll_back(
             source, digest = folder / named(folder, target), holds[target]
             if live is not None and holds[live] == digest and (target == live or not at.kept):
                 return Pushed(live, folder / named(folder, live), digest, unchanged=True)
-            files = serving_versions.file_digests(source)
-            if serving_versions.combine(files) != digest:
+            files = model_files.file_digests(source)
+            if model_files.combine(files) != digest:
                 raise PushError(f"{source}: its files have changed since it was pushed; name another with --to.")
             old = at.ledger.entry(target)
             if live is not None:
@@ -130,7 +131,7 @@ def _serves(base: pathlib.Path, digest: str, terms: Terms) -> Pushed | None:
     kept = labels(base, terms)
     version = version_labels.read(kept).get(terms.label) if kept else serving_versions.live_version(base)
     directory = serving_versions.version_directories(base).get(version) if version is not None else None
-    if version is None or directory is None or serving_versions.digest(directory) != digest:
+    if version is None or directory is None or model_files.digest(directory) != digest:
         return None
     return Pushed(version, directory, digest, unchanged=True)
 
@@ -139,7 +140,7 @@ def _standing(at: Held, digest: str) -> int | None:
     """The newest version of these bytes; what the ledger says of it is compared with its files."""
     versions = serving_versions.version_directories(at.base)
     same = [version for version, of in digests(at.base, at.ledger).items() if of == digest]
-    return next((each for each in reversed(same) if serving_versions.digest(versions[each]) == digest), None)
+    return next((each for each in reversed(same) if model_files.digest(versions[each]) == digest), None)
 
 
 def _before(at: Held, live: int | None, holds: dict[int, str]) -> int:

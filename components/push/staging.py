@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 
 from tfx_ranking.components import places
 from tfx_ranking.components.errors import PushError
+from tfx_ranking.components.exported import model_files
+from tfx_ranking.components.exported.model_files import FileDigest
 from tfx_ranking.components.push import ledger as push_ledger
 from tfx_ranking.components.push import lock
 from tfx_ranking.components.push import versions as serving_versions
 from tfx_ranking.components.push.ledger import Ledger
-from tfx_ranking.components.push.versions import FileDigest
 
 STAGING = ".pushing"
 PRUNING = ".pruning-"  # and the version
@@ -48,7 +49,7 @@ def stage(
 
 def verify(copied: pathlib.Path, files: Mapping[str, FileDigest]) -> None:
     """Raises PushError unless a folder holds exactly these files."""
-    found = serving_versions.file_digests(copied)
+    found = model_files.file_digests(copied)
     for path in sorted({*files, *found}):
         if found.get(path) != files.get(path):
             raise PushError(
@@ -68,7 +69,7 @@ def publish(
         with contextlib.suppress(OSError):  # it is seen by now; a disk that fails here says so to the next writer
             places.sync(version.parent)
         return
-    graphs = [path for path in files if path in serving_versions.GRAPHS]
+    graphs = [path for path in files if path in model_files.GRAPHS]
     for path in sorted(set(files) - set(graphs)):
         _copied_within(staging / path, version / path)
         on_step("publishing")
@@ -92,7 +93,7 @@ def withdraw(version: pathlib.Path) -> None:
         places.sync(version.parent)
         places.remove(hidden)
         return
-    for graph in serving_versions.GRAPHS:
+    for graph in model_files.GRAPHS:
         (version / graph).unlink(missing_ok=True)
     places.remove(version)
 
@@ -107,7 +108,7 @@ def clear_debris(base: pathlib.Path, ledger: Ledger) -> None:
     versions = serving_versions.version_directories(base)
     newest = ledger.entries[-1].version if ledger.entries else None
     on_its_way = not places.is_local(base) and newest in versions and places.children(base / STAGING)
-    if on_its_way and newest is not None and not serving_versions.is_loadable(versions[newest]):
+    if on_its_way and newest is not None and not model_files.is_loadable(versions[newest]):
         withdraw(versions[newest])  # killed between the staging folder and the version
     places.remove(base / STAGING)
     for child in places.children(base):
@@ -126,7 +127,7 @@ def prune(
     What is live or has a label stays besides, and so does `also`.
     """
     versions = serving_versions.version_directories(base)
-    loadable = [number for number in versions if serving_versions.is_loadable(versions[number])]
+    loadable = [number for number in versions if model_files.is_loadable(versions[number])]
     stay = {*loadable[-keep:], serving_versions.live_version(base), *serving_versions.labels(base).values(), also}
     # What neither loads nor was pushed is somebody else's, who may be about to copy it.
     known = {*loadable, *(entry.version for entry in ledger.entries)}

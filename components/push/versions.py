@@ -7,62 +7,16 @@ paths and bytes of its directory is its identity, wherever it is copied to.  Not
 (12, None, None)
 """
 
-import hashlib
 import pathlib
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from tfx_ranking.components import places
+from tfx_ranking.components.exported import receipt
+from tfx_ranking.components.exported.model_files import FORMAT_SERVING, digest, is_loadable
 from tfx_ranking.components.places import Path
 from tfx_ranking.components.push import labels as version_labels
 from tfx_ranking.components.push import ledger as push_ledger
-
-CONFIG_IN_MODEL = "assets.extra/tfx_ranking/config.json"  # the config that a model was exported with, below its folder
-WEIGHTS_IN_MODEL = "assets.extra/tfx_ranking/weights.npz"  # its layers' weights, for a ranker that starts from them
-CONTRACT_IN_MODEL = "assets.extra/tfx_ranking/contract.json"
-LINEAGE_IN_MODEL = "assets.extra/tfx_ranking/lineage.json"
-SAMPLES_IN_MODEL = "assets.extra/tfx_ranking/samples"
-GRAPHS = ("saved_model.pb", "saved_model.cpb")  # one of these makes a directory a SavedModel
-
-
-class FileDigest(NamedTuple):
-    """What one file holds."""
-
-    size: int  # bytes
-    digest: str  # BLAKE2b, hexadecimal
-
-
-def digest(directory: Path) -> str:
-    """A model's identity: BLAKE2b (256 bits, hexadecimal) over the sorted relative paths and bytes of its files.
-
-    Empty directories, modes and times do not count; a linked file counts as the file.  A directory without files has
-    the digest of nothing, one that is not there raises FileNotFoundError.
-    """
-    return combine(file_digests(directory))
-
-
-def combine(files: dict[str, FileDigest]) -> str:
-    """The digest of a directory of these files (relative path, with `/`, to what the file holds)."""
-    total = hashlib.blake2b(digest_size=32)
-    for path in sorted(files):
-        total.update(f"{path}\0{files[path].size}\0{files[path].digest}\n".encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
-
-
-def file_digests(directory: Path) -> dict[str, FileDigest]:
-    """Every file under a directory: its relative path to what it holds."""
-    return {path: file_digest(file) for path, file in places.files(places.place(directory)).items()}
-
-
-def file_digest(path: Path) -> FileDigest:
-    """Size and BLAKE2b of one file."""
-    content = hashlib.blake2b(digest_size=32)
-    size = 0
-    with places.place(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            content.update(block)
-            size += len(block)
-    return FileDigest(size, content.hexdigest())
 
 
 def parse_version(name: str) -> int | None:
@@ -77,15 +31,6 @@ def version_directories(base: Path) -> dict[int, pathlib.Path]:
     """Every integer-named child of `base`, whole or broken, lowest version first; none where `base` is not there."""
     numbered = [(parse_version(child.name), child) for child in places.children(places.place(base))]
     return dict(sorted((number, child) for number, child in numbered if number is not None))
-
-
-def is_loadable(directory: Path) -> bool:
-    """Whether a directory looks like a SavedModel: graph and variables are there.
-
-    TensorFlow Serving loads a version without `variables/` and fails at request time; such a version is not live.
-    """
-    root = places.place(directory)
-    return any((root / name).is_file() for name in GRAPHS) and (root / "variables" / "variables.index").is_file()
 
 
 def labels(base: Path) -> dict[str, int]:
@@ -118,11 +63,16 @@ def model_directory(path: Path) -> pathlib.Path | None:
     """The SavedModel that `path` means: itself, the one in an exporter's artifact, or the one that serves from a base;
     None where there is none."""
     root = places.place(path)
-    for directory in (root, root / "Format-Serving"):
+    for directory in (root, root / FORMAT_SERVING):
         if is_loadable(directory):
             return directory
     version = live_version(root) if root.is_dir() else None
     return None if version is None else version_directories(root)[version]
+
+
+def live_spans(base: Path) -> list[int]:
+    """The spans that the model which serves under `base` was trained on; see `receipt.live_spans`."""
+    return receipt.live_spans(model_directory(base))
 
 
 def state(base: Path) -> dict[str, Any]:

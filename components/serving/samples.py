@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tfx_ranking.components.errors import PushRefused, RankingError
+from tfx_ranking.components.exported.model_files import SAMPLES_IN_MODEL
 from tfx_ranking.components.exported.saved_model import signature_definitions
-from tfx_ranking.components.push.versions import SAMPLES_IN_MODEL
 from tfx_ranking.components.serving import serving_process
 
 TOLERANCE = 1e-4  # of max(1, largest |value|): another machine's float32 sums differ in the last digits

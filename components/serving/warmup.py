@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tfx_ranking.components.choices.signatures import REGRESS, Signature
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.push.versions import SAMPLES_IN_MODEL
+from tfx_ranking.components.exported.model_files import SAMPLES_IN_MODEL
 from tfx_ranking.components.serving import client_requests
 from tfx_ranking.components.serving.client_requests import Feed
 

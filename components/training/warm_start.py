@@ -24,7 +24,7 @@ from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.choices.scorers import SCORERS
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.config.feature_sections import Feature
-from tfx_ranking.components.push.versions import CONFIG_IN_MODEL, WEIGHTS_IN_MODEL
+from tfx_ranking.components.exported.model_files import CONFIG_IN_MODEL, WEIGHTS_IN_MODEL
 from tfx_ranking.components.scorers import networks
 from tfx_ranking.components.scorers.networks import Input
 from tfx_ranking.components.training import weights

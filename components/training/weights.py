@@ -19,6 +19,7 @@ import numpy as np
 
 from tfx_ranking.components.config.training_sections import InitializeFrom
 from tfx_ranking.components.errors import ConfigError, DataError
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import versions
 
 KEY = "training.initialize_from"
@@ -62,9 +63,9 @@ def model_directory(initialize_from: InitializeFrom) -> pathlib.Path:
             f"{KEY}.model: expected an exported or pushed model, or a folder of versions; {given} "
             f"{'holds none' if pathlib.Path(given).is_dir() else 'is not there'}."
         )
-    if not (root / versions.WEIGHTS_IN_MODEL).is_file():
+    if not (root / model_files.WEIGHTS_IN_MODEL).is_file():
         raise ConfigError(
-            f"{KEY}.model: {root} has no {versions.WEIGHTS_IN_MODEL}, from which layers start; export it again."
+            f"{KEY}.model: {root} has no {model_files.WEIGHTS_IN_MODEL}, from which layers start; export it again."
         )
     return root
 
@@ -76,7 +77,7 @@ def initialize(network: Any, initialize_from: InitializeFrom) -> list[str]:
     of both, for other variables or shapes, and when nothing is in common: then nothing was set.
     """
     directory = model_directory(initialize_from)
-    stored = by_layer(read(directory / versions.WEIGHTS_IN_MODEL))
+    stored = by_layer(read(directory / model_files.WEIGHTS_IN_MODEL))
     ours = variables(network)
     wanted = initialize_from.layers
     both = [name for name in ours if name in stored]

@@ -15,17 +15,16 @@ from typing import Any
 from tfx_ranking.components.config import from_selection
 from tfx_ranking.components.config.feature_sections import by_number
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.components.exported import contract
+from tfx_ranking.components.exported import contract, model_files, receipt
 from tfx_ranking.components.exported.contract import feature_type, tensor_text
-from tfx_ranking.components.exported.saved_model import Signature, signature_definitions
-from tfx_ranking.components.push.versions import (
+from tfx_ranking.components.exported.model_files import (
     CONFIG_IN_MODEL,
-    LINEAGE_IN_MODEL,
     SAMPLES_IN_MODEL,
     WEIGHTS_IN_MODEL,
     digest,
-    model_directory,
 )
+from tfx_ranking.components.exported.saved_model import Signature, signature_definitions
+from tfx_ranking.components.push.versions import model_directory
 from tfx_ranking.components.serving.warmup import WARMUP_IN_MODEL
 from tfx_ranking.pipelines.text_layout import wrapped
 
@@ -89,7 +88,7 @@ def inspect(directory: pathlib.Path) -> Inspected:
         digest(str(directory)),
         calls,
         _features(directory, promised),
-        _receipt(directory / LINEAGE_IN_MODEL),
+        _receipt(directory),
         _count_records(directory / WARMUP_IN_MODEL),
         tuple(call.signature.name for call in calls if _sample(directory, call.signature.name).is_file()),
         _layers(directory / WEIGHTS_IN_MODEL),
@@ -121,7 +120,8 @@ def render(model: Inspected) -> str:
 
 def _model_in(directory: pathlib.Path) -> pathlib.Path:
     found = model_directory(directory)
-    for loose in (directory, directory / "Format-Serving"):  # a model that cannot serve can still be looked at
+    # You can still look at a model that cannot serve.
+    for loose in (directory, directory / model_files.FORMAT_SERVING):
         found = found or (loose if _is_model(loose) else None)
     if found is None:
         names = ", ".join(sorted(child.name for child in directory.iterdir())) if directory.is_dir() else "no folder"
@@ -136,9 +136,9 @@ def _is_model(directory: pathlib.Path) -> bool:
 
 
 def _calls(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[Call, ...]:
-    told = promised.get("signatures", {})
+    recorded = promised.get("signatures", {})
     found = sorted(signature_definitions(directory), key=lambda signature: signature.name == "serving_default")
-    kinds = [told.get(signature.name, {}) for signature in found]
+    kinds = [recorded.get(signature.name, {}) for signature in found]
     return tuple(
         Call(signature, kind.get("request", ""), kind.get("answer", "")) for signature, kind in zip(found, kinds)
     )
@@ -160,20 +160,20 @@ def _features(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[Req
     )
 
 
-def _receipt(file: pathlib.Path) -> Receipt | None:
-    if not file.is_file():
+def _receipt(model: pathlib.Path) -> Receipt | None:
+    recorded = receipt.read(model)
+    if recorded is None:
         return None
-    told = json.loads(file.read_text())
 
     def pairs(key: str) -> tuple[tuple[str, str], ...]:
-        return tuple((name, _plain(value)) for name, value in (told.get(key) or {}).items())
+        return tuple((name, _plain(value)) for name, value in (recorded.get(key) or {}).items())
 
     artifacts = tuple(
         (name, f"{artifact.get('name') or artifact.get('uri', '')} (id {artifact.get('id', '?')})")
-        for name, found in (told.get("artifacts") or {}).items()
+        for name, found in (recorded.get("artifacts") or {}).items()
         for artifact in found
     )
-    pipeline, run, exported_at = (_plain(told.get(key, "")) for key in ("pipeline", "run", "exported_at"))
+    pipeline, run, exported_at = (_plain(recorded.get(key, "")) for key in ("pipeline", "run", "exported_at"))
     return Receipt(pipeline, run, exported_at, pairs("data"), artifacts, pairs("packages"))
 
 

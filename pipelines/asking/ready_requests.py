@@ -20,10 +20,10 @@ import numpy.typing as npt
 from tfx_ranking.components.choices import signatures
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import RankingError, UsageError, did_you_mean
+from tfx_ranking.components.exported.model_files import SAMPLES_IN_MODEL
 from tfx_ranking.components.exported.saved_model import signature_definitions
 from tfx_ranking.components.ingestion import grouping
 from tfx_ranking.components.lists.list_examples import encode
-from tfx_ranking.components.push.versions import SAMPLES_IN_MODEL
 from tfx_ranking.components.serving import client_requests, samples, warmup
 from tfx_ranking.pipelines.asking import inspection, unlabelled
 from tfx_ranking.pipelines.asking.list_choice import FIRST, Choice, choose

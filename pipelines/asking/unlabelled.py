@@ -19,10 +19,10 @@ from tfx_ranking.components.choices.formats import FORMATS
 from tfx_ranking.components.config import RankingConfig, from_selection
 from tfx_ranking.components.errors import RankingError, UsageError
 from tfx_ranking.components.exported import contract
+from tfx_ranking.components.exported.model_files import CONFIG_IN_MODEL
 from tfx_ranking.components.formats import readers
 from tfx_ranking.components.ingestion import grouping, sources, workers
 from tfx_ranking.components.lists.list_examples import columns
-from tfx_ranking.components.push.versions import CONFIG_IN_MODEL
 
 SHOWN = 20  # bad records that are told one by one
 

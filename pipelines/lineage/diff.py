@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from tfx_ranking.components.exported.model_files import CONTRACT_IN_MODEL
 from tfx_ranking.components.ingestion import spans
-from tfx_ranking.components.push.versions import CONTRACT_IN_MODEL
 from tfx_ranking.pipelines.lineage import files, origin
 from tfx_ranking.pipelines.lineage.files import Feature
 from tfx_ranking.pipelines.lineage.sides import Known, Side, known

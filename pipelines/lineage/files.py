@@ -12,7 +12,8 @@ import numpy as np
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from tfx_ranking.components import places
-from tfx_ranking.components.push.versions import is_loadable
+from tfx_ranking.components.exported import model_files
+from tfx_ranking.components.exported.model_files import is_loadable
 from tfx_ranking.pipelines.lineage.values import Artifact
 
 
@@ -104,7 +105,7 @@ def anomalies(uri: str) -> tuple[str, ...]:
 def model_folder(same: Sequence[Artifact]) -> pathlib.Path | None:
     """Where a model's bytes still are, of the artifacts that are these bytes; None where they are gone."""
     for each in same:
-        for place in (each.properties.get("pushed_destination"), f"{each.uri}/Format-Serving"):
+        for place in (each.properties.get("pushed_destination"), f"{each.uri}/{model_files.FORMAT_SERVING}"):
             folder = places.found(str(place)) if place else None
             if folder and is_loadable(folder):
                 return folder

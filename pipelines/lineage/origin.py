@@ -5,7 +5,6 @@ wherever it was copied to; from there the events are walked, a whole generation 
 """
 
 import datetime
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,9 @@ from typing import Any
 
 from tfx_ranking.components import places
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.components.push.versions import LINEAGE_IN_MODEL, digest, model_directory
+from tfx_ranking.components.exported import receipt as model_receipt
+from tfx_ranking.components.exported.model_files import FORMAT_SERVING, digest
+from tfx_ranking.components.push.versions import model_directory
 from tfx_ranking.pipelines.lineage.store import Store
 from tfx_ranking.pipelines.lineage.values import Artifact, Execution, Lineage, Run, judged_by
 from tfx_ranking.pipelines.metadata.run_records import NODES
@@ -109,10 +110,10 @@ def receipts(lineage: Lineage) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     models = [each for each in (*lineage.subject, *lineage.artifacts.values()) if each.digest]
     folders = [lineage.asked]
-    folders += [str(each.properties.get("pushed_destination") or f"{each.uri}/Format-Serving") for each in models]
+    folders += [str(each.properties.get("pushed_destination") or f"{each.uri}/{FORMAT_SERVING}") for each in models]
     for folder in dict.fromkeys(folders):
-        told = _told(folder)
-        receipt = {"run": told.get("run") or "?", "packages": told.get("packages")}
+        recorded = _receipt(folder)
+        receipt = {"run": recorded.get("run") or "?", "packages": recorded.get("packages")}
         if receipt["packages"] and receipt not in found:
             found.append(receipt)
     return found
@@ -177,15 +178,17 @@ def _numbered(store: Store, number: str, kind: str) -> tuple[Artifact, ...]:
     return versions[0] if versions else of_id
 
 
-def _told(model: str | pathlib.Path) -> Mapping[str, Any]:
-    """What a model's receipt says; {} where it has none, or is out of reach."""
-    file = places.found(f"{model}/{LINEAGE_IN_MODEL}")
-    return json.loads(file.read_text()) if file else {}
+def _receipt(model: str | pathlib.Path) -> Mapping[str, Any]:
+    """A model's receipt; {} when the model has none or cannot be reached.  Raises RankingError for a damaged one."""
+    directory = places.found(model)
+    return (model_receipt.read(directory) if directory else None) or {}
 
 
 def _said_by(model: pathlib.Path) -> str:
-    told = _told(model)
-    return f" It says that it is of pipeline {told['pipeline']}, run {told['run']}." if told.get("run") else ""
+    recorded = _receipt(model)
+    if not recorded.get("run"):
+        return ""
+    return f" Its receipt names pipeline {recorded['pipeline']}, run {recorded['run']}."
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tfx_ranking.components import places
 from tfx_ranking.components.errors import RankingError, UsageError
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import versions
 from tfx_ranking.pipelines.lineage import origin
 from tfx_ranking.pipelines.lineage.store import Store
@@ -181,7 +182,7 @@ def _live(store: Store, base: str) -> Live:
     if version is None:
         return Live(base, "", "", seen=True)
     # Not the digest that was recorded for this number: whoever moves folders about makes that another model's.
-    digest = versions.digest(versions.version_directories(base)[version])
+    digest = model_files.digest(versions.version_directories(base)[version])
     return Live(base, str(version), digest, seen=True)
 
 

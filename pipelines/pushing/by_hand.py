@@ -14,6 +14,7 @@ from ml_metadata import errors
 
 from tfx_ranking.components import places
 from tfx_ranking.components.errors import PushError, PushRefused
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger, versions
 from tfx_ranking.components.push import push as pushing
 from tfx_ranking.components.push.labels import STABLE, Labels
@@ -71,7 +72,7 @@ def push(
             "no model",
         )
     store, none = try_to_write(metadata)
-    digest = versions.digest(model)
+    digest = model_files.digest(model)
     about, judged = Entry(0), None
     try:
         if store is not None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfx_ranking.components import places
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger as push_ledger
 from tfx_ranking.components.push import versions as serving_versions
 
@@ -53,7 +54,7 @@ def versions(base: places.Path, store: "metadata_store.MetadataStore | None" = N
         if store is not None and not entry.blessing:
             from tfx_ranking.pipelines.metadata import push_records
 
-            digest = entry.digest or serving_versions.digest(directory)
+            digest = entry.digest or model_files.digest(directory)
             judged = push_records.judged(store, digest)
             entry = dataclasses.replace(entry, digest=digest, blessing=judged.blessing, metric=judged.metric)
         files = [file.stat() for file in places.files(directory).values()]
@@ -124,8 +125,8 @@ def _notes(each: Version) -> list[str]:
 
 
 def _problem(directory: Any) -> str:
-    if serving_versions.is_loadable(directory):
+    if model_files.is_loadable(directory):
         return ""
-    if not any((directory / name).is_file() for name in serving_versions.GRAPHS):
+    if not any((directory / name).is_file() for name in model_files.GRAPHS):
         return "broken: no saved_model.pb"
     return "broken: no variables/variables.index"

@@ -11,6 +11,7 @@ twice, each check is an execution like any other, and TFX's cache answers for th
 import dataclasses
 import datetime
 import enum
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -154,7 +155,7 @@ def decide(config_file: pathlib.Path, root: pathlib.Path, run: Runner, now: date
     if config.push is None:
         raise ConfigError("push.base: retraining goes by the model that serves; say where that is.")
     state = versions.state(config.push.base)
-    source = sources.resolve(config.data, config.push.base)
+    source = sources.resolve(config.data, functools.partial(versions.live_spans, config.push.base))
     if not state["version"]:
         return Decision(config, None, source, reasons=("nothing serves yet: the first training",))
     live = live_run(_store(config, root), str(state["version"]), state["digest"])

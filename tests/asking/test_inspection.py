@@ -12,11 +12,11 @@ import saved_models
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.components.exported import contract
-from tfx_ranking.components.push import versions
+from tfx_ranking.components.exported import contract, model_files
 from tfx_ranking.components.serving.warmup import WARMUP_IN_MODEL
 from tfx_ranking.pipelines import text_layout
 from tfx_ranking.pipelines.asking import inspection
+from tfx_ranking.pipelines.cli import command_tree
 
 PREDICT, REGRESS = "tensorflow/serving/predict", "tensorflow/serving/regress"
 PROTOS = {"inputs": ("string", [-1])}
@@ -66,15 +66,15 @@ def model(tmp_path):
     """Version 3 of three, with everything that the exporter puts beside a model."""
     directory = saved_models.save(tmp_path / "serving" / "3", SIGNATURES)
     write(directory, "variables/variables.index", b"")
-    write(directory, versions.CONTRACT_IN_MODEL, contract.describe(directory, CONFIG))
-    write(directory, versions.CONFIG_IN_MODEL, CONFIG.select("context", "items", "serving").encode())
-    write(directory, versions.LINEAGE_IN_MODEL, RECEIPT)
+    write(directory, model_files.CONTRACT_IN_MODEL, contract.describe(directory, CONFIG))
+    write(directory, model_files.CONFIG_IN_MODEL, CONFIG.select("context", "items", "serving").encode())
+    write(directory, model_files.LINEAGE_IN_MODEL, RECEIPT)
     write(directory, WARMUP_IN_MODEL, records(b"a request", b"", b"another"))
     for signature in ("predict", "regress"):
-        write(directory, f"{versions.SAMPLES_IN_MODEL}/{signature}.json", {})
-        write(directory, f"{versions.SAMPLES_IN_MODEL}/{signature}.pb", b"")
+        write(directory, f"{model_files.SAMPLES_IN_MODEL}/{signature}.json", {})
+        write(directory, f"{model_files.SAMPLES_IN_MODEL}/{signature}.pb", b"")
     weights = {f"{layer}/{name}": np.zeros(2) for layer in ("dense_0", "scores") for name in ("kernel", "bias")}
-    np.savez(directory / versions.WEIGHTS_IN_MODEL, **weights)
+    np.savez(directory / model_files.WEIGHTS_IN_MODEL, **weights)
     for other in ("1", "2"):
         (tmp_path / "serving" / other).mkdir()
     return directory
@@ -83,7 +83,7 @@ def model(tmp_path):
 def test_everything_that_travels_with_a_model(model):
     found = inspection.inspect(model.parent)
     assert (found.directory, found.versions) == (model, (1, 2, 3))
-    assert found.digest == versions.digest(model)
+    assert found.digest == model_files.digest(model)
     assert [call.signature.name for call in found.calls] == list(SIGNATURES)  # serving_default is the last
     assert [(call.request, call.answer) for call in found.calls[2:4]] == [
         ("elwc", "scores"),
@@ -154,10 +154,16 @@ def test_a_model_that_is_not_ours(tmp_path):
     assert "features" not in text.splitlines()
 
 
+def test_a_damaged_receipt_is_a_plain_error(model, capsys):
+    write(model, model_files.LINEAGE_IN_MODEL, b"{")
+    assert command_tree.main(["inspect", str(model)]) == 1
+    assert "lineage.json: expected a lineage receipt" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("missing", [*RECEIPT, "all of it"])
 def test_a_receipt_may_lack_anything(model, missing):
     told = {key: value for key, value in RECEIPT.items() if missing not in (key, "all of it")}
-    write(model, versions.LINEAGE_IN_MODEL, told)
+    write(model, model_files.LINEAGE_IN_MODEL, told)
     found = inspection.inspect(model)
     assert found.receipt is not None
     assert not getattr(found.receipt, missing, None)
@@ -171,7 +177,7 @@ def test_warm_up_requests_that_are_cut_off(model):
 
 
 def test_an_older_export_has_its_features_from_the_config(model):
-    (model / versions.CONTRACT_IN_MODEL).unlink()
+    (model / model_files.CONTRACT_IN_MODEL).unlink()
     found = inspection.inspect(model)
     assert len(found.features) == 1 + 30 + 3
     assert {call.request for call in found.calls} == {""}
@@ -181,6 +187,7 @@ def test_no_tensorflow_is_loaded(model):
     script = f"""
 import sys, pathlib
 from tfx_ranking.pipelines.asking import inspection
+from tfx_ranking.pipelines.cli import command_tree
 inspection.render(inspection.inspect(pathlib.Path({str(model)!r})))
 print(sorted({{"tensorflow", "tfx", "keras", "apache_beam"}} & set(sys.modules)))
 """

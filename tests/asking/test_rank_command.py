@@ -21,8 +21,8 @@ from tensorflow_serving.apis import input_pb2
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.lists.list_examples import ListBatch, columns, encode
-from tfx_ranking.components.push import versions
 from tfx_ranking.pipelines.asking import score_files, scoring, unlabelled
 from tfx_ranking.pipelines.cli import command_tree
 
@@ -248,7 +248,7 @@ def test_without_item_ids_the_place_in_the_list(model, expected, tmp_path):
 def test_what_the_model_does_not_look_for_need_not_be_there(tmp_path):
     config = dataclasses.replace(CONFIG, serving=dataclasses.replace(CONFIG.serving, rename={"f1": "price"}))
     assert unlabelled.features(tmp_path, config) == {"f1", "f2", "f3", "f4"}  # no contract, an older model
-    contract = tmp_path / versions.CONTRACT_IN_MODEL
+    contract = tmp_path / model_files.CONTRACT_IN_MODEL
     contract.parent.mkdir(parents=True)
     contract.write_text(json.dumps({"signatures": {}, "features": {"price": {}, "f4": {}, "sku": {}}}))
     assert unlabelled.features(tmp_path, config) == {"f1", "f4"}

@@ -19,8 +19,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.choices import signatures
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.lists.list_examples import write_records
-from tfx_ranking.components.push import versions
 from tfx_ranking.pipelines.asking import scoring
 from tfx_ranking.pipelines.cli import command_tree
 
@@ -206,13 +206,13 @@ def test_a_bad_row_cannot_be_sent(model, tmp_path, capsys):
 @pytest.mark.parametrize("name", CONFIG.serving.rows)
 def test_without_a_file_the_sample_that_travels_with_the_model(name, model, tmp_path):
     run(model, "--signature", name, "--output", "bytes", "--to", tmp_path / "request.pb")
-    samples = model / "Format-Serving" / versions.SAMPLES_IN_MODEL
+    samples = model / "Format-Serving" / model_files.SAMPLES_IN_MODEL
     assert (tmp_path / "request.pb").read_bytes() == (samples / f"{name.replace('/', '_')}.pb").read_bytes()
 
 
 def test_a_model_without_samples_and_a_row_of_nothing(model, tmp_path, capsys):
     copy = shutil.copytree(model / "Format-Serving", tmp_path / "copy")
-    shutil.rmtree(copy / versions.SAMPLES_IN_MODEL)
+    shutil.rmtree(copy / model_files.SAMPLES_IN_MODEL)
     assert command_tree.main(["request", str(copy), "--signature", "probabilities"]) == 1
     assert "no sample request for 'probabilities' travels with it" in capsys.readouterr().err
     assert command_tree.main(["request", str(copy), "--row", "1"]) == 2

@@ -21,6 +21,7 @@ from tfx_ranking.components.config.serving_sections import Bless
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.evaluation import report as evaluation_report
 from tfx_ranking.components.evaluation.report import judge
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.lists import list_examples
 from tfx_ranking.components.lists.list_examples import ListBatch
 from tfx_ranking.components.push import versions
@@ -183,7 +184,7 @@ def test_properties_for_people_and_for_lineage(compared, rankers):
     assert evaluation.get_string_custom_property("summary") == summary == report["bless"]["summary"]
     assert evaluation.get_float_custom_property("ndcg@10") == value
     assert evaluation.get_float_custom_property("baseline ndcg@10") == live
-    assert report["digests"]["model"] == versions.digest(rankers["good"] / "Format-Serving")
+    assert report["digests"]["model"] == model_files.digest(rankers["good"] / "Format-Serving")
 
 
 def test_the_blessing_is_read_by_tfx(compared, tmp_path, rankers):
@@ -234,7 +235,7 @@ def contracts(tmp_path_factory, rankers):
         "less": contract_of("list_example", quality=0.0),
     }.items():
         for ranker in ("good", "bad"):
-            file = folder / f"{ranker}-{name}" / "Format-Serving" / versions.CONTRACT_IN_MODEL
+            file = folder / f"{ranker}-{name}" / "Format-Serving" / model_files.CONTRACT_IN_MODEL
             shutil.copytree(rankers[ranker], folder / f"{ranker}-{name}")
             file.parent.mkdir(parents=True)
             file.write_text(json.dumps(promised))
@@ -381,8 +382,8 @@ def blessed_on(folder, ranker, spans, **data):
     live = folder / "live"
     shutil.copytree(ranker, live)
     told = {
-        versions.LINEAGE_IN_MODEL: {"artifacts": {"examples": [{"uri": str(examples)}]}},
-        versions.CONFIG_IN_MODEL: {"data": data},
+        model_files.LINEAGE_IN_MODEL: {"artifacts": {"examples": [{"uri": str(examples)}]}},
+        model_files.CONFIG_IN_MODEL: {"data": data},
     }
     for name, content in told.items():
         file = live / "Format-Serving" / name
@@ -459,7 +460,7 @@ def test_previous_lists_in_an_object_store(tmp_path, examples, rankers):
     """Where TensorFlow cannot read."""
     live = blessed_on(tmp_path, rankers["bad"], range(1, 41))
     here, _, _ = evaluate(tmp_path / "here", examples, rankers["good"], live, asking_back(5))
-    told = live / "Format-Serving" / versions.LINEAGE_IN_MODEL
+    told = live / "Format-Serving" / model_files.LINEAGE_IN_MODEL
     with object_server.serving("artifacts"):
         bucket = "minio://artifacts/examples"
         for name, file in places.files(tmp_path / "examples").items():
@@ -643,7 +644,7 @@ def test_in_a_pipeline_the_destination_decides_what_runs_again(tmp_path, example
     for version in ("1", "2"):
         (base / version).rename(tmp_path / f"gone{version}")
     assert run("bad") == ({**again, "LiveModel": "CACHED", "RankingEvaluator": "CACHED"}, "pushed version 3")
-    assert versions.digest(base / "3") == versions.digest(rankers["bad"] / "Format-Serving")
+    assert model_files.digest(base / "3") == model_files.digest(rankers["bad"] / "Format-Serving")
     blessings = store().get_artifacts_by_type("ModelBlessing")
     models = {found.id: found.uri for found in store().get_artifacts_by_type("Model")}
     for blessing in blessings:

@@ -8,6 +8,7 @@ import pytest
 
 from tfx_ranking.components import places
 from tfx_ranking.components.errors import RankingError
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import versions
 
 
@@ -26,17 +27,17 @@ def test_digest_is_over_sorted_paths_and_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"one")
     one, two = (hashlib.blake2b(content, digest_size=32).hexdigest() for content in (b"one", b"2"))
     expected = hashlib.blake2b(f"a\0003\0{one}\nb/two\0001\0{two}\n".encode(), digest_size=32).hexdigest()
-    assert versions.digest(tmp_path) == expected
+    assert model_files.digest(tmp_path) == expected
 
 
 def test_digest_knows_a_byte_and_a_name_but_not_a_place(tmp_path):
-    first = versions.digest(make_model(tmp_path / "first"))
-    assert versions.digest(make_model(tmp_path / "elsewhere")) == first
-    assert versions.digest(make_model(tmp_path / "other", content=b"grapH")) != first
+    first = model_files.digest(make_model(tmp_path / "first"))
+    assert model_files.digest(make_model(tmp_path / "elsewhere")) == first
+    assert model_files.digest(make_model(tmp_path / "other", content=b"grapH")) != first
     (tmp_path / "first" / "saved_model.pb").rename(tmp_path / "first" / "saved_model.pbx")
-    assert versions.digest(tmp_path / "first") != first
+    assert model_files.digest(tmp_path / "first") != first
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        versions.digest(tmp_path / "nowhere")
+        model_files.digest(tmp_path / "nowhere")
 
 
 def test_live_is_the_highest_version_that_loads(tmp_path):
@@ -61,7 +62,7 @@ def test_state_of_an_empty_and_of_a_filled_destination(tmp_path):
     base = tmp_path / "serving"
     assert versions.state(base) == {"base": str(base), "version": "", "digest": ""}
     model = make_model(base / "4")
-    assert versions.state(base) == {"base": str(base), "version": "4", "digest": versions.digest(model)}
+    assert versions.state(base) == {"base": str(base), "version": "4", "digest": model_files.digest(model)}
     assert versions.state("memory://test_live_model/none")["version"] == ""
     with pytest.raises(RankingError, match="nowhere://x: cannot be reached: Unsupported filesystem: 'nowhere'"):
         versions.state("nowhere://x")
@@ -96,10 +97,10 @@ def test_live_model_copies_the_version_that_serves(tmp_path, live_model):
     source = make_model(tmp_path / "serving" / "4", content=b"newer")
     artifact = model_artifact(tmp_path / "copy")
     live_model.LiveModel.test_call(destination=versions.state(tmp_path / "serving"), model=artifact)
-    assert versions.digest(tmp_path / "copy" / "Format-Serving") == versions.digest(source)
+    assert model_files.digest(tmp_path / "copy" / "Format-Serving") == model_files.digest(source)
     assert artifact.get_int_custom_property("live") == 1
     assert artifact.get_string_custom_property("version") == "4"
-    assert artifact.get_string_custom_property("digest") == versions.digest(source)
+    assert artifact.get_string_custom_property("digest") == model_files.digest(source)
 
 
 def test_live_model_of_an_empty_destination_is_an_empty_directory(tmp_path, live_model):
@@ -116,8 +117,8 @@ def test_live_model_of_an_object_store(tmp_path, live_model):
     for path, file in places.files(model).items():
         places.copy(file, places.place(base) / "4" / path)
     copied = live_model.copy_live(versions.state(base), tmp_path / "copy")
-    assert copied == {"base": base, "version": "4", "digest": versions.digest(model)}
-    assert versions.digest(tmp_path / "copy") == versions.digest(model)
+    assert copied == {"base": base, "version": "4", "digest": model_files.digest(model)}
+    assert model_files.digest(tmp_path / "copy") == model_files.digest(model)
 
 
 def test_live_model_refuses_a_destination_that_changed(tmp_path, live_model):

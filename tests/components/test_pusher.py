@@ -6,6 +6,7 @@ import shutil
 import pytest
 import servable_models
 
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger, versions
 from tfx_ranking.components.push.push import Terms, push, roll_back
 from tfx_ranking.components.serving import samples, serving_process
@@ -35,7 +36,7 @@ def models(tmp_path):
 
 
 def seen(base):
-    return {version: versions.digest(path) for version, path in versions.version_directories(base).items()}
+    return {version: model_files.digest(path) for version, path in versions.version_directories(base).items()}
 
 
 CONFIG = {
@@ -70,7 +71,7 @@ def test_pusher_records_what_tfx_records(models, tmp_path, pusher):
     assert pushed.get_int_custom_property("pushed") == 1
     assert pushed.get_string_custom_property("pushed_version") == "1"
     assert pushed.get_string_custom_property("pushed_destination") == str(base / "1")
-    assert pushed.get_string_custom_property("digest") == versions.digest(base / "1")
+    assert pushed.get_string_custom_property("digest") == model_files.digest(base / "1")
     assert pushed.get_int_custom_property("unchanged") == 0
     again = run(pusher, models[0], base, blessed=1)
     assert again.get_int_custom_property("pushed") == again.get_int_custom_property("unchanged") == 1
@@ -87,7 +88,7 @@ def test_what_is_not_blessed_is_not_pushed_and_the_reason_is_said(models, tmp_pa
     run(pusher, models[1], base, blessed=1)
     refused = run(pusher, models[0], base, blessed=0)
     assert refused.get_string_custom_property("summary") == "not pushed, version 1 still serves: its ndcg@10 is lower"
-    assert seen(base) == {1: versions.digest(models[1])}
+    assert seen(base) == {1: model_files.digest(models[1])}
 
 
 def test_a_kill_between_the_rename_and_the_record(models, tmp_path, pusher):

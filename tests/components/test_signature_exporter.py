@@ -21,8 +21,8 @@ from tfx_ranking.components import signature_exporter
 from tfx_ranking.components.choices.signatures import PREDICT, SIGNATURES
 from tfx_ranking.components.config.training_sections import Transform
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.lists.list_examples import read_records, write_records
-from tfx_ranking.components.push import versions
 from tfx_ranking.components.serving import (
     answers,
     client_requests,
@@ -82,7 +82,7 @@ def replayed(shop, tmp_path_factory):
     warm_up = tf.data.TFRecordDataset(str(moved / warmup.WARMUP_IN_MODEL)).as_numpy_iterator()
     calls += [(*_logged(record), None) for record in warm_up]
     for name in EVERYTHING:
-        path = moved / versions.SAMPLES_IN_MODEL / name.replace("/", "_")
+        path = moved / model_files.SAMPLES_IN_MODEL / name.replace("/", "_")
         request = predict_pb2.PredictRequest.FromString(path.with_name(f"{path.name}.pb").read_bytes())
         answer = json.loads(path.with_name(f"{path.name}.json").read_text())["response"]["outputs"]
         assert request.model_spec.signature_name == name
@@ -481,7 +481,7 @@ def test_the_component_under_tfx(paths, tmp_path):
     ]
     properties = model.custom_properties
     assert properties["signatures"].string_value == "predict,list_example"
-    assert properties["digest"].string_value == versions.digest(pathlib.Path(model.uri) / "Format-Serving")
+    assert properties["digest"].string_value == model_files.digest(pathlib.Path(model.uri) / "Format-Serving")
     assert properties["parity_lists"].int_value == 12
     assert properties["parity_max_difference"].double_value < 1e-5
     assert properties["summary"].string_value.startswith("2 signatures, equal to training on 12 lists to ")

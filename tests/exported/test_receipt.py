@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import pytest
 from tfx.types.standard_artifacts import Examples
 
-from tfx_ranking.components.exported import receipt
-from tfx_ranking.components.push import versions
-from tfx_ranking.components.push.versions import LINEAGE_IN_MODEL
+from tfx_ranking.components.errors import DataError, RankingError
+from tfx_ranking.components.exported import model_files, receipt
+from tfx_ranking.components.exported.model_files import LINEAGE_IN_MODEL
+from tfx_ranking.components.push.ledger import Entry, made_by
 
 
 def test_outside_of_a_run_there_are_packages_and_no_run():
@@ -21,6 +23,35 @@ def test_outside_of_a_run_there_are_packages_and_no_run():
     assert described["artifacts"] == {"examples": [{"id": 7, "type": "Examples", "uri": "some/where"}]}
     assert described["data"] == {"span": 3, "fingerprint": "abc", "lists_out": 0}
     assert described["packages"]["numpy"] == np.__version__
+
+
+def write_receipt(model, content):
+    (model / LINEAGE_IN_MODEL).parent.mkdir(parents=True)
+    (model / LINEAGE_IN_MODEL).write_bytes(content)
+    return model
+
+
+def test_a_model_without_a_receipt(tmp_path):
+    assert receipt.read(tmp_path) is None
+    assert receipt.live_spans(None) == []
+    with pytest.raises(DataError, match="does not say on which spans it was trained"):
+        receipt.live_spans(tmp_path)
+
+
+def test_the_spans_of_the_live_model(tmp_path):
+    assert receipt.live_spans(write_receipt(tmp_path, b'{"data": {"spans": "[1, 3]"}}')) == [1, 3]
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"[]", b'"run"', b"\xff\xfe"], ids=repr)
+def test_a_damaged_receipt_is_named(tmp_path, content):
+    model = write_receipt(tmp_path, content)
+    for read in (receipt.read, receipt.live_spans):
+        with pytest.raises(RankingError, match=r"lineage\.json: expected a lineage receipt.*Restore the file"):
+            read(model)
+
+
+def test_a_push_does_not_need_the_receipt(tmp_path):
+    assert made_by(Entry(3), write_receipt(tmp_path, b"{")) == Entry(3)
 
 
 def test_a_served_directory_leads_back_to_its_run_and_its_data(real_run):
@@ -41,7 +72,7 @@ def test_a_served_directory_leads_back_to_its_run_and_its_data(real_run):
         assert described["data"][name] == examples[name]
     # The digest of the directory is a property of the artifact that an execution of this run has put out.
     exported = run.properties("SignatureExporter", "model")
-    assert exported["digest"] == versions.digest(run.served)
+    assert exported["digest"] == model_files.digest(run.served)
     assert int(exported["fingerprint"], 16) > 0
     (execution,) = store.get_executions_by_id([int(described["execution"])])
     assert execution.type.endswith("SignatureExporter")

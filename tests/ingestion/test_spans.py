@@ -10,6 +10,7 @@ import pytest
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import example_gen
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.ingestion import sources, spans
 from tfx_ranking.components.lists import list_examples
 from tfx_ranking.components.push import versions
@@ -100,16 +101,16 @@ def test_since_the_live_model(tmp_path):
     for span in range(1, 5):
         write_span(logs, span)
     cfg = config(logs / "day-{SPAN}.csv", window={"since": "live"})
-    of = lambda: sources.resolve(cfg.data, str(base))["spans"]  # noqa: E731
+    of = lambda: sources.resolve(cfg.data, lambda: versions.live_spans(base))["spans"]  # noqa: E731
     assert of() == [1, 2, 3, 4]  # nothing serves
     model = base / "1"
-    for name in ("saved_model.pb", "variables/variables.index", versions.LINEAGE_IN_MODEL):
+    for name in ("saved_model.pb", "variables/variables.index", model_files.LINEAGE_IN_MODEL):
         (model / name).parent.mkdir(parents=True, exist_ok=True)
         (model / name).write_text(json.dumps({"data": {"span": 3, "spans": "[1, 3]"}}))
     assert of() == [4]
     (logs / "day-04.csv").unlink()
     assert of() == [1, 3]  # none came after: its own again
-    (model / versions.LINEAGE_IN_MODEL).write_text("{}")
+    (model / model_files.LINEAGE_IN_MODEL).write_text("{}")
     with pytest.raises(DataError, match="does not say on which spans it was trained"):
         of()
 

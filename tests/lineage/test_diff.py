@@ -10,7 +10,7 @@ from lineage_stores import FAILED, StoreMaker, saved_model
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.components.push.versions import CONTRACT_IN_MODEL, digest
+from tfx_ranking.components.exported.model_files import CONTRACT_IN_MODEL, digest
 from tfx_ranking.pipelines.cli import command_tree
 from tfx_ranking.pipelines.lineage import diff, diff_views
 from tfx_ranking.pipelines.lineage import files as lineage_files

@@ -15,7 +15,7 @@ from lineage_stores import CACHED, FAILED, RUNNING, StoreMaker, grpc_server, sav
 
 from tfx_ranking.components import places
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.components.push.versions import digest
+from tfx_ranking.components.exported.model_files import LINEAGE_IN_MODEL, digest
 from tfx_ranking.pipelines.cli import command_tree
 from tfx_ranking.pipelines.lineage import contexts, diff, impact, origin, origin_views, served, values
 from tfx_ranking.pipelines.lineage import store as lineage_store
@@ -618,6 +618,12 @@ def test_the_commands_print_text_and_json(shop, capsys):
     assert told["executions"][-1]["files"] == [{"path": "/logs/1.csv", "size": 7, "digest": "abc", "split": "all"}]
     assert told["receipts"] == [{"run": "one", "packages": {"tfx": "1.16.0"}}]
     assert told["executions"][0]["outputs"] == [{"name": "p", "artifact": shop.pushed.id}]
+
+
+def test_a_damaged_receipt_is_a_plain_error(shop, capsys):
+    (shop.served / LINEAGE_IN_MODEL).write_text("{")
+    assert command_tree.main(["lineage", "100", "--metadata", str(shop.maker.file)]) == 1
+    assert "lineage.json: expected a lineage receipt" in capsys.readouterr().err
 
 
 def test_an_empty_store(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from lineage_stores import CACHED, FAILED, StoreMaker, saved_model
 
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.components.push.versions import digest
+from tfx_ranking.components.exported.model_files import digest
 from tfx_ranking.pipelines.cli import command_tree
 from tfx_ranking.pipelines.lineage import impact, served, values
 from tfx_ranking.pipelines.lineage import store as lineage_store

@@ -14,6 +14,7 @@ import time
 import pytest
 
 from tfx_ranking.components.errors import PushError
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger, lock, staging
 from tfx_ranking.components.push import push as pushing
 from tfx_ranking.components.push import versions as serving_versions
@@ -44,7 +45,7 @@ def models(tmp_path):
 def seen(base):
     """What TensorFlow Serving sees: version to digest."""
     versions = serving_versions.version_directories(base)
-    return {version: serving_versions.digest(path) for version, path in versions.items()}
+    return {version: model_files.digest(path) for version, path in versions.items()}
 
 
 def test_a_push_makes_one_version_with_the_same_bytes(models, tmp_path):
@@ -52,7 +53,7 @@ def test_a_push_makes_one_version_with_the_same_bytes(models, tmp_path):
     assert pushed.version == 1
     assert pushed.directory == tmp_path / "not" / "yet" / "there" / "1"
     assert not pushed.unchanged
-    assert seen(pushed.directory.parent) == {1: serving_versions.digest(models[0])} == {1: pushed.digest}
+    assert seen(pushed.directory.parent) == {1: model_files.digest(models[0])} == {1: pushed.digest}
     assert (pushed.directory / "saved_model.pb").stat().st_mode & 0o444
 
 
@@ -189,7 +190,7 @@ def test_two_pushes_at_once_one_wins_and_the_other_says_so(models, tmp_path):
         push(models[1], base, "next")
     go.set()
     first.join()
-    assert seen(base) == {1: serving_versions.digest(models[0])}
+    assert seen(base) == {1: model_files.digest(models[0])}
     assert push(models[1], base, "next").version == 2
 
 
@@ -228,7 +229,7 @@ LOCAL_STEPS = [step for step in pushing.STEPS if step not in ("publishing", "lab
 def test_a_kill_at_any_step_leaves_the_old_versions_or_the_new_one_whole(models, tmp_path, step, nth):
     base = tmp_path / "serving"
     push(models[0], base, "next")
-    old, new = serving_versions.digest(models[0]), serving_versions.digest(models[1])
+    old, new = model_files.digest(models[0]), model_files.digest(models[1])
     with pushing_process(models[1], base, step, nth) as killed:
         assert killed.wait() == -signal.SIGKILL
     assert seen(base) == ({1: old, 2: new} if step == "published" else {1: old})
@@ -246,7 +247,7 @@ def test_a_kill_after_the_version_appeared_is_made_good_by_the_same_push(models,
     terms = Terms("next", keep=1, labels=Labels(str(tmp_path / "models.config"), "shop"))
     for model in models[:2]:
         pushing.push(model, base, terms, check=lambda model: "")
-    new = serving_versions.digest(models[2])
+    new = model_files.digest(models[2])
     with pushing_process(models[2], base, step, 1, terms) as killed:
         assert killed.wait() == -signal.SIGKILL
     assert serving_versions.live_version(base) == (2 if step == "published" else 3)

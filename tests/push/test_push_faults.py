@@ -11,6 +11,7 @@ import pytest
 import servable_models
 
 from tfx_ranking.components.errors import PushError
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger, lock
 from tfx_ranking.components.push import versions as serving_versions
 from tfx_ranking.components.push.push import Terms, push, roll_back
@@ -44,7 +45,7 @@ def disk(tmp_path):
 
 def seen(base):
     versions = serving_versions.version_directories(base)
-    return {version: serving_versions.digest(path) for version, path in versions.items()}
+    return {version: model_files.digest(path) for version, path in versions.items()}
 
 
 def test_a_disk_that_is_full(disk, tmp_path):
@@ -120,5 +121,5 @@ def test_a_target_that_may_not_be_changed_any_more_in_the_middle(tmp_path):
         subprocess.run(["chattr", "-i", str(base)], capture_output=True)
     assert seen(base) == before
     assert push(second, base, NEXT, check=untried).version == 2
-    assert seen(base) == {**before, 2: serving_versions.digest(second)}
+    assert seen(base) == {**before, 2: model_files.digest(second)}
     assert sorted(child.name for child in base.iterdir()) == [ledger.LEDGER, lock.LOCK, "1", "2"]

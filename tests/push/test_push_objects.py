@@ -14,6 +14,7 @@ import servable_models
 
 from tfx_ranking.components import places
 from tfx_ranking.components.errors import PushError
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger, lock, staging
 from tfx_ranking.components.push import push as pushing
 from tfx_ranking.components.push import versions as serving_versions
@@ -45,11 +46,7 @@ def models(tmp_path):
 def seen(base):
     """What loads, and what it holds."""
     versions = serving_versions.version_directories(base)
-    return {
-        version: serving_versions.digest(path)
-        for version, path in versions.items()
-        if serving_versions.is_loadable(path)
-    }
+    return {version: model_files.digest(path) for version, path in versions.items() if model_files.is_loadable(path)}
 
 
 def names(base):
@@ -57,13 +54,13 @@ def names(base):
 
 
 def test_push_and_rollback_and_prune(base, models):
-    digests = [serving_versions.digest(model) for model in models]
+    digests = [model_files.digest(model) for model in models]
     tried = []
 
     def check(model):
-        assert serving_versions.is_loadable(model)
+        assert model_files.is_loadable(model)
         assert places.is_local(model)  # what came back from the store, in a folder that a loader takes
-        tried.append(serving_versions.digest(model))
+        tried.append(model_files.digest(model))
         return "loaded"
 
     for i, model in enumerate(models):
@@ -83,13 +80,13 @@ def test_the_graph_comes_last(base, models):
     def look(step):
         at = places.place(base)
         if step == "publishing":
-            assert not serving_versions.is_loadable(at / "1")
+            assert not model_files.is_loadable(at / "1")
             assert serving_versions.live_version(at) is None
         steps.append(step)
 
     steps = []
     push(models[0], base, Terms("next"), check=untried, on_step=look)
-    assert steps.count("publishing") == len(serving_versions.file_digests(models[0])) - 1
+    assert steps.count("publishing") == len(model_files.file_digests(models[0])) - 1
     assert serving_versions.live_version(base) == 1
 
 
@@ -137,7 +134,7 @@ def test_what_a_store_refuses_is_said_in_one_line(models, tmp_path, monkeypatch,
             push(models[1], base, Terms("next"), check=untried)
     assert seen(base) == before
     again = push(models[1], base, Terms("next"), check=untried)
-    assert seen(base) == {**before, again.version: serving_versions.digest(models[1])}
+    assert seen(base) == {**before, again.version: model_files.digest(models[1])}
     assert names(base) == [ledger.LEDGER, "1", str(again.version)]
 
 
@@ -168,7 +165,7 @@ STEPS = [step for step in pushing.STEPS if step not in ("labelled", "pruning", "
 def test_a_kill_at_any_step_leaves_what_loads_whole(models, tmp_path, step, nth):
     base = f"bucket://{tmp_path}/serving"
     push(models[0], base, Terms("next"), check=untried)
-    old, new = (serving_versions.digest(model) for model in models[:2])
+    old, new = (model_files.digest(model) for model in models[:2])
     command = [sys.executable, "-c", PUSH_AND_DIE, str(models[1]), base, step, str(nth)]
     environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(buckets.__file__).parent)}
     assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL

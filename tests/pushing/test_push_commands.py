@@ -9,6 +9,7 @@ import servable_models
 from lineage_stores import StoreMaker
 
 from tfx_ranking.components.errors import PushError, PushRefused, RankingError
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import versions
 from tfx_ranking.pipelines.cli import command_tree
 from tfx_ranking.pipelines.lineage import store
@@ -27,7 +28,7 @@ def shop(tmp_path, monkeypatch):
     for i, (blessed, reason) in enumerate([(1, "no baseline: first model"), (0, "ndcg@10 is lower than 0.6021")]):
         place = tmp_path / "artifacts" / "shop" / f"exported{i}"
         served = servable_models.save(place / "Format-Serving", 0.5 + i, pipeline="shop", run=f"run{i}")
-        model = maker.artifact("Model", f"exported{i}", digest=versions.digest(served))
+        model = maker.artifact("Model", f"exported{i}", digest=model_files.digest(served))
         maker.step(f"run{i}", "SignatureExporter", {}, {"model": model})
         summary = f"ndcg@10 0.60{i}1 (first model): blessed"
         blessing = maker.artifact(
@@ -59,7 +60,7 @@ def test_a_push_is_recorded_as_the_components_own(shop):
         "unchanged": 0,
         "pushed_destination": f"{shop.file.parent}/serving/{done.pushed.version}",
         "pushed_version": str(done.pushed.version),
-        "digest": versions.digest("artifacts/shop/exported0/Format-Serving"),
+        "digest": model_files.digest("artifacts/shop/exported0/Format-Serving"),
         "reason": "blessed",
         "summary": done.summary,
         "checked": "loaded",
@@ -112,7 +113,7 @@ def test_a_rollback_is_recorded_with_what_it_restores(shop):
     assert done.summary == f"rolled back: version {third} has the bytes of {first}, {second} serves no more"
     (told,) = pushes(shop, push_records.ROLLBACK)
     assert (told["rollback_of"], told["restores"], told["pushed_version"]) == (str(second), str(first), str(third))
-    assert told["digest"] == versions.digest("artifacts/shop/exported0/Format-Serving")
+    assert told["digest"] == model_files.digest("artifacts/shop/exported0/Format-Serving")
     newest, rolled_back, oldest = version_table.versions("serving")
     assert (newest.live, newest.rollback_of, newest.restores, newest.blessing) == (True, second, first, "blessed")
     assert rolled_back.rolled_back_at
@@ -280,7 +281,7 @@ def test_lineage_knows_a_push_of_a_model_from_elsewhere(shop, capsys):
 
 def test_a_model_that_no_pipeline_made_can_be_pushed(shop):
     served = servable_models.save(shop.file.parent / "alone" / "Format-Serving", 8.0)
-    model = shop.artifact("Model", "alone", digest=versions.digest(served))
+    model = shop.artifact("Model", "alone", digest=model_files.digest(served))
     (model.id,) = shop.store.put_artifacts([model])  # as a notebook leaves it: in no context
     done = by_hand.push(served, "serving", force=True, check=untried)
     (execution,) = shop.store.get_executions_by_type(push_records.PUSH)

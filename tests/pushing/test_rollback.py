@@ -4,6 +4,7 @@ import pytest
 import servable_models
 
 from tfx_ranking.components.errors import PushError, PushRefused
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger
 from tfx_ranking.components.push import versions as serving_versions
 from tfx_ranking.components.push.push import Terms, push, roll_back
@@ -25,7 +26,7 @@ def base(tmp_path):
 
 def seen(base):
     versions = serving_versions.version_directories(base)
-    return {version: serving_versions.digest(path) for version, path in versions.items()}
+    return {version: model_files.digest(path) for version, path in versions.items()}
 
 
 def test_a_rollback_publishes_the_old_bytes_under_a_higher_version(base):

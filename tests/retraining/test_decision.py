@@ -16,6 +16,7 @@ from lineage_stores import CACHED, COMPLETE, StoreMaker, saved_model
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.errors import ConfigError, RankingError
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.ingestion import sources
 from tfx_ranking.components.push import ledger, versions
 from tfx_ranking.components.push.ledger import Entry, Ledger
@@ -51,7 +52,7 @@ class Shop:
     def serve(self, version=1) -> None:
         """Lets a run train on what is there now, and its model serve."""
         config = ranking_config.load(self.file)
-        source = sources.resolve(config.data, config.push.base)
+        source = sources.resolve(config.data, lambda: versions.live_spans(config.push.base))
         model = saved_model(self.folder / "serving" / str(version), f"model {version}")
         run, make = f"run-{version}", self.maker.artifact
         examples = make("Examples", f"examples/{version}", spans=json.dumps(source.get("spans", [])))
@@ -60,7 +61,7 @@ class Shop:
         self.maker.step(run, "StatisticsGen", {"examples": examples}, {"statistics": statistics})
         schema = make("Schema", f"schema/{version}")
         self.maker.step(run, "RankingSchemaGen", {"statistics": statistics}, {"schema": schema})
-        exported = make("Model", f"model/{version}", digest=versions.digest(model))
+        exported = make("Model", f"model/{version}", digest=model_files.digest(model))
         self.maker.step(run, "SignatureExporter", {"examples": examples, "schema": schema}, {"model": exported})
 
     def run(self, job: Job) -> list[Ended]:
@@ -260,7 +261,7 @@ def test_a_dry_run_checks_and_trains_nothing(shop):
 def test_a_dry_run_says_that_the_same_data_gave_what_was_rolled_back(shop):
     shop.deliver(3)
     shop.serve(2)
-    digests = {v: versions.digest(shop.folder / "serving" / str(v)) for v in (1, 2)}
+    digests = {v: model_files.digest(shop.folder / "serving" / str(v)) for v in (1, 2)}
     back = Entry(2, digests[2], rolled_back_at=ledger.now())
     shutil.copytree(shop.folder / "serving" / "1", shop.folder / "serving" / "3")
     ledger.write(shop.folder / "serving", Ledger((Entry(1, digests[1]), back, Entry(3, digests[1], restores=1)), 3))

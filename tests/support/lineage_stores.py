@@ -12,7 +12,7 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.metadata_store.pywrap.metadata_store_extension import metadata_store as metadata_store_serialized
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from tfx_ranking.components.push.versions import LINEAGE_IN_MODEL
+from tfx_ranking.components.exported.model_files import LINEAGE_IN_MODEL
 
 COMPLETE, CACHED, FAILED, RUNNING = (
     getattr(mlmd.Execution, name) for name in ("COMPLETE", "CACHED", "FAILED", "RUNNING")

@@ -6,7 +6,7 @@ import pathlib
 import saved_models
 from tensorboard.compat.proto import meta_graph_pb2, types_pb2
 
-from tfx_ranking.components.push.versions import CONTRACT_IN_MODEL, LINEAGE_IN_MODEL, SAMPLES_IN_MODEL
+from tfx_ranking.components.exported.model_files import CONTRACT_IN_MODEL, LINEAGE_IN_MODEL, SAMPLES_IN_MODEL
 
 
 def save(directory: pathlib.Path, weight: float, answer: float | None = None, size: int = 0, **receipt) -> pathlib.Path:

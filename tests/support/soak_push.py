@@ -30,6 +30,7 @@ import buckets  # noqa: F401  registers bucket://
 
 from tfx_ranking.components import places
 from tfx_ranking.components.errors import PushError, PushRefused
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger, lock
 from tfx_ranking.components.push import versions as serving_versions
 from tfx_ranking.components.push.labels import Labels
@@ -104,10 +105,10 @@ def make_models(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         x = np.float32([[0.5] * 64, [0.25] * 64])
         scores = serving_process.answer(str(to), {"predict": [{"x": x}]})["predict"][0]["scores"]
         request = {"signature_name": "predict", "inputs": {"x": x.tolist()}}
-        file = to / serving_versions.SAMPLES_IN_MODEL / "predict.json"
+        file = to / model_files.SAMPLES_IN_MODEL / "predict.json"
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps({"request": request, "response": {"outputs": scores.tolist()}}))
-        made[serving_versions.digest(to)] = to
+        made[model_files.digest(to)] = to
     return made
 
 
@@ -145,7 +146,7 @@ class Views:
         versions = serving_versions.version_directories(base)
         for version, directory in versions.items():
             local = pathlib.Path(str(directory).removeprefix("bucket://"))  # the object store lies in a folder
-            if not serving_versions.is_loadable(directory):
+            if not model_files.is_loadable(directory):
                 self.unloadable += 1
                 if kind != "objects":
                     self.bad.append(f"{kind}: version {version} is visible and broken")
@@ -155,7 +156,7 @@ class Views:
                 except (PushRefused, ValueError):
                     pass
                 continue
-            digest = serving_versions.digest(directory)
+            digest = model_files.digest(directory)
             if digest not in self.models:
                 self.bad.append(f"{kind}: version {version} is no whole model")
             if self.seen[kind].setdefault(version, digest) != digest:

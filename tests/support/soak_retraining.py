@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.ingestion import spans
 from tfx_ranking.components.lists import list_examples
 from tfx_ranking.components.metrics import ranking_metrics
@@ -207,7 +208,7 @@ class Reference:
 
     def quality(self, model: pathlib.Path) -> float:
         """NDCG@10 of a SavedModel, through its exported signature."""
-        digest = versions.digest(model)
+        digest = model_files.digest(model)
         if digest not in self.known:
             import tensorflow as tf
 

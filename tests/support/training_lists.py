@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.lists.list_examples import ListBatch, Tokens
-from tfx_ranking.components.push import versions
 from tfx_ranking.components.training import training_data, weights
 
 BRAND_LIFT = np.array([0.0, 2.0, -2.0, 1.0])
@@ -61,5 +61,5 @@ def exported(folder, ranker):
     for name in ("saved_model.pb", "variables/variables.index"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
-    weights.write(ranker, folder / versions.WEIGHTS_IN_MODEL)
+    weights.write(ranker, folder / model_files.WEIGHTS_IN_MODEL)
     return folder

@@ -12,7 +12,7 @@ from training_lists import config_of, exported, lists_of
 from tfx_ranking.components import trainer
 from tfx_ranking.components.config.training_sections import InitializeFrom
 from tfx_ranking.components.errors import ConfigError
-from tfx_ranking.components.push import versions
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.training import training_data, weights
 
 
@@ -41,7 +41,7 @@ def test_a_start_from_a_model_begins_below_a_fresh_one(source):
     assert warm["epochs"][0]["loss"] < fresh["epochs"][0]["loss"]
     assert "initialized" not in fresh
     expected = {
-        "model": {"directory": str(source[0]), "digest": versions.digest(source[0])},
+        "model": {"directory": str(source[0]), "digest": model_files.digest(source[0])},
         "layers": [each.name for each in source[1].layers if each.weights],
         "frozen": [],
     }
@@ -88,8 +88,8 @@ def test_a_ranker_of_real_clicks_starts_from_the_one_that_serves(real_run):
     config = dataclasses.replace(run.config, training=training)
     ranker, warm = trainer.train(data, validation, config, layout.sizes)
     assert warm["epochs"][0]["loss"] < fresh["epochs"][0]["loss"]
-    assert warm["initialized"]["model"]["digest"] == versions.digest(run.served)
-    served = weights.read(run.served / versions.WEIGHTS_IN_MODEL)
+    assert warm["initialized"]["model"]["digest"] == model_files.digest(run.served)
+    served = weights.read(run.served / model_files.WEIGHTS_IN_MODEL)
     for layer in warm["initialized"]["frozen"]:
         for name, variable in weights.variables(ranker)[layer].items():
             np.testing.assert_array_equal(variable.numpy(), served[f"{layer}/{name}"])
@@ -114,7 +114,7 @@ def test_the_component_records_which_model_it_started_from(tmp_path, source):
     assert history["initialized"]["layers"] == ["dense_0", "dense_1", "score"]
     assert history["initialized"]["frozen"] == ["dense_0"]
     for artifact in (model, run):
-        assert artifact.get_string_custom_property("initialized_from") == versions.digest(source[0])
+        assert artifact.get_string_custom_property("initialized_from") == model_files.digest(source[0])
     ranker = keras.saving.load_model(tmp_path / "model" / "Format-Keras" / "ranker.keras")
     for before, after in zip(values(source[1], "dense_0"), values(ranker, "dense_0"), strict=True):
         np.testing.assert_array_equal(before, after)

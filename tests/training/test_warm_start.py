@@ -16,7 +16,7 @@ from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import preprocessing, signature_exporter, trainer
 from tfx_ranking.components.choices.scorers import SCORERS
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.push.versions import CONFIG_IN_MODEL, WEIGHTS_IN_MODEL
+from tfx_ranking.components.exported.model_files import CONFIG_IN_MODEL, WEIGHTS_IN_MODEL
 from tfx_ranking.components.scorers import networks as scorers
 from tfx_ranking.components.scorers.networks import Input
 from tfx_ranking.components.training import warm_start, weights

@@ -11,7 +11,7 @@ import pytest
 
 from tfx_ranking.components.config.training_sections import InitializeFrom, Model
 from tfx_ranking.components.errors import ConfigError, DataError
-from tfx_ranking.components.push import versions
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.scorers import networks
 from tfx_ranking.components.scorers.networks import Input
 from tfx_ranking.components.training import weights
@@ -29,7 +29,7 @@ def exported(folder: pathlib.Path, ranker) -> pathlib.Path:
     for name in ("saved_model.pb", "variables/variables.index"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
-    weights.write(ranker, folder / versions.WEIGHTS_IN_MODEL)
+    weights.write(ranker, folder / model_files.WEIGHTS_IN_MODEL)
     return folder
 
 
@@ -144,7 +144,7 @@ def test_which_model_is_meant(tmp_path):
         found(tmp_path / "empty")
     with pytest.raises(ConfigError, match="expected a local folder; got gs://models/shop"):
         found("gs://models/shop")
-    (alone / versions.WEIGHTS_IN_MODEL).unlink()
+    (alone / model_files.WEIGHTS_IN_MODEL).unlink()
     with pytest.raises(ConfigError, match=r"alone has no assets\.extra/tfx_ranking/weights\.npz.*export it again"):
         found(alone)
 
@@ -166,7 +166,7 @@ class Towers(keras.Model):
 def test_layers_inside_layers_are_called_by_their_way_there(tmp_path):
     ranker = Towers(name="towers")
     folder = exported(tmp_path / "model", ranker)
-    stored = weights.read(folder / versions.WEIGHTS_IN_MODEL)
+    stored = weights.read(folder / model_files.WEIGHTS_IN_MODEL)
     assert {key.rpartition("/")[0] for key in stored} == {"towers", "shared", "left/first", "right/first"}
     new = Towers(name="towers")
     start = InitializeFrom(model=str(folder), layers=("left", "*red"), freeze=("right",))

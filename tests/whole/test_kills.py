@@ -22,6 +22,7 @@ import serving_client
 from run_support import COMPONENTS, Shop, ran
 
 from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.lists.list_examples import columns, decode
 from tfx_ranking.components.push import versions
 from tfx_ranking.components.serving import parity
@@ -41,7 +42,7 @@ class Watch:
         while not self.over:
             for version, directory in versions.version_directories(self.base).items():
                 if version not in self.seen:
-                    self.seen[version] = versions.digest(directory)
+                    self.seen[version] = model_files.digest(directory)
             time.sleep(0.001)
 
     def __enter__(self) -> "Watch":

@@ -15,7 +15,7 @@ import pytest
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.config import refusals
-from tfx_ranking.components.push.versions import WEIGHTS_IN_MODEL
+from tfx_ranking.components.exported.model_files import WEIGHTS_IN_MODEL
 
 BASE: dict[str, Any] = {
     "name": "shop",

@@ -17,7 +17,7 @@ import pytest
 import run_support
 from run_support import COMPONENTS, Shop, ran
 
-from tfx_ranking.components.push import versions as serving_versions
+from tfx_ranking.components.exported import model_files
 from tfx_ranking.pipelines import search_logs
 
 
@@ -108,11 +108,11 @@ def test_a_changed_version_policy_is_the_pushers_alone(shop):
 
 def test_an_emptied_destination_is_filled_again(shop):
     (version,) = shop.versions()
-    before = serving_versions.digest(shop.base / str(version))
+    before = model_files.digest(shop.base / str(version))
     shutil.rmtree(shop.base)
     assert ran(shop.run()) == ["RankingPusher"]  # all else, "nothing serves" included, is known from the first run
     (again,) = shop.versions()
-    assert serving_versions.digest(shop.base / str(again)) == before
+    assert model_files.digest(shop.base / str(again)) == before
     assert set(ran(shop.run())) <= {"LiveModel", "RankingEvaluator", "RankingPusher"}  # the version is another number
 
 
