@@ -24,7 +24,8 @@ def resolve(data: Data, live_spans: LiveSpans | None = None) -> dict[str, Any]:
     the newest's number, `version` its version or None.
 
     live_spans: returns the spans that the live model was trained on, for `data.window.since: live`.  Of an input with
-    spans also the lists `spans`, `missing_spans` (of the window, that nobody delivered) and `repeated` (paths whose bytes came before, left out).
+    spans also the lists `spans`, `missing_spans` (of the window, that nobody delivered) and `repeated` (paths whose
+    bytes came before, left out).
     Files are sorted by path, those of several spans by span; `name` is the path below the folder they all share.
     Raises DataError when a pattern matches nothing or every file is empty.
     """
