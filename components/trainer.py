@@ -26,7 +26,6 @@ from tfx_ranking.components.config.training_sections import InitializeFrom, Trai
 from tfx_ranking.components.errors import ConfigError, as_sentence
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.lists.list_examples import ListBatch
-from tfx_ranking.components.push import versions
 from tfx_ranking.components.scorers import networks
 from tfx_ranking.components.training import fitting, training_data, warm_start, weights
 

@@ -237,7 +237,7 @@ def test_no_tensorflow_is_needed(tmp_path):
     saved_models.split(tmp_path)
     script = f"""
 import sys
-from tfx_ranking.components import contract, saved_model
+from tfx_ranking.components.exported import contract, saved_model
 found = saved_model.signature_definitions({str(tmp_path)!r})
 print(len(found), sorted({{"tensorflow", "tfx", "keras"}} & set(sys.modules)))
 """

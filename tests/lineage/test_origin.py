@@ -470,7 +470,7 @@ def test_what_the_store_does_not_know(shop, tmp_path):
         origin.upstream(shop.store, "999")
     strange = saved_model(tmp_path / "strange", "strange", pipeline="other", run="seven")
     with pytest.raises(
-        RankingError, match=r"knows no model of these bytes .* says that it is of pipeline other, run seven"
+        RankingError, match=r"knows no model of these bytes .* Its receipt names pipeline other, run seven"
     ):
         origin.upstream(shop.store, str(strange))
 
