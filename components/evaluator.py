@@ -240,7 +240,7 @@ class _Measure(beam.DoFn):
             np.nan_to_num(scores),
             labels,
             row_splits,
-            evaluation_report.convention(self._evaluation),
+            ranking_metrics.Convention.of(self._evaluation),
         )
         return {"finite": finite, **{name: np.where(finite, each, np.nan) for name, each in values.items()}}
 

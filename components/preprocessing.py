@@ -10,9 +10,8 @@ columns go back to the config's order.  Only ops of TensorFlow itself, so Tensor
 """
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -23,11 +22,10 @@ from tfx_ranking.components.choices.transform_steps import Step
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.config.feature_sections import Feature, Tokens
 from tfx_ranking.components.errors import DataError
+from tfx_ranking.components.features.feature_columns import LEVELS, Level, vocabulary_file
 from tfx_ranking.components.features.numeric_steps import bucket_ids, ends_in_buckets, take_columns, take_steps
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS
 
-Level = Literal["context", "items"]
-LEVELS: tuple[Level, ...] = ("context", "items")
 READS = (
     *("data.group_id", "data.label", "data.weight", "data.position"),
     *(
@@ -44,7 +42,7 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
     inputs: raw features by column; context scalars [list], vectors [list, d], item features ragged [list, (item)],
     vectors flat [list, (item · d)], tokens flat [list, (token)] beside `<name>/row_lengths` [list, (item)].
     Returns `items/numeric` float32 ragged [list, (item), D], `context/numeric` float32 [list, D], their columns named
-    by `numeric_columns`; `<level>/<name>` int64 for each category: [list], ragged [list, (item)], tokens
+    by `features.feature_columns`; `<level>/<name>` int64 for each category: [list], ragged [list, (item)], tokens
     [list, (token)] or [list, (item), (token)]; and what of `label`, `weight`, `position`, `group_id` is in the inputs.
     A level without numbers has no matrix; an empty list has no rows.
 
@@ -74,31 +72,6 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
                 ids[name] = _category(_flat_rows(inputs[name], feature), level, name, feature)
         outputs.update({f"{level}/{name}": _in_lists(value, rows) for name, value in ids.items()})
     return {**outputs, **_for_training(inputs, config)}
-
-
-def numeric_columns(config: RankingConfig, level: Level) -> list[str]:
-    """The names of the columns of `<level>/numeric`: features in the config's order, then the indicators.
-
-    >>> items = {"price": {"indicator": True}, "grade": {"transform": [{"bucketize": 4}]}, "image": {"shape": [2]}}
-    >>> config = config_file.parse({"name": "a", "data": {"input": "x", "format": "csv"}, "items": items})
-    >>> numeric_columns(config, "items")
-    ['image[0]', 'image[1]', 'price', 'price/missing']
-    """
-    features: Mapping[str, Feature] = getattr(config, level)
-    names = []
-    for name, feature in features.items():
-        if not feature.is_category:
-            names += [f"{name}[{i}]" for i in range(feature.width)] if feature.shape else [name]
-    return names + [f"{name}/missing" for name, feature in features.items() if feature.indicator]
-
-
-def vocabulary_file(level: str, name: str) -> str:
-    """The file among the transform graph's assets that holds a feature's vocabulary, a value a line.
-
-    >>> vocabulary_file("items", "brand name")
-    'items_brand_name'
-    """
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{level}_{name}")
 
 
 def _wanted(config: RankingConfig) -> set[str]:
@@ -155,7 +128,7 @@ def _for_training(inputs: Mapping[str, Any], config: RankingConfig) -> dict[str,
 def _numbers(
     inputs: Mapping[str, Any], features: Mapping[str, Feature], splits: tf.Tensor | None
 ) -> tuple[tf.Tensor | None, dict[str, tf.Tensor]]:
-    """float32 [row, column] as `numeric_columns` has it, None without a column; and int64 [row] by bucketized name."""
+    """float32 [row, column] as `numeric_columns` names them, None without a column; int64 [row] by bucketized name."""
     owners = [name for name, feature in features.items() for _ in range(feature.width)]  # of each column
     if not owners:
         return None, {}

@@ -182,10 +182,10 @@ class ScoredLists(NamedTuple):
 def compare(root: pathlib.Path) -> Comparison:
     """Measures the newest run under `root`; takes half a minute, as it trains the ranker without propensities."""
     from tfx_ranking.components import config as ranking_config
-    from tfx_ranking.components.evaluation import report
+    from tfx_ranking.components.metrics.ranking_metrics import Convention
 
     config = ranking_config.load(root / "ranking.yaml")
-    return measure(score_lists(config, root), report.convention(config.evaluation))
+    return measure(score_lists(config, root), Convention.of(config.evaluation))
 
 
 def score_lists(config: Any, root: pathlib.Path) -> ScoredLists:

@@ -52,13 +52,6 @@ def names(evaluation: Evaluation) -> list[str]:
     return list(dict.fromkeys([*evaluation.metrics, evaluation.bless.metric]))
 
 
-def convention(evaluation: Evaluation) -> ranking_metrics.Convention:
-    """What the config's metrics mean."""
-    return ranking_metrics.Convention(
-        gain=evaluation.gain, no_relevant=evaluation.no_relevant, relevant_from=evaluation.relevant_from
-    )
-
-
 def columns(evaluation: Evaluation, models: list[str]) -> dict[str, pa.DataType]:
     """The table's columns, one row a list: a metric is NaN where the convention drops the list or a score was NaN.
 
@@ -121,7 +114,10 @@ def summarise(
     return {
         **about,
         **({"previous": previous} if previous.get("examples") or previous.get("absent") else {}),
-        "conventions": {name: ranking_metrics.describe(name, convention(evaluation)) for name in names(evaluation)},
+        "conventions": {
+            name: ranking_metrics.describe(name, ranking_metrics.Convention.of(evaluation))
+            for name in names(evaluation)
+        },
         **overall,
         "slices": slices,
         "baseline": not no_baseline,
@@ -232,7 +228,7 @@ def _figures(table: pa.Table, evaluation: Evaluation, with_baseline: bool) -> di
         values = np.asarray(table[f"model.{name}"])
         kept = int(np.count_nonzero(~np.isnan(values)))
         found[name] = {
-            "convention": ranking_metrics.describe(name, convention(evaluation)),
+            "convention": ranking_metrics.describe(name, ranking_metrics.Convention.of(evaluation)),
             "value": _number(ranking_metrics.mean(values)),
             "lists": kept,
             "dropped": len(values) - kept,

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from scipy.special import gammaln
 
 from tfx_ranking.components.choices.metrics import METRICS, MetricName, parse_metric
+from tfx_ranking.components.config.serving_sections import Evaluation
 from tfx_ranking.components.errors import ConfigError, DataError, Refused
 
 Floats = npt.NDArray[np.float64]
@@ -35,6 +36,11 @@ class Convention:
     relevant_from: float = 1.0  # lowest label that counts as relevant (MRR, MAP, precision, recall)
     ties: Literal["averaged", "stable"] = "averaged"  # over all orders of equal scores, or in input order
     short_lists: Literal["k", "items"] = "k"  # precision@k of fewer than k items is a share of k, or of the items
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> "Convention":
+        """The convention that the config's `evaluation` section names."""
+        return cls(gain=evaluation.gain, no_relevant=evaluation.no_relevant, relevant_from=evaluation.relevant_from)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

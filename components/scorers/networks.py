@@ -34,8 +34,10 @@ from tfx_ranking.components.config import own_code
 from tfx_ranking.components.config.training_sections import Model
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS
+from tfx_ranking.components.lists.ragged import as_ragged
 
 DEFAULT_EMBEDDING = 16  # width of an embedding that the config leaves open, where the category has as many values
+EMBEDDING_LAYER = "_embedding"  # the end of an embedding layer's name
 NORMALISATION_MOMENTUM = 0.9  # of batch normalisation: 0.99 needs more steps than a small log has in a training
 
 
@@ -63,9 +65,7 @@ def network_inputs(transformed: Mapping[str, Any]) -> dict[str, tf.Tensor]:
     inputs: dict[str, tf.Tensor] = {}
     row_lengths = None
     for name in sorted(transformed):
-        value = transformed[name]
-        if isinstance(value, tf.SparseTensor):
-            value = tf.RaggedTensor.from_sparse(value)
+        value = as_ragged(transformed[name])
         if name.startswith("items/"):
             if not isinstance(value, tf.RaggedTensor):
                 raise DataError(f"{name}: expected a ragged tensor [list, (item)]; got one of shape {value.shape}.")
@@ -222,8 +222,17 @@ class FlatScorer(keras.Model):
         return cls(**config)
 
 
+def embedding_layer(name: str) -> str:
+    """The name of the layer that embeds an input.
+
+    >>> embedding_layer("items/brand")
+    'items_brand_embedding'
+    """
+    return name.replace("/", "_") + EMBEDDING_LAYER
+
+
 def _embedding(each: Input) -> keras.layers.Layer:
-    layer = keras.layers.Embedding(each.size + 1, each.embedding, name=each.name.replace("/", "_") + "_embedding")
+    layer = keras.layers.Embedding(each.size + 1, each.embedding, name=embedding_layer(each.name))
     layer.build((None,))
     return layer
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfx_ranking.components.choices.signatures import Signature
-from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.features.feature_columns import column_name
 from tfx_ranking.components.serving import client_requests
 from tfx_ranking.components.serving.parity_sample import Sample
 
@@ -44,7 +44,10 @@ def blame(ranker: Any, row: Signature, sample: Sample, at: int, order: npt.NDArr
         place = np.unravel_index(np.argmax(apart), apart.shape)
         if apart[place] > worst:
             worst = float(apart[place])
-            column = _column(ranker.config, name, int(place[-1])) if ours.ndim > 1 else ""
+            column = ""
+            if ours.ndim > 1:
+                number = int(place[-1])
+                column = f" ({column_name(ranker.config, name, number, ours.shape[-1]) or f'column {number}'})"
             sentence = (
                 f"The feature that differs most is {name}{column}: {theirs[place]} in training, {ours[place]} served."
             )
@@ -58,20 +61,11 @@ def _rows(value: Any) -> npt.NDArray[Any]:
     """[list or item, …]; tokens as all ids of a row side by side."""
     import tensorflow as tf
 
-    if isinstance(value, tf.SparseTensor):
-        value = tf.RaggedTensor.from_sparse(value)
+    from tfx_ranking.components.lists.ragged import as_ragged
+
+    value = as_ragged(value)
     if isinstance(value, tf.RaggedTensor):
         value = value.values
         if isinstance(value, tf.RaggedTensor):
             value = value.to_tensor(-1)
     return np.asarray(value)
-
-
-def _column(config: RankingConfig, output: str, at: int) -> str:
-    """Which feature stands in a column of a matrix of numbers, as " (price)"; nothing where it is not known."""
-    from tfx_ranking.components import preprocessing
-
-    levels: dict[str, preprocessing.Level] = {"items/numeric": "items", "context/numeric": "context"}
-    derived = output in levels and not config.transform.preprocessing_fn
-    names = preprocessing.numeric_columns(config, levels[output]) if derived else []
-    return f" ({names[at]})" if at < len(names) else f" (column {at})"

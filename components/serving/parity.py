@@ -240,12 +240,13 @@ def _transformed_pairs(outputs: Feed, transformed: Sequence[bytes], specs: Mappi
     """For each list, all its features' values one after another, as they were materialised and as they came."""
     import tensorflow as tf
 
+    from tfx_ranking.components.lists.ragged import as_ragged
+
     parsed = tf.io.parse_example(list(transformed), specs)
     parts: list[list[tuple[Any, Any]]] = [[] for _ in transformed]
     for name, value in parsed.items():
         came = outputs[name]
-        if isinstance(value, tf.SparseTensor):
-            value = tf.RaggedTensor.from_sparse(value)
+        value = as_ragged(value)
         for at, part in enumerate(parts):
             expected = value[at]
             if isinstance(expected, tf.RaggedTensor):

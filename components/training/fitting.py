@@ -67,10 +67,7 @@ class Watch(keras.callbacks.Callback):
         self.config, self.settings, self.began_training = config, config.training, began
         stopping = self.settings.early_stopping
         self.metric = str(ranking_metrics.parse(stopping.metric if stopping else DEFAULT_METRIC))
-        evaluation = config.evaluation
-        self.convention = ranking_metrics.Convention(
-            gain=evaluation.gain, no_relevant=evaluation.no_relevant, relevant_from=evaluation.relevant_from
-        )
+        self.convention = ranking_metrics.Convention.of(config.evaluation)
         self.items = int(train_data.row_splits[-1])
         self.epochs: list[dict[str, Any]] = []
         self.best: tuple[int, float, list[np.ndarray]] | None = None

@@ -15,7 +15,9 @@ import tensorflow as tf
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.config.training_sections import PowerPropensity
 from tfx_ranking.components.errors import DataError
+from tfx_ranking.components.features.feature_columns import column_name
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, ListBatch, Tokens, split_files
+from tfx_ranking.components.lists.ragged import as_ragged
 from tfx_ranking.components.scorers.networks import DEFAULT_EMBEDDING, Input
 
 SPECIALS = ("group_id", "label", "weight", "position")
@@ -74,9 +76,7 @@ def flat_columns(transformed: Mapping[str, Any]) -> ListBatch:
     items: dict[str, Any] = {}
     row_splits, first = None, ""
     for name in sorted(transformed):
-        value = transformed[name]
-        if isinstance(value, tf.SparseTensor):
-            value = tf.RaggedTensor.from_sparse(value)
+        value = as_ragged(transformed[name])
         per_item = name.startswith("items/") or name in ("label", "weight", "position")
         if not per_item:
             context[name] = _column(value)
@@ -238,7 +238,7 @@ def largest(data: ListBatch, lists: np.ndarray, config: RankingConfig) -> tuple[
         if matrix.size and magnitude.max() > abs(found[1]):
             row, number = np.unravel_index(int(np.argmax(magnitude)), matrix.shape)
             group = group_of(part, int(row)) if name in part.items else part.context["group_id"][row]
-            found = (_column_name(name, int(number), matrix.shape[1], config), float(matrix[row, number]), group)
+            found = (_described(name, int(number), matrix.shape[1], config), float(matrix[row, number]), group)
     return found
 
 
@@ -267,13 +267,10 @@ def check_anomalies(uri: str, splits: Sequence[str], on_anomaly: Literal["fail",
     logging.warning(message)
 
 
-def _column_name(name: str, number: int, width: int, config: RankingConfig) -> str:
-    from tfx_ranking.components.preprocessing import numeric_columns  # late: it loads TensorFlow Transform
-
-    level, _, rest = name.partition("/")
-    columns = numeric_columns(config, "items" if level == "items" else "context") if rest == "numeric" else []
-    if len(columns) == width:  # else a preprocessing_fn of the user's own has made the matrix
-        return f"{level}.{columns[number]} (column {number} of {name})"
+def _described(name: str, number: int, width: int, config: RankingConfig) -> str:
+    feature = column_name(config, name, number, width)
+    if feature is not None:
+        return f"{name.partition('/')[0]}.{feature} (column {number} of {name})"
     return f"{name}[{number}]" if width > 1 else name
 
 

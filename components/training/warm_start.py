@@ -25,6 +25,7 @@ from tfx_ranking.components.choices.scorers import SCORERS
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.config.feature_sections import Feature
 from tfx_ranking.components.exported.model_files import CONFIG_IN_MODEL, WEIGHTS_IN_MODEL
+from tfx_ranking.components.features import feature_columns
 from tfx_ranking.components.scorers import networks
 from tfx_ranking.components.scorers.networks import Input
 from tfx_ranking.components.training import weights
@@ -32,8 +33,7 @@ from tfx_ranking.components.training import weights
 ALL = "all of it"
 FRESH = "fresh"
 UNKNOWN_ROW = ("unknown",)  # an embedding's row 0
-LEVELS = ("items", "context")  # in which order they stand side by side
-_EMBEDDING = "_embedding"
+SIDE_BY_SIDE = ("items", "context")  # the order of a network's inputs side by side
 Rows = Sequence[Hashable]  # what each row stands for
 
 
@@ -143,7 +143,7 @@ def _first(
         return f"{FRESH}: it takes the inputs in one of the two models only"
     if here.columns is None or there.columns is None:
         return f"{FRESH}: what its columns are cannot be told"
-    at = {key: row for row, key in enumerate(there.columns) if key[0] not in fresh}  # type: ignore[index]
+    at = {key: row for row, key in enumerate(there.columns) if not (isinstance(key, tuple) and key[0] in fresh)}
     if set(ours) != set(theirs):
         return f"{FRESH}: it {weights.differs(ours, theirs)}"
     by_column = {"kernel"} if "kernel" in ours else set(ours)
@@ -172,12 +172,14 @@ def _rows(variable: Any, values: np.ndarray, here: Rows, at: Mapping[Hashable, i
 def _meaning_here(inputs: Sequence[Input], config: RankingConfig, assets: pathlib.Path, network: Any) -> Meaning:
     categories = {each.name: (each.size + 1, each.embedding or 0) for each in inputs if each.kind != "numeric"}
     numeric = {each.name: each.size for each in inputs if each.kind == "numeric"}
-    named = {f"{level}/numeric": len(_numbers(config, level)) for level in LEVELS}
+    named = {
+        f"{level}/numeric": len(feature_columns.numeric_columns(config, level)) for level in feature_columns.LEVELS
+    }
     explained = numeric == {name: width for name, width in named.items() if width}
     flat = isinstance(network, networks.FlatScorer)
     if flat:  # the linear scorer's embeddings are of another width than the inputs say
         widths = {layer.name: layer.output_dim for layer in network.embeddings}
-        categories = {name: (rows, widths[layer_of(name)]) for name, (rows, _) in categories.items()}
+        categories = {name: (rows, widths[networks.embedding_layer(name)]) for name, (rows, _) in categories.items()}
     first = _first_layers([layer.name for layer in network.stack if layer.weights]) if flat else ()
     columns = _columns(config, categories) if explained and flat else None
     return Meaning(_embeddings(config, categories, assets), columns, first)
@@ -186,11 +188,11 @@ def _meaning_here(inputs: Sequence[Input], config: RankingConfig, assets: pathli
 def _meaning_there(
     stored: Mapping[str, Mapping[str, np.ndarray]], config: RankingConfig, assets: pathlib.Path
 ) -> Meaning:
-    names = {layer_of(f"{level}/{name}"): f"{level}/{name}" for level, name, _ in _features(config)}
+    names = {networks.embedding_layer(f"{level}/{name}"): f"{level}/{name}" for level, name, _ in _features(config)}
     categories = {}
     for layer, own in stored.items():
-        if layer.endswith(_EMBEDDING) and len(own) == 1:
-            level, _, rest = layer.removesuffix(_EMBEDDING).partition("_")
+        if layer.endswith(networks.EMBEDDING_LAYER) and len(own) == 1:
+            level, _, rest = layer.removesuffix(networks.EMBEDDING_LAYER).partition("_")
             [values] = own.values()
             categories[names.get(layer, f"{level}/{rest}")] = (len(values), values.shape[-1])
     scorer = SCORERS.get(config.model.scorer)
@@ -215,15 +217,6 @@ def _as_wide(network: Any, stored: Mapping[str, Mapping[str, np.ndarray]], here:
     return widths == theirs and len(kernel) == ours[here.first[-1]]["kernel"].shape[0]
 
 
-def layer_of(name: str) -> str:
-    """The name of an input's embedding.
-
-    >>> layer_of("items/brand")
-    'items_brand_embedding'
-    """
-    return name.replace("/", "_") + _EMBEDDING
-
-
 def _first_layers(names: Sequence[str]) -> tuple[str, ...]:
     """The layers of a FlatScorer that take the inputs, the one with a kernel last."""
     kernel = "dense_0" if "dense_0" in names else "score"
@@ -233,11 +226,11 @@ def _first_layers(names: Sequence[str]) -> tuple[str, ...]:
 def _columns(config: RankingConfig, categories: Mapping[str, tuple[int, int]]) -> Rows:
     """What a FlatScorer's inputs side by side are: by level numbers, then embeddings; (layer or feature, …) each."""
     columns: list[Hashable] = []
-    for level in LEVELS:
-        columns += _numbers(config, level)
+    for level in SIDE_BY_SIDE:
+        columns += feature_columns.columns(config, level)
         for name in sorted(name for name in categories if name.startswith(f"{level}/")):
             width = categories[name][1]
-            columns += [(layer_of(name), width, i) for i in range(width)]
+            columns += [(networks.embedding_layer(name), width, i) for i in range(width)]
     return columns
 
 
@@ -248,7 +241,7 @@ def _embeddings(
     found: dict[str, Rows | str] = {}
     for name, (rows, _) in categories.items():
         meaning = _category(name, features.get(name), rows, assets)
-        found[layer_of(name)] = meaning if isinstance(meaning, str) else [UNKNOWN_ROW, *meaning]
+        found[networks.embedding_layer(name)] = meaning if isinstance(meaning, str) else [UNKNOWN_ROW, *meaning]
     return found
 
 
@@ -262,9 +255,7 @@ def _category(name: str, feature: Feature | None, rows: int, assets: pathlib.Pat
     learned = feature.tokens or feature.vocabulary
     if learned is None:
         return [("quantile", i, ids, feature.transform) for i in range(ids)]
-    from tfx_ranking.components.preprocessing import vocabulary_file  # late: it loads TensorFlow Transform
-
-    file = assets / vocabulary_file(*name.split("/", 1))
+    file = assets / feature_columns.vocabulary_file(*name.split("/", 1))
     if not file.is_file():
         return f"there is no vocabulary {file.name}"
     values = file.read_bytes().split(b"\n")
@@ -276,19 +267,7 @@ def _category(name: str, feature: Feature | None, rows: int, assets: pathlib.Pat
 
 
 def _features(config: RankingConfig) -> list[tuple[str, str, Feature]]:
-    return [(level, name, each) for level in LEVELS for name, each in getattr(config, level).items()]
-
-
-def _numbers(config: RankingConfig, level: str) -> Rows:
-    """What the columns of `preprocessing.numeric_columns` are: a feature's number behind its steps."""
-    features: Mapping[str, Feature] = getattr(config, level)
-    columns = [
-        (f"{level}.{name}", i, each.transform)
-        for name, each in features.items()
-        if not each.is_category
-        for i in range(each.width)
-    ]
-    return [*columns, *((f"{level}.{name}", "missing") for name, each in features.items() if each.indicator)]
+    return [(level, name, each) for level in feature_columns.LEVELS for name, each in getattr(config, level).items()]
 
 
 def _list(names: Sequence[str], most: int = 3) -> str:

@@ -13,8 +13,9 @@ from tfx_ranking.components import preprocessing
 from tfx_ranking.components.choices.transform_steps import TRANSFORM_STEPS, step_name
 from tfx_ranking.components.config import parse
 from tfx_ranking.components.errors import ConfigError, DataError
+from tfx_ranking.components.features.feature_columns import numeric_columns
 from tfx_ranking.components.lists.list_examples import ListBatch, Tokens, columns, encode
-from tfx_ranking.components.preprocessing import numeric_columns, preprocessing_fn
+from tfx_ranking.components.preprocessing import preprocessing_fn
 from tfx_ranking.components.schema_gen import ranking_schema
 
 NAN = np.nan

@@ -13,10 +13,11 @@ from trainer_files import run_component, write_transformed
 from training_lists import config_of, exported, lists_of
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import preprocessing, signature_exporter, trainer
+from tfx_ranking.components import signature_exporter, trainer
 from tfx_ranking.components.choices.scorers import SCORERS
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.exported.model_files import CONFIG_IN_MODEL, WEIGHTS_IN_MODEL
+from tfx_ranking.components.features import feature_columns
 from tfx_ranking.components.scorers import networks as scorers
 from tfx_ranking.components.scorers.networks import Input
 from tfx_ranking.components.training import warm_start, weights
@@ -60,7 +61,7 @@ class Side:
     def network_inputs(self) -> list[Input]:
         found = []
         for level in ("items", "context"):
-            if width := len(preprocessing.numeric_columns(self.config, level)):
+            if width := len(feature_columns.numeric_columns(self.config, level)):
                 found.append(Input(f"{level}/numeric", "numeric", width))
             for name, each in getattr(self.config, level).items():
                 if not each.is_category:
@@ -85,7 +86,7 @@ class Side:
         """One item of a list, with values as the logs have them, numbers already behind their steps."""
         inputs: dict[str, Any] = {"row_lengths": tf.constant([1], tf.int64)}
         for level in ("items", "context"):
-            columns = preprocessing.numeric_columns(self.config, level)
+            columns = feature_columns.numeric_columns(self.config, level)
             if columns:
                 inputs[f"{level}/numeric"] = tf.constant([[item.get(name, 0.0) for name in columns]], tf.float32)
         for one in self.inputs:
