@@ -103,6 +103,7 @@ def summarise(
     verdict = judge(decisive["value"], decisive.get("baseline"), evaluation.bless, broken["model"], no_baseline)
     if not no_baseline and len(set(about.get("digests", {}).values())) == 1:
         verdict = verdict._replace(reason=f"{verdict.reason} (it is the same model, byte by byte)")
+    convention = ranking_metrics.Convention.of(evaluation)
     previous: dict[str, Any] = {}
     if not no_baseline and (before.table is not None or before.absent or before.refused):
         previous = {"spans": list(before.spans), "examples": before.uri, "absent": before.absent}
