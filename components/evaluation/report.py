@@ -115,10 +115,7 @@ def summarise(
     return {
         **about,
         **({"previous": previous} if previous.get("examples") or previous.get("absent") else {}),
-        "conventions": {
-            name: ranking_metrics.describe(name, ranking_metrics.Convention.of(evaluation))
-            for name in names(evaluation)
-        },
+        "conventions": {name: ranking_metrics.describe(name, convention) for name in names(evaluation)},
         **overall,
         "slices": slices,
         "baseline": not no_baseline,
