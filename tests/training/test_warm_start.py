@@ -16,6 +16,7 @@ from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import signature_exporter, trainer
 from tfx_ranking.components.choices.scorers import SCORERS
 from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.exported.model_files import CONFIG_IN_MODEL, WEIGHTS_IN_MODEL
 from tfx_ranking.components.features import feature_columns
 from tfx_ranking.components.scorers import networks as scorers
@@ -310,7 +311,7 @@ def test_the_component_says_what_it_began_from(tmp_path):
 def test_a_start_from_two_models_is_refused():
     raw = {"name": "t", "data": {"input": "x", "format": "csv"}, "items": {"price": {}}, "push": {"base": "b"}}
     both = {"warm_start": True, "initialize_from": {"model": "m"}}
-    with pytest.raises(ranking_config.ConfigError, match=r"training\.warm_start: a ranker begins from one model"):
+    with pytest.raises(ConfigError, match=r"training\.warm_start: a ranker begins from one model"):
         ranking_config.parse({**raw, "training": both})
-    with pytest.raises(ranking_config.ConfigError, match=r"training\.warm_start: the live model is what push\.base"):
+    with pytest.raises(ConfigError, match=r"training\.warm_start: the live model is what push\.base"):
         ranking_config.parse({**raw, "push": None, "training": {"warm_start": True}})
