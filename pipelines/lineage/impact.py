@@ -1,7 +1,7 @@
-"""What some data or a run had a part in: which models, and which of them serve now.
+"""Answers which models some data or a run contributed to, and which of these models serve now.
 
-Enters: a store, a span, a file or a run.  Leaves: an immutable `Impact`.  The one idea: the events are walked down from
-the data; what only judges (statistics' anomalies, evaluations, blessings) hands nothing on.
+Input: a store and a span, a file or a run.  Output: an immutable `Impact`.  The events are followed downstream from the
+data; artifacts that only judge (anomalies, evaluations, blessings) do not pass the contribution on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,116 +10,116 @@ from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.ingestion import spans
 from tfx_ranking.pipelines.lineage import origin, served
 from tfx_ranking.pipelines.lineage.store import Store
-from tfx_ranking.pipelines.lineage.values import Artifact, Execution, Impact, Touched
+from tfx_ranking.pipelines.lineage.values import AffectedModel, Artifact, Execution, Impact
 
 TRAINED, BEGAN, EVALUATED = "trained", "began", "evaluated"
 JUDGEMENTS = ("ExampleAnomalies", "ModelEvaluation", "ModelBlessing", "InfraBlessing")
 
 
 def of_span(store: Store, span: int) -> Impact:
-    """Every model trained on, begun from a model trained on, or evaluated on the data of a span.
+    """Every model that was trained or evaluated on the data of a span, or started from a model that was.
 
-    Raises RankingError when no examples of this span are known.
+    Raises RankingError if the store has no examples of this span.
     """
     examples = [each for each in store.of_type("Examples") if span in each.spans]
     if not examples:
         known = sorted({each for artifact in store.of_type("Examples") for each in artifact.spans})
         raise RankingError(
-            f"span {span}: {store.name} knows no examples of it; it knows {spans.said(known) or 'none'}."
+            f"span {span}: {store.name} has no examples of this span; it has spans: {spans.said(known) or 'none'}."
         )
     return _impact(store, f"span {span}", examples, span)
 
 
 def of_file(store: Store, file: str) -> Impact:
-    """The same of a file that examples were read from, by its path, the end of its path or its digest.
+    """`of_span` for a file that examples were read from.  file: its path, the end of its path or its digest.
 
-    Raises RankingError when no examples were read from such a file.
+    Raises RankingError if no examples were read from this file.
     """
-    read = store.read_from(file)
-    if not read:
-        raise RankingError(f"{file}: {store.name} knows no examples that were read from it.")
-    given = {link.artifact for each in read for link in each.outputs}
-    examples = [each for each in store.artifacts(given).values() if each.type == "Examples"]
+    readers = store.readers_of(file)
+    if not readers:
+        raise RankingError(f"{file}: {store.name} has no examples that were read from this file.")
+    outputs = {link.artifact for each in readers for link in each.outputs}
+    examples = [each for each in store.artifacts(outputs).values() if each.type == "Examples"]
     return _impact(store, f"file {file}", examples)
 
 
 def of_run(store: Store, run: str) -> Impact:
-    """Every model made or evaluated by means of what a run made itself; what it took from the cache is another run's.
+    """Every model that was made or evaluated with a run's own outputs; outputs from the cache are another run's.
 
-    Raises RankingError when the store does not know the run.
+    Raises RankingError if the store has no run of this id.
     """
     context = store.run(run)
     if context is None:
-        raise RankingError(f"{run}: {store.name} knows no such run; `tfx-ranking runs` lists them.")
-    made = {link.artifact for each in store.steps([context])[0] if each.state != "cached" for link in each.outputs}
-    artifacts = store.artifacts(made).values()
+        raise RankingError(f"{run}: {store.name} has no run with this id; `tfx-ranking runs` lists the runs.")
+    outputs = {link.artifact for each in store.steps([context])[0] if each.state != "cached" for link in each.outputs}
+    artifacts = store.artifacts(outputs).values()
     return _impact(store, f"run {run}", [each for each in artifacts if not each.copied and each.type not in JUDGEMENTS])
 
 
-def _impact(store: Store, asked: str, sources: Sequence[Artifact], span: int | None = None) -> Impact:
+def _impact(store: Store, query: str, sources: Sequence[Artifact], span: int | None = None) -> Impact:
     executions, artifacts = origin.walk_down(store, sources)
-    reached, evaluated = _parts(sources, executions, artifacts)
-    judged = _judged_on(store, sources, span)
-    artifacts, evaluated = artifacts | judged, evaluated | judged.keys()
-    of_models = {i: how for i, how in reached.items() if artifacts[i].type == "Model" and not artifacts[i].copied}
-    made_into = {
+    reached, evaluated = _contributions(sources, executions, artifacts)
+    later_evaluated = _evaluated_later(store, sources, span)
+    artifacts, evaluated = artifacts | later_evaluated, evaluated | later_evaluated.keys()
+    models = {i: how for i, how in reached.items() if artifacts[i].type == "Model" and not artifacts[i].copied}
+    intermediate = {
         link.artifact
         for each in executions.values()
-        if any(artifacts[given.artifact].type == "Model" for given in each.outputs)
+        if any(artifacts[output.artifact].type == "Model" for output in each.outputs)
         for link in each.inputs
     }
-    leaves = {i: how for i, how in of_models.items() if i not in made_into or artifacts[i].digest}
-    leaves = {i: EVALUATED for i in evaluated if i not in of_models} | leaves
-    found = served.describe(store, (artifacts[i] for i in leaves))
-    same = store.models({each.digest for each in found} - {""})
-    pushed = {digest: served.changes(artifacts_of) for digest, artifacts_of in same.items()}
-    now = served.live(store, {change.base for each in pushed.values() for change in each})
+    affected = {i: how for i, how in models.items() if i not in intermediate or artifacts[i].digest}
+    affected = {i: EVALUATED for i in evaluated if i not in models} | affected
+    records = served.model_records(store, (artifacts[i] for i in affected))
+    same = store.with_digests({each.digest for each in records} - {""})
+    pushes = {digest: served.push_events(artifacts_of) for digest, artifacts_of in same.items()}
+    live = served.live(store, {event.base for each in pushes.values() for event in each})
     touched = [
-        Touched(
+        AffectedModel(
             each,
-            leaves[each.id],
-            tuple(pushed.get(each.digest, ())),
-            tuple(at.base for at in now if at.digest and at.digest == each.digest),
+            affected[each.id],
+            tuple(pushes.get(each.digest, ())),
+            tuple(version.base for version in live if version.digest and version.digest == each.digest),
         )
-        for each in sorted(found, key=lambda each: each.id, reverse=True)
+        for each in sorted(records, key=lambda each: each.id, reverse=True)
     ]
-    return Impact(asked, tuple(sources), tuple(touched), now)
+    return Impact(query, tuple(sources), tuple(touched), live)
 
 
-def _judged_on(store: Store, sources: Sequence[Artifact], span: int | None) -> dict[int, Artifact]:
-    """The models that also had to hold on lists of the sources, when the data of their own runs were newer."""
-    evaluations = store.judged_on({each.uri for each in sources if each.type == "Examples"})
+def _evaluated_later(store: Store, sources: Sequence[Artifact], span: int | None) -> dict[int, Artifact]:
+    """The models of later runs that were also evaluated on lists of the sources."""
+    evaluations = store.evaluations_on({each.uri for each in sources if each.type == "Examples"})
     of_span = [each.id for each in evaluations if span is None or span in each.properties.get("previous_spans", ())]
-    steps = store.made(store.makers(of_span)).values()
-    taken = {link.artifact for each in steps for link in each.inputs if link.name not in origin.COMPARED}
-    return {i: each for i, each in store.artifacts(taken).items() if each.type == "Model" and not each.copied}
+    steps = store.executions(store.producers(of_span)).values()
+    inputs = {link.artifact for each in steps for link in each.inputs if link.name not in origin.COMPARISON_INPUTS}
+    return {i: each for i, each in store.artifacts(inputs).items() if each.type == "Model" and not each.copied}
 
 
-def _parts(
+def _contributions(
     sources: Sequence[Artifact], executions: Mapping[int, Execution], artifacts: Mapping[int, Artifact]
 ) -> tuple[dict[int, str], set[int]]:
-    """How each artifact came of the sources, and the models that were evaluated on what did."""
+    """How the sources contributed to each artifact, and the ids of the models that were evaluated on one of these."""
     reached = {each.id: TRAINED for each in sources}
     digests = {each.digest for each in sources} - {""}
     evaluated: set[int] = set()
-    for each in sorted(executions.values(), key=lambda each: each.id):  # what an execution took was made before it
+    for each in sorted(executions.values(), key=lambda each: each.id):  # inputs have lower ids than their consumers
         outputs = [artifacts[link.artifact] for link in each.outputs]
-        makes_model = any(given.type == "Model" for given in outputs)
-        begun = each.properties.get("initial_model") in digests
-        parts: set[str] = set()
+        makes_model = any(output.type == "Model" for output in outputs)
+        starts_from_digest = each.properties.get("initial_model") in digests
+        contributions: set[str] = set()
         for link in each.inputs:
-            taken = artifacts[link.artifact]
-            if link.name in origin.COMPARED or not (taken.id in reached or taken.digest in digests):
+            source = artifacts[link.artifact]
+            if link.name in origin.COMPARISON_INPUTS or not (source.id in reached or source.digest in digests):
                 continue
-            # An exported model, or its copy, that goes into a new model is what that one began from.
-            begins = bool(taken.digest) and makes_model
-            parts.add(BEGAN if begins else reached.get(taken.id, BEGAN))
-        if not parts and not begun:
+            # An exported model, or its copy, as an input of a new model is what the training started from.
+            warm_start = bool(source.digest) and makes_model
+            contributions.add(BEGAN if warm_start else reached.get(source.id, BEGAN))
+        if not contributions and not starts_from_digest:
             continue
-        if any(given.type == "ModelEvaluation" for given in outputs):
-            evaluated |= {link.artifact for link in each.inputs if link.name not in origin.COMPARED}
-        for given in outputs:
-            if given.type not in JUDGEMENTS:
-                reached[given.id] = TRAINED if TRAINED in parts else BEGAN
-                digests |= {given.digest} - {""}
+        if any(output.type == "ModelEvaluation" for output in outputs):
+            evaluated |= {link.artifact for link in each.inputs if link.name not in origin.COMPARISON_INPUTS}
+        for output in outputs:
+            if output.type not in JUDGEMENTS:
+                reached[output.id] = TRAINED if TRAINED in contributions else BEGAN
+                digests |= {output.digest} - {""}
     return reached, {i for i in evaluated if artifacts[i].type == "Model" and not artifacts[i].copied}

@@ -1,6 +1,6 @@
-"""The run that made the model which serves: what it read, and what it learnt of its data.
+"""Finds the run that made the live model, and the data that this run read.
 
-Enters: an ML Metadata store, the model's digest.  Leaves: an immutable value.  Imports neither TFX nor TensorFlow.
+Input: an ML Metadata store and the model's digest.  Output: an immutable value.  Imports neither TFX nor TensorFlow.
 """
 
 import dataclasses
@@ -10,44 +10,42 @@ from tfx_ranking.pipelines.lineage.store import Store
 from tfx_ranking.pipelines.lineage.values import Execution
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LiveRun:
-    """The model that serves, and what the run that made it read; the rest is empty where lineage knows no such run."""
+    """The live model and the inputs of the run that made it; all but the first two are empty if no run is recorded."""
 
     version: str
     digest: str
     run: str = ""
     made: datetime.datetime | None = None
-    files: frozenset[str] = frozenset()  # digests of what it was trained on
+    files: frozenset[str] = frozenset()  # digests of the files that it was trained on
     spans: tuple[int, ...] = ()
-    statistics: str = ""  # uris of its artifacts
-    schema: str = ""
+    statistics: str = ""  # uri of its ExampleStatistics
+    schema: str = ""  # uri of its Schema
 
 
 def live_run(store: Store, version: str, digest: str) -> LiveRun:
-    """The run that made the model of these bytes, and what it read."""
-    made = [each for each in store.model(digest) if each.type == "Model" and not each.copied]
-    exports = store.made(store.makers(each.id for each in made)).values()
+    """The run that made the model with this digest, and what it read."""
+    models = [each for each in store.with_digest(digest) if each.type == "Model" and not each.copied]
+    exports = store.executions(store.producers(each.id for each in models)).values()
     export = next((each for each in exports if _input(each, "examples") and _input(each, "schema")), None)
     if export is None:
-        return LiveRun(version, digest)
+        return LiveRun(version=version, digest=digest)
     examples, schema = _input(export, "examples"), _input(export, "schema")
-    makers = store.made(store.makers([examples])).values()
-    users = store.made(store.users([examples])).values()
-    statistics = [link.artifact for each in users for link in each.outputs if link.name == "statistics"]
-    held = store.artifacts([examples, schema, *statistics])
-    files = frozenset(file.digest for each in makers for file in each.files)
-    told = held[examples].properties.get("spans", [])
+    generators = store.executions(store.producers([examples])).values()
+    consumers = store.executions(store.consumers([examples])).values()
+    statistics = [link.artifact for each in consumers for link in each.outputs if link.name == "statistics"]
     newest = max(statistics, default=None)
+    artifacts = store.artifacts([examples, schema, *statistics])
     return LiveRun(
-        version,
-        digest,
-        export.run,
-        made[0].made,
-        files,
-        tuple(told),
-        held[newest].uri if newest in held else "",
-        held[schema].uri,
+        version=version,
+        digest=digest,
+        run=export.run,
+        made=models[0].made,
+        files=frozenset(file.digest for each in generators for file in each.files),
+        spans=tuple(artifacts[examples].properties.get("spans", [])),
+        statistics=artifacts[newest].uri if newest in artifacts else "",
+        schema=artifacts[schema].uri,
     )
 
 

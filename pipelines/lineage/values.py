@@ -1,6 +1,6 @@
-"""What lineage speaks of: artifacts, the steps that took and gave them, runs, models, what served.
+"""The values that the questions of lineage return: artifacts, steps, runs, models, pushes.
 
-Enters: ML Metadata's protos.  Leaves: immutable values with plain properties.
+Input: ML Metadata's protos.  Output: immutable values with plain properties.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ MODELS = ("Model", "PushedModel")  # the types of artifacts that carry a digest
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """What a step gave."""
+    """An output of a step."""
 
     id: int
     type: str
@@ -26,28 +26,28 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """Of a model: its identity; "" for anything else."""
+        """The digest of a model's files, which identifies the model; "" for other types."""
         return str(self.properties.get("digest", "")) if self.type in MODELS else ""
 
     @property
     def summary(self) -> str:
-        """The one line that its component wrote of it; "" where it wrote none."""
+        """The one-line summary that its component wrote; "" if there is none."""
         return str(self.properties.get("summary", ""))
 
     @property
     def spans(self) -> tuple[int, ...]:
-        """Of examples: the spans that they hold; () where none is named, as on the transformed ones."""
-        held = self.properties.get("spans") or [self.properties[name] for name in ("span",) if name in self.properties]
-        return tuple(int(each) for each in held) if self.type == "Examples" else ()
+        """The spans that examples hold; () if none is recorded, as for transformed examples."""
+        spans = self.properties.get("spans") or [self.properties[name] for name in ("span",) if name in self.properties]
+        return tuple(int(each) for each in spans) if self.type == "Examples" else ()
 
     @property
     def copied(self) -> bool:
-        """Whether it is a copy of what served, as LiveModel takes it."""
+        """Whether it is the copy of a live model that LiveModel made."""
         return "live" in self.properties
 
 
 class Link(NamedTuple):
-    """One artifact as a step took or gave it."""
+    """One input or output of a step."""
 
     name: str
     artifact: int
@@ -60,10 +60,10 @@ class File:
     path: str
     size: int  # bytes
     digest: str
-    split: str  # "all" where the config splits it
+    split: str  # "all" if the config splits the file
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Execution:
     """One step of a run."""
 
@@ -72,16 +72,16 @@ class Execution:
     pipeline: str
     run: str
     state: str  # running, done, cached, failed, dead
-    reason: str  # why it failed, as far as it says; ""
+    reason: str  # why it failed, if that is known; ""
     started: datetime.datetime
-    ended: datetime.datetime  # of one that is running: when it last said something
-    properties: Mapping[str, Any]  # what it was called with: config, source, …
+    ended: datetime.datetime  # while it is running: when it last wrote to the store
+    properties: Mapping[str, Any]  # its parameters: config, source, …
     inputs: tuple[Link, ...]
     outputs: tuple[Link, ...]
 
     @property
     def files(self) -> tuple[File, ...]:
-        """Of an example generator: what it read, with digests; () of any other step."""
+        """The files that an example generator read; () for any other step."""
         source = self.properties.get("source")
         splits = source.get("files") if isinstance(source, Mapping) else None
         return tuple(
@@ -92,121 +92,124 @@ class Execution:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The sections of ranking.yaml that it was called with; {} of a step that reads none."""
-        held = self.properties.get("config") or self.properties.get("custom_config") or {}
-        held = held.get("config", held) if isinstance(held, Mapping) else {}
-        return held if isinstance(held, Mapping) else {}
+        """The sections of ranking.yaml among its parameters; {} for a step that reads none."""
+        config = self.properties.get("config") or self.properties.get("custom_config") or {}
+        config = config.get("config", config) if isinstance(config, Mapping) else {}
+        return config if isinstance(config, Mapping) else {}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """One pipeline run and what came out."""
+    """One pipeline run and its results."""
 
     id: str
     pipeline: str
-    state: str  # running, done, failed, dead, unfinished (what began is done), checked (data alone)
-    reason: str  # which step failed, and why, or which ones did not begin; ""
+    state: str  # running, done, failed, dead, unfinished (some steps never started), checked (data only)
+    reason: str  # which step failed and why, or which steps never started; ""
     started: datetime.datetime
     seconds: float
     steps: int
-    cached: int  # of the steps
-    span: int | None  # of the data, the newest
+    cached: int  # how many of the steps
+    span: int | None  # the newest span of the data
     spans: tuple[int, ...]  # all of them
-    metric: str  # that the model is judged by; ""
+    metric: str  # the metric that decided about the model; ""
     value: float | None
-    blessed: bool | None  # None: not judged
-    pushed: str  # the version that the run pushed, or found serving the same bytes; ""
-    unchanged: bool  # the bytes served already
+    blessed: bool | None  # None: not evaluated
+    pushed: str  # the version that the run pushed, or that served the same bytes already; ""
+    unchanged: bool  # whether the same bytes served already
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """One model, and what its run said of it."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """One model and how its run evaluated it."""
 
-    id: int  # the artifact that the exporter gave, or the trainer where nothing was exported; 0: only a push is known
-    digest: str  # "" of one that was not exported
+    id: int  # the exporter's artifact, or the trainer's if nothing was exported; 0: only a push is recorded
+    digest: str  # "" if it was not exported
     uri: str
     pipeline: str
     run: str
     made: datetime.datetime
-    examples: int | None  # the artifact that it was made of
-    spans: tuple[int, ...]  # of these; ()
-    metric: str  # that it was judged by; ""
+    examples: int | None  # the id of the artifact that it was trained on
+    spans: tuple[int, ...]  # of these examples
+    metric: str  # the metric that decided; ""
     value: float | None
-    blessed: bool | None  # None: not judged
+    blessed: bool | None  # None: not evaluated
 
 
-@dataclasses.dataclass(frozen=True)
-class Push:
-    """Something changed below a destination: a push, a rollback, or a label that moved."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PushEvent:
+    """One change below a destination: a push, a rollback, or a label that moved."""
 
-    id: int  # the PushedModel's
+    id: int  # of the PushedModel artifact
     kind: str  # push, rollback, label
     at: datetime.datetime
     base: str
     version: str
     directory: str
     digest: str
-    label: str  # that moved to this version; ""
+    label: str  # the label that moved to this version; ""
     rollback_of: str  # the version that served before; ""
-    restores: str  # the version whose bytes these are; ""
+    restores: str  # the version with the same bytes that is restored; ""
     reason: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Served:
-    """What served below a destination from one change to the next."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServingPeriod:
+    """What served below a destination between two changes."""
 
     since: datetime.datetime
-    until: datetime.datetime | None  # None: it still does
-    push: Push
-    model: Model | None  # None: the store does not know where these bytes come from
-    files: tuple[File, ...]  # that it was made of
+    until: datetime.datetime | None  # None: it serves now
+    push: PushEvent
+    model: ModelRecord | None  # None: the store has no step that made these bytes
+    files: tuple[File, ...]  # that the model was trained on
 
 
 @dataclasses.dataclass(frozen=True)
-class Live:
+class LiveVersion:
     """What serves below a destination now."""
 
     base: str
-    version: str  # "" for nothing
+    version: str  # "" if nothing serves
     digest: str
-    seen: bool  # on the disk; False: as it was recorded last
+    seen: bool  # True: read from the destination; False: it is out of reach, this is the last record
 
 
 @dataclasses.dataclass(frozen=True)
-class Touched:
-    """One model that some data or a run had a part in."""
+class AffectedModel:
+    """One model that some data or a run contributed to."""
 
-    model: Model
-    how: str  # trained, began (from a model that was), evaluated
-    pushes: tuple[Push, ...]
-    live: tuple[str, ...]  # the destinations below which it serves now
+    model: ModelRecord
+    how: str  # trained, began (warm start from an affected model), evaluated
+    pushes: tuple[PushEvent, ...]
+    live: tuple[str, ...]  # the destinations where it serves now
 
 
 @dataclasses.dataclass(frozen=True)
 class Impact:
-    """The models that came of something, the newest first."""
+    """The models that were made from some data or by a run, newest first."""
 
-    asked: str
+    query: str
     sources: tuple[Artifact, ...]
-    models: tuple[Touched, ...]
-    live: tuple[Live, ...]  # of the destinations that they were pushed to
+    models: tuple[AffectedModel, ...]
+    live: tuple[LiveVersion, ...]  # of the destinations that they were pushed to
 
 
 @dataclasses.dataclass(frozen=True)
 class Lineage:
-    """What was asked for, and the steps that led to it or that it led to, the latest first."""
+    """The artifacts of a query, and the steps that led to them or that used them, latest first."""
 
-    asked: str
-    down: bool  # what it led to
+    query: str
+    down: bool  # True: the steps that used them
     subject: tuple[Artifact, ...]
     executions: tuple[Execution, ...]
-    artifacts: Mapping[int, Artifact]  # all that these steps took or gave
+    artifacts: Mapping[int, Artifact]  # all inputs and outputs of these steps, by id
 
 
-def judged_by(evaluation: Mapping[str, Any]) -> tuple[str, float | None]:
-    """The metric that a ModelEvaluation's verdict stands on, and its value; "" and None where it has none."""
+def deciding_metric(evaluation: Mapping[str, Any]) -> tuple[str, float | None]:
+    """The metric that decided whether a model is blessed, and its value; "" and None if there is none.
+
+    evaluation: the properties of a ModelEvaluation.
+    """
     metric = str(evaluation.get("metric") or str(evaluation.get("summary", "")).partition(" ")[0])
     return (metric, evaluation[metric]) if metric in evaluation else ("", None)
 
@@ -217,17 +220,17 @@ def artifact(proto: Any) -> Artifact:
 
 
 def properties(proto: Any) -> dict[str, Any]:
-    """Its type's and its own properties as plain values; JSON in a text is unpacked."""
+    """A proto's properties and custom properties as plain values; JSON texts are parsed."""
     return {
         name: _value(value)
-        for held in (proto.properties, proto.custom_properties)
-        for name, value in held.items()
+        for fields in (proto.properties, proto.custom_properties)
+        for name, value in fields.items()
         if not name.startswith("__")
     }
 
 
 def time(milliseconds: int) -> datetime.datetime:
-    """ML Metadata's time."""
+    """ML Metadata's time as a UTC date-time."""
     return datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.timezone.utc)
 
 
@@ -236,17 +239,16 @@ def _value(value: Any) -> Any:
     if kind == "proto_value":
         return json_format.MessageToDict(value.proto_value)
     if kind == "struct_value":
-        held = json_format.MessageToDict(value.struct_value)
-        return held.get("__value__", held)
-    plain = getattr(value, kind) if kind else ""
-    return _unpacked(plain)
+        struct = json_format.MessageToDict(value.struct_value)
+        return struct.get("__value__", struct)
+    return _parsed(getattr(value, kind) if kind else "")
 
 
-def _unpacked(held: Any) -> Any:
+def _parsed(value: Any) -> Any:
     """TFX writes a dict as JSON, and a text in it may be JSON again."""
-    if isinstance(held, str) and held[:1] in ("{", "["):
+    if isinstance(value, str) and value[:1] in ("{", "["):
         try:
-            held = json.loads(held)
+            value = json.loads(value)
         except ValueError:
-            return held
-    return {name: _unpacked(value) for name, value in held.items()} if isinstance(held, dict) else held
+            return value
+    return {name: _parsed(each) for name, each in value.items()} if isinstance(value, dict) else value

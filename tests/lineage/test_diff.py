@@ -1,4 +1,4 @@
-"""What differs between two runs or models: each kind of difference by itself, files that are gone among them."""
+"""The diff of two runs or models: each kind of difference, and files that are gone."""
 
 import json
 import pathlib
@@ -20,7 +20,7 @@ CONFIG = {"data": {"label": "clicked", "group_id": "query"}, "model": {"hidden":
 
 
 class Side:
-    """One run of nine steps, whose files lie below the store's folder."""
+    """One run of nine steps, with files below the store's folder."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Side:
 
 
 def _write_statistics(uri, numbers, brands):
-    """Of one list an item, 10,000 times over: a feature `price`, the label as its parity, a feature `brand`."""
+    """Statistics of 10,000 lists per number: a feature `price`, the label as its parity, a feature `brand`."""
     dataset = statistics_pb2.DatasetFeatureStatistics(num_examples=10_000 * len(numbers))
     for name, values in (("price", numbers), ("clicked", [each % 2 for each in numbers])):
         feature = dataset.features.add(type=statistics_pb2.FeatureNameStatistics.FLOAT)
@@ -110,47 +110,49 @@ def _diff(root, before=(), after=()):
     return diff.diff(lineage_store.connect(str(maker.file)), *(each.run for each in sides))
 
 
-def test_metrics_the_decisive_one_first(tmp_path):
-    found = _diff(tmp_path, {"value": 0.5}, {"value": 0.6})
-    assert found.metrics == (("mrr", 0.5, 0.6), ("ndcg@5", 0.25, 0.3))
-    assert "what could explain the change of mrr (+0.1000)" in diff_views.diff_text(found)
+def test_the_deciding_metric_comes_first(tmp_path):
+    differences = _diff(tmp_path, {"value": 0.5}, {"value": 0.6})
+    assert differences.metrics == (("mrr", 0.5, 0.6), ("ndcg@5", 0.25, 0.3))
+    assert "what could explain the change of mrr (+0.1000)" in diff_views.diff_text(differences)
 
 
-def test_both_models_over_the_lists_of_the_second(tmp_path):
+def test_both_models_on_the_lists_of_the_second(tmp_path):
     maker = StoreMaker(tmp_path)
     first = Side(maker, "one", value=0.5, **BEFORE)
     live = maker.artifact("Model", "live/2", live=1, digest=digest(first.directory))
     judged = {"live": live, "baselines": {"baseline mrr": 0.3, "baseline ndcg@5": 0.25}}
     Side(maker, "two", value=0.4, **judged, **BEFORE)
-    found = diff.diff(lineage_store.connect(str(maker.file)), "one", "two")
-    assert found.metrics[0] == ("mrr", 0.5, 0.4)
-    assert found.same_lists == (("mrr", 0.3, 0.4), ("ndcg@5", 0.25, 0.2))
-    assert found.causes[0].endswith("on the latter mrr is 0.3000 → 0.4000")
+    differences = diff.diff(lineage_store.connect(str(maker.file)), "one", "two")
+    assert differences.metrics[0] == ("mrr", 0.5, 0.4)
+    assert differences.same_lists == (("mrr", 0.3, 0.4), ("ndcg@5", 0.25, 0.2))
+    assert differences.causes[0].endswith("on the latter mrr is 0.3000 → 0.4000")
 
 
 def test_config_by_key_path(tmp_path):
-    found = _diff(tmp_path, {}, {"config": {"model": {"hidden": [64]}, "training": {"epochs": 3}}})
-    assert found.config == (("training.epochs", None, 3),)
-    assert found.causes[-1] == "config training.epochs: not said → 3"
+    differences = _diff(tmp_path, {}, {"config": {"model": {"hidden": [64]}, "training": {"epochs": 3}}})
+    assert differences.config == (("training.epochs", None, 3),)
+    assert differences.causes[-1] == "config training.epochs: not set → 3"
 
 
 def test_data_spans_files_and_counts(tmp_path):
-    found = _diff(tmp_path, {"quarantined": 0, "items_out": 10}, {"span": 2, "quarantined": 1200, "items_out": 10})
-    assert found.data == (
+    differences = _diff(
+        tmp_path, {"quarantined": 0, "items_out": 10}, {"span": 2, "quarantined": 1200, "items_out": 10}
+    )
+    assert differences.data == (
         ("spans", "1", "2"),
         ("quarantined", 0, 1200),
         ("file /logs/1.csv", "d1", None),
         ("file /logs/2.csv", None, "d2"),
     )
-    assert found.causes[1:3] == ("quarantined: 0 → 1,200", "trained on spans 2, before on 1")
-    text = diff_views.diff_text(found)
+    assert differences.causes[1:3] == ("quarantined: 0 → 1,200", "trained on spans 2, before on 1")
+    text = diff_views.diff_text(differences)
     assert "file /logs/1.csv  gone" in text
     assert "file /logs/2.csv  new" in text
 
 
-def test_features_that_moved(tmp_path):
-    found = _diff(tmp_path, {}, {"numbers": [0, 2, 4, 3], "brands": ["acorn", "acorn", "acorn", "lumen"]})
-    label, *others = found.features
+def test_features_that_shifted(tmp_path):
+    differences = _diff(tmp_path, {}, {"numbers": [0, 2, 4, 3], "brands": ["acorn", "acorn", "acorn", "lumen"]})
+    label, *others = differences.features
     # Odd prices are clicked: half of them before, a quarter now.
     assert (label.name, label.role, label.moved, label.distance) == ("clicked", "label", True, pytest.approx(0.25))
     assert (label.before, label.after) == (0.5, 0.25)
@@ -159,44 +161,46 @@ def test_features_that_moved(tmp_path):
     assert by_name["price"].distance == pytest.approx(0.25)
     brand = by_name["brand"]  # 1/2 before, 3/4 now
     assert (brand.distance, brand.value, brand.before, brand.after) == (pytest.approx(0.25), "acorn", 0.5, 0.75)
-    assert found.causes[1].startswith("the label clicked moved by 0.250")
-    assert "share of 'acorn'" in diff_views.diff_text(found)
+    assert differences.causes[1].startswith("the label clicked shifted by 0.250")
+    assert "share of 'acorn'" in diff_views.diff_text(differences)
 
 
-def test_what_chance_explains_is_no_move(tmp_path):
-    found = _diff(tmp_path, {}, {"brands": ["acorn"] * 51 + ["lumen"] * 49})  # 0.01 apart, less than LEAST
-    assert [each.moved for each in found.features] == [False] * 3
-    assert not [cause for cause in found.causes if "moved" in cause]
+def test_a_distance_by_chance_is_no_shift(tmp_path):
+    differences = _diff(tmp_path, {}, {"brands": ["acorn"] * 51 + ["lumen"] * 49})  # 0.01 apart, less than LEAST
+    assert [each.moved for each in differences.features] == [False] * 3
+    assert not [cause for cause in differences.causes if "shifted" in cause]
 
 
 def test_items_without_a_value(tmp_path):
     counted = {"items_out": 100, "missing": json.dumps({"price": 5})}
-    found = _diff(tmp_path, {"items_out": 100}, counted)
-    (price,) = [each for each in found.features if each.moved]
+    differences = _diff(tmp_path, {"items_out": 100}, counted)
+    (price,) = [each for each in differences.features if each.moved]
     assert (price.name, price.missing_before, price.missing_after) == ("price", 0.0, 0.05)
 
 
 def test_vocabularies(tmp_path):
-    found = _diff(tmp_path, {}, {"words": ["lumen", "norvik", "pavo"]})
-    assert found.vocabularies == (("items_brand", 2, 3, 1, 2),)
-    assert "vocabulary of items_brand: 2 new and 1 gone of 2 values" in found.causes
+    differences = _diff(tmp_path, {}, {"words": ["lumen", "norvik", "pavo"]})
+    assert differences.vocabularies == (("items_brand", 2, 3, 1, 2),)
+    assert "vocabulary of items_brand: 2 new and 1 gone of 2 values" in differences.causes
 
 
 def test_contract_code_and_packages(tmp_path):
     before = {"packages": {"tfx": "1.16.0", "numpy": "1"}, "code": "c1"}
-    found = _diff(tmp_path, before, {"packages": {"tfx": "1.21.0", "numpy": "1"}, "code": "c2", "outputs": ["why"]})
-    assert found.contract.verdict == "compatible"
-    assert found.contract.differences == ["signature predict: output why (float [?]) is new"]
-    assert found.code == (("RankingTrainer", "c1", "c2"),)
-    assert found.packages == (("tfx", "1.16.0", "1.21.0"),)
-    assert found.causes[-2:] == ("code of RankingTrainer: c1 → c2", "package tfx: 1.16.0 → 1.21.0")
+    differences = _diff(
+        tmp_path, before, {"packages": {"tfx": "1.21.0", "numpy": "1"}, "code": "c2", "outputs": ["why"]}
+    )
+    assert differences.contract.verdict == "compatible"
+    assert differences.contract.differences == ["signature predict: output why (float [?]) is new"]
+    assert differences.code == (("RankingTrainer", "c1", "c2"),)
+    assert differences.packages == (("tfx", "1.16.0", "1.21.0"),)
+    assert differences.causes[-2:] == ("code of RankingTrainer: c1 → c2", "package tfx: 1.16.0 → 1.21.0")
 
 
 def test_the_likeliest_cause_comes_first(tmp_path):
     after = {"span": 2, "quarantined": 9, "numbers": [0, 2, 4, 6], "brands": ["lumen"], "words": ["lumen"], "code": "c"}
-    found = _diff(tmp_path, {}, {**after, "config": {"model": {"hidden": [1]}}})
-    kinds = ("measured on other", "quarantined", "spans", "label", "feature", "vocabulary", "config", "code")
-    ranks = [next(i for i, kind in enumerate(kinds) if kind in cause) for cause in found.causes]
+    differences = _diff(tmp_path, {}, {**after, "config": {"model": {"hidden": [1]}}})
+    kinds = ("evaluated on different", "quarantined", "spans", "label", "feature", "vocabulary", "config", "code")
+    ranks = [next(i for i, kind in enumerate(kinds) if kind in cause) for cause in differences.causes]
     assert ranks == sorted(ranks)
     assert set(ranks) == set(range(len(kinds)))
 
@@ -204,20 +208,20 @@ def test_the_likeliest_cause_comes_first(tmp_path):
 def test_anomalies_of_the_data(tmp_path):
     maker = StoreMaker(tmp_path)
     sides = [Side(maker, run, **BEFORE) for run in ("one", "two")]
-    found = maker.artifact("ExampleAnomalies", "anomalies/two", blessed=json.dumps({"train": 0, "test": 1}))
+    anomalies = maker.artifact("ExampleAnomalies", "anomalies/two", blessed=json.dumps({"train": 0, "test": 1}))
     complaints = anomalies_pb2.Anomalies()
     complaints.anomaly_info["price"].short_description = "Out-of-range values"
-    file = pathlib.Path(found.uri, "Split-train", "SchemaDiff.pb")
+    file = pathlib.Path(anomalies.uri, "Split-train", "SchemaDiff.pb")
     file.parent.mkdir(parents=True)
     file.write_bytes(complaints.SerializeToString())
-    maker.step("two", "ExampleValidator", {"examples": sides[1].examples}, {"anomalies": found})
-    maker.step("two", "RankingTrainer", {"anomalies": found}, {}, FAILED, reason="refused")
+    maker.step("two", "ExampleValidator", {"examples": sides[1].examples}, {"anomalies": anomalies})
+    maker.step("two", "RankingTrainer", {"anomalies": anomalies}, {}, FAILED, reason="refused")
     store = lineage_store.connect(str(maker.file))
     compared = diff.diff(store, "one", "two")
     assert compared.causes[1] == "the data now: price: Out-of-range values"
     assert compared.after.problem == "RankingTrainer: refused"
     assert "RankingTrainer: refused" in diff_views.diff_text(compared).splitlines()[1]
-    shutil.rmtree(found.uri)
+    shutil.rmtree(anomalies.uri)
     assert diff.diff(store, "one", "two").causes[1] == "the data now: anomalies"
 
 
@@ -228,20 +232,20 @@ def test_the_same_model_under_two_names(tmp_path):
     pushed = maker.artifact("PushedModel", "pushed/1", digest=same, pushed=1, pushed_version="1", refused="")
     maker.step("one", "RankingPusher", {}, {"pushed_model": pushed})
     store = lineage_store.connect(str(maker.file))
-    found = diff.diff(store, str(side.directory), same)
-    assert diff.diff(store, same, f"artifact:{pushed.id}").causes == found.causes
-    assert found.causes == ("it is the same model, byte by byte",)
-    assert (found.data, found.features, found.vocabularies, found.config) == ((), (), (), ())
-    assert found.before.run == "one"
+    differences = diff.diff(store, str(side.directory), same)
+    assert diff.diff(store, same, f"artifact:{pushed.id}").causes == differences.causes
+    assert differences.causes == ("it is the same model, byte by byte",)
+    assert (differences.data, differences.features, differences.vocabularies, differences.config) == ((), (), (), ())
+    assert differences.before.run == "one"
 
 
-def test_files_that_are_gone_are_said(tmp_path):
+def test_files_that_are_gone_are_listed(tmp_path):
     maker = StoreMaker(tmp_path)
     sides = [Side(maker, "one", **BEFORE), Side(maker, "two", span=2, **BEFORE)]
     shutil.rmtree(maker.folder)
     shutil.rmtree(sides[0].directory)
-    found = diff.diff(lineage_store.connect(str(maker.file)), "one", "two")
-    assert [each.partition(":")[0] for each in found.unknown] == [
+    differences = diff.diff(lineage_store.connect(str(maker.file)), "one", "two")
+    assert [each.partition(":")[0] for each in differences.unknown] == [
         "feature statistics of one",
         "feature statistics of two",
         "vocabularies of one",
@@ -250,32 +254,32 @@ def test_files_that_are_gone_are_said(tmp_path):
         "packages of two",
         "contract of one",
     ]
-    assert (found.features, found.vocabularies, found.contract) == ((), (), None)
-    assert [change.name for change in found.data] == ["spans", "file /logs/1.csv", "file /logs/2.csv"]
+    assert (differences.features, differences.vocabularies, differences.contract) == ((), (), None)
+    assert [change.name for change in differences.data] == ["spans", "file /logs/1.csv", "file /logs/2.csv"]
 
 
 def test_a_run_that_ended_early(tmp_path):
     maker = StoreMaker(tmp_path)
     first = Side(maker, "one", **BEFORE)
     live = maker.artifact("Model", "live/early", live=1, digest=digest(first.directory))
-    maker.step("early", "LiveModel", {}, {"model": live})  # which is no model of this run
+    maker.step("early", "LiveModel", {}, {"model": live})  # not a model of this run
     examples = maker.artifact("Examples", "examples/early", span=2)
     maker.step("early", "RankingExampleGen", {}, {"examples": examples})
     maker.step("early", "StatisticsGen", {"examples": examples}, {}, FAILED)
-    found = diff.diff(lineage_store.connect(str(maker.file)), "one", "early")
-    assert found.after.model is None
-    assert found.metrics == (("mrr", 0.5, None), ("ndcg@5", 0.25, None))
-    assert found.config[0].name == "data.label"  # the example generator of the second was told no config
-    assert ("spans", "1", "2") in found.data
+    differences = diff.diff(lineage_store.connect(str(maker.file)), "one", "early")
+    assert differences.after.model is None
+    assert differences.metrics == (("mrr", 0.5, None), ("ndcg@5", 0.25, None))
+    assert differences.config[0].name == "data.label"  # the example generator of the second has no config
+    assert ("spans", "1", "2") in differences.data
 
 
 def test_neither_run_nor_model(tmp_path):
     maker = StoreMaker(tmp_path)
     side = Side(maker, "one", **BEFORE)
     store = lineage_store.connect(str(maker.file))
-    with pytest.raises(RankingError, match=r"a diff is of two runs or two models, and this is of type Examples"):
+    with pytest.raises(RankingError, match=r"a diff compares two runs or two models; this is of type Examples"):
         diff.diff(store, "one", f"artifact:{side.examples.id}")
-    with pytest.raises(RankingError, match=r"nobody: .* knows no such thing"):
+    with pytest.raises(RankingError, match=r"nobody: not in "):
         diff.diff(store, "nobody", "one")
 
 
@@ -289,13 +293,13 @@ def test_the_command_prints_text_and_json(tmp_path, capsys):
     assert text.splitlines()[0].startswith("before  run one  model ")
     assert "mrr     0.5000  →  0.4000  -0.1000" in text
     assert command_tree.main(["diff", "one", "two", "--json", *at]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["metrics"][0] == {"name": "mrr", "before": 0.5, "after": 0.4}
-    assert told["contract"]["verdict"] == "same"
-    assert [each["name"] for each in told["features"]] == ["clicked", "price", "brand"]
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["metrics"][0] == {"name": "mrr", "before": 0.5, "after": 0.4}
+    assert answer["contract"]["verdict"] == "same"
+    assert [each["name"] for each in answer["features"]] == ["clicked", "price", "brand"]
 
 
-def test_the_shares_below_a_point_are_even_within_a_bucket():
+def test_shares_are_interpolated_within_a_bucket():
     histogram = lineage_files.Histogram((0.0, 2.0), (2.0, 2.0), (3.0, 1.0))  # three numbers in 0 to 2, one is 2
     below = histogram.below(np.array([-1.0, 1.0, 2.0]))
     assert below.tolist() == [0.0, 1.5 / 4, 1.0]

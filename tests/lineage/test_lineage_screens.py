@@ -1,11 +1,11 @@
-"""The pages of lineage as Chromium shows them, at a desk and on a phone, by day and by night."""
+"""The pages of lineage as Chromium shows them: wide and narrow windows, light and dark mode."""
 
 import pytest
 from chromium import COMMAND, chromium
 from lineage_examples import HISTORY, LIVE, NOW, model, pipeline_runs, push, step
 
 from tfx_ranking.pipelines.lineage import origin_views, served_views
-from tfx_ranking.pipelines.lineage.values import Impact, Lineage, Run, Served, Touched
+from tfx_ranking.pipelines.lineage.values import AffectedModel, Impact, Lineage, Run, ServingPeriod
 
 pytestmark = pytest.mark.skipif(COMMAND is None, reason="Chromium is not here (Debian: apt install chromium)")
 
@@ -23,7 +23,7 @@ SHAPES = """
   };
 })()
 """
-# Contrast as WCAG 2 has it, of every text against what lies under it.
+# The contrast (WCAG 2) of every text and its background.
 FAINT = """
 (() => {
   const light = color => {
@@ -62,20 +62,23 @@ NARROW = """
 
 def _pages():
     runs = [
-        Run(f"2026-11-21T03:00:00.{i}", LONG if i == 1 else "shop", state, reason, NOW, 171.0, 9, i, 3, (3,), "ndcg@10",
-            0.6021, bool(i % 2), "1795275762", i == 3)
+        Run(
+            id=f"2026-11-21T03:00:00.{i}", pipeline=LONG if i == 1 else "shop", state=state, reason=reason, started=NOW,
+            seconds=171.0, steps=9, cached=i, span=3, spans=(3,), metric="ndcg@10", value=0.6021, blessed=bool(i % 2),
+            pushed="1795275762", unchanged=i == 3,
+        )
         for i, (state, reason) in enumerate(
             [
                 ("done", ""),
                 ("failed", f"RankingTrainer: {LONG}"),
                 ("running", ""),
                 ("dead", "its process died"),
-                ("unfinished", "not begun: RankingPusher"),
+                ("unfinished", "not started: RankingPusher"),
             ]
         )
     ]  # fmt: skip
-    served = [Served(NOW, None, change, made, ()) for change, made in HISTORY]
-    touched = tuple(Touched(made, "trained", (change,), ("/serving/shop",)) for change, made in HISTORY)
+    served = [ServingPeriod(since=NOW, until=None, push=event, model=made, files=()) for event, made in HISTORY]
+    touched = tuple(AffectedModel(made, "trained", (event,), ("/serving/shop",)) for event, made in HISTORY)
     long = step(1, LONG, run=LONG, pipeline=LONG, source={"files": {"all": [{"path": f"/{LONG}", "digest": LONG}]}})
     many = [(push(i, str(i)), model(f"d{i}", 0.6 + i % 7 / 50)) for i in range(1, 60)]
     return {
@@ -113,19 +116,19 @@ def show(browser, tmp_path):
 @pytest.mark.parametrize("dark", [False, True], ids=["day", "night"])
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_stays_in_its_window_and_can_be_read(show, name, width, dark):
+def test_a_page_fits_its_window_and_has_enough_contrast(show, name, width, dark):
     page = show(name, width, dark)
-    assert page.said == []
-    assert len(page.asked) == 1  # the file itself
-    assert page.ask("[innerWidth, document.documentElement.scrollWidth]") == [width, width]
-    assert page.ask(FAINT) == []
-    assert page.ask(NARROW) == []
+    assert page.console == []
+    assert len(page.requests) == 1  # the file itself
+    assert page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [width, width]
+    assert page.evaluate(FAINT) == []
+    assert page.evaluate(NARROW) == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("name", ["one run", "many runs", "long names"])
-def test_the_graph_is_shown_once_and_nothing_lies_on_anything(show, name, width):
-    shapes = show(name, width).ask(SHAPES)
+def test_the_graph_is_shown_once_and_nothing_overlaps(show, name, width):
+    shapes = show(name, width).evaluate(SHAPES)
     assert shapes["drawings"] == 1
     nodes = shapes["nodes"]
     steps, artifacts = {"one run": (10, 14), "many runs": (70, 203), "long names": (1, 0)}[name]
@@ -140,37 +143,37 @@ def test_the_graph_is_shown_once_and_nothing_lies_on_anything(show, name, width)
         assert box[1] - 1 <= text[1] <= text[3] <= box[3] + 1
 
 
-def test_a_graph_of_one_run_needs_no_scrolling_at_a_desk(show):
+def test_a_graph_of_one_run_fits_a_wide_window(show):
     page = show("one run", 1280)
-    assert page.ask("[...document.querySelectorAll('.wide')].map(each => each.scrollWidth <= each.clientWidth)") == [
-        True
-    ]
+    assert page.evaluate(
+        "[...document.querySelectorAll('.wide')].map(each => each.scrollWidth <= each.clientWidth)"
+    ) == [True]
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_by_keyboard_alone(show, width):
+def test_the_graph_works_by_keyboard(show, width):
     page = show("one run", width)
     here = "document.activeElement.dataset.key || ''"
     for _ in range(30):
         page.press("Tab")
-        if page.ask(here):
+        if page.evaluate(here):
             break
-    chosen = page.ask(here)
+    chosen = page.evaluate(here)
     assert chosen
-    assert page.ask("document.querySelectorAll('.lit').length") > 0  # its lines
+    assert page.evaluate("document.querySelectorAll('.lit').length") > 0  # its lines
     page.press("Enter")
     shown = "[...document.querySelectorAll('.sheet')].filter(each => each.checkVisibility()).map(each => each.id)"
-    assert page.ask(shown) == [chosen]
-    sheet = page.ask(f"JSON.stringify(document.getElementById({chosen!r}).getBoundingClientRect())")
+    assert page.evaluate(shown) == [chosen]
+    sheet = page.evaluate(f"JSON.stringify(document.getElementById({chosen!r}).getBoundingClientRect())")
     assert '"left":-' not in sheet
     page.press("Tab")
-    assert page.ask("document.activeElement.className") == "shut"
+    assert page.evaluate("document.activeElement.className") == "shut"
     page.press("Escape")
-    assert page.ask(shown) == []
-    assert page.ask(here) == chosen
+    assert page.evaluate(shown) == []
+    assert page.evaluate(here) == chosen
 
 
-def test_a_mark_of_the_plot_leads_to_its_row(show):
+def test_a_mark_of_the_plot_links_to_its_row(show):
     page = show("models", 1280)
-    page.ask("document.querySelector('.wide a').dispatchEvent(new MouseEvent('click', {bubbles: true}))")
-    assert page.ask("document.querySelector('tr:target td').textContent") == "1"
+    page.evaluate("document.querySelector('.wide a').dispatchEvent(new MouseEvent('click', {bubbles: true}))")
+    assert page.evaluate("document.querySelector('tr:target td').textContent") == "1"

@@ -1,4 +1,4 @@
-"""Where a model came from: on small stores as TFX writes them, each step named by hand."""
+"""The origin of models, on small stores as TFX writes them, with each step written by the test."""
 
 import fcntl
 import json
@@ -48,9 +48,9 @@ class Shop:
         self.generated = maker.step("one", "RankingExampleGen", {}, {"examples": self.examples}, source=SOURCE)
         config = json.dumps({"model": json.dumps({"hidden": [64]}), "name": "shop"})
         maker.step("one", "RankingTrainer", {"examples": self.examples}, {"model": self.trained}, config=config)
-        asked = json.dumps({"model": "{}", "serving": json.dumps({"default": "predict"}), "name": "shop"})
+        export_config = json.dumps({"model": "{}", "serving": json.dumps({"default": "predict"}), "name": "shop"})
         inputs = {"trained_model": self.trained}
-        maker.step("one", "SignatureExporter", inputs, {"model": self.exported}, config=asked)
+        maker.step("one", "SignatureExporter", inputs, {"model": self.exported}, config=export_config)
         self._evaluate("one", self.exported, self.none, self.judged)
         self.push = maker.step("one", "RankingPusher", self._to_push(self.exported, self.judged), {"p": self.pushed})
 
@@ -90,8 +90,8 @@ def shop(tmp_path_factory):
     return Shop(tmp_path_factory.mktemp("shop"))
 
 
-def _steps(found):
-    return [(step.run, step.node) for step in found.executions]
+def _steps(lineage):
+    return [(step.run, step.node) for step in lineage.executions]
 
 
 ONE = [
@@ -103,13 +103,13 @@ ONE = [
 ]
 
 
-def test_a_pushed_directory_wherever_it_was_copied_to(shop, tmp_path):
+def test_a_copy_of_a_pushed_directory(shop, tmp_path):
     copied = shutil.copytree(shop.served, tmp_path / "elsewhere")
-    found = origin.upstream(shop.store, str(copied))
-    assert [each.id for each in found.subject] == [shop.exported.id, shop.pushed.id, shop.copy.id]
-    assert _steps(found) == ONE
-    assert found.executions[-1].files == (values.File("/logs/1.csv", 7, "abc", "all"),)
-    assert found.executions[3].properties["config"] == {"model": {"hidden": [64]}, "name": "shop"}
+    lineage = origin.upstream(shop.store, str(copied))
+    assert [each.id for each in lineage.subject] == [shop.exported.id, shop.pushed.id, shop.copy.id]
+    assert _steps(lineage) == ONE
+    assert lineage.executions[-1].files == (values.File("/logs/1.csv", 7, "abc", "all"),)
+    assert lineage.executions[3].properties["config"] == {"model": {"hidden": [64]}, "name": "shop"}
 
 
 @pytest.mark.parametrize("how", ["100", "version:100", "digest", "folder", "id", "artifact", "uri"])
@@ -125,38 +125,38 @@ def test_the_same_model_by_every_name(shop, how):
 
 
 def test_a_cached_step_leads_to_the_run_that_made_it(shop):
-    found = origin.upstream(shop.store, str(shop.worse.id))
+    lineage = origin.upstream(shop.store, str(shop.worse.id))
     made = [("two", "SignatureExporter"), ("two", "RankingTrainer"), ("one", "RankingExampleGen")]
-    assert _steps(found) == made
-    assert found.executions[-1].id == shop.generated
+    assert _steps(lineage) == made
+    assert lineage.executions[-1].id == shop.generated
 
 
-def test_what_a_model_was_compared_with_is_not_what_it_was_made_of(shop):
-    found = origin.upstream(shop.store, str(shop.not_pushed.id))
-    assert ("two", "RankingEvaluator") in _steps(found)
-    assert not {("one", "RankingTrainer"), ("two", "LiveModel")} & set(_steps(found))
-    assert shop.copy.id in found.artifacts  # it is shown as an input all the same
+def test_the_baseline_of_a_model_is_not_its_origin(shop):
+    lineage = origin.upstream(shop.store, str(shop.not_pushed.id))
+    assert ("two", "RankingEvaluator") in _steps(lineage)
+    assert not {("one", "RankingTrainer"), ("two", "LiveModel")} & set(_steps(lineage))
+    assert shop.copy.id in lineage.artifacts  # it is shown as an input all the same
 
 
-def test_upstream_of_a_blessing_knows_no_push(shop):
+def test_upstream_of_a_blessing_has_no_push(shop):
     assert _steps(origin.upstream(shop.store, str(shop.judged["blessing"].id))) == ONE[1:]
 
 
 def test_upstream_of_a_run(shop):
-    found = origin.upstream(shop.store, "two")
-    made = [("two", node) for _, node in ONE[:4]]  # not what it compared its model with
-    assert _steps(found) == [*made, ("two", "LiveModel"), ("one", "RankingExampleGen")]
-    assert {each.id for each in found.subject} > {shop.copy.id, shop.worse.id, shop.examples.id}
+    lineage = origin.upstream(shop.store, "two")
+    made = [("two", node) for _, node in ONE[:4]]  # without the baseline of its model
+    assert _steps(lineage) == [*made, ("two", "LiveModel"), ("one", "RankingExampleGen")]
+    assert {each.id for each in lineage.subject} > {shop.copy.id, shop.worse.id, shop.examples.id}
 
 
 def test_upstream_of_a_run_that_failed(shop):
-    found = origin.upstream(shop.store, "three")
-    assert _steps(found) == [("three", "RankingTrainer"), ("one", "RankingExampleGen")]
-    assert (found.executions[0].state, found.executions[0].reason) == ("failed", "no memory")
-    assert "no memory" in origin_views.lineage_text(found)
+    lineage = origin.upstream(shop.store, "three")
+    assert _steps(lineage) == [("three", "RankingTrainer"), ("one", "RankingExampleGen")]
+    assert (lineage.executions[0].state, lineage.executions[0].reason) == ("failed", "no memory")
+    assert "no memory" in origin_views.lineage_text(lineage)
 
 
-def test_a_push_that_found_the_same_bytes_serving(tmp_path):
+def test_a_push_of_bytes_that_served_already(tmp_path):
     shop = Shop(tmp_path)
     again = shop.maker.artifact(
         "PushedModel", "RankingPusher/pushed_model/20", digest=digest(shop.served), pushed=1, pushed_version="100",
@@ -164,7 +164,7 @@ def test_a_push_that_found_the_same_bytes_serving(tmp_path):
     )  # fmt: skip
     shop.maker.step("four", "RankingPusher", shop._to_push(shop.exported, shop.judged), {"pushed_model": again})
     store = lineage_store.connect(str(shop.maker.file))
-    assert _steps(origin.upstream(store, "100")) == ONE  # it is no part of how the model came to be
+    assert _steps(origin.upstream(store, "100")) == ONE  # it is not part of the model's origin
     assert _steps(origin.upstream(store, str(again.id)))[0] == ("four", "RankingPusher")
     newest = origin.runs(store)[0]
     assert (newest.id, newest.pushed, newest.unchanged) == ("four", "100", True)
@@ -172,16 +172,16 @@ def test_a_push_that_found_the_same_bytes_serving(tmp_path):
 
 
 def test_downstream_of_the_examples(shop):
-    found = origin.downstream(shop.store, str(shop.examples.id))
-    assert set(_steps(found)) == {*ONE[:4], *((("two", node)) for _, node in ONE[:4]), ("three", "RankingTrainer")}
-    assert found.executions[0].state == "failed"
-    assert found.executions[0].reason == "no memory"
+    lineage = origin.downstream(shop.store, str(shop.examples.id))
+    assert set(_steps(lineage)) == {*ONE[:4], *((("two", node)) for _, node in ONE[:4]), ("three", "RankingTrainer")}
+    assert lineage.executions[0].state == "failed"
+    assert lineage.executions[0].reason == "no memory"
 
 
 def test_downstream_of_a_run_and_of_a_model(shop):
     assert _steps(origin.downstream(shop.store, "two"))[-1] == ("one", "RankingTrainer")  # of the cached examples
     pushing = origin.downstream(shop.store, str(shop.served))
-    assert _steps(pushing) == ONE[:2]  # run two compared itself with it, and was not made of it
+    assert _steps(pushing) == ONE[:2]  # run two was compared with it, but not made from it
 
 
 def test_runs(shop):
@@ -205,9 +205,9 @@ def test_two_pipelines_in_one_store(tmp_path):
         examples = maker.artifact("Examples", "RankingExampleGen/examples/1", span=0)
         maker.step(f"of {pipeline}", "RankingExampleGen", {}, {"examples": examples})
     store = lineage_store.connect(str(maker.file))
-    found = origin.runs(store)
-    assert [(each.id, each.pipeline) for each in found] == [("of shop.eu", "shop.eu"), ("of shop", "shop")]
-    assert origin_views.runs_text(found).splitlines()[0].split()[:3] == ["run", "pipeline", "state"]
+    runs = origin.runs(store)
+    assert [(each.id, each.pipeline) for each in runs] == [("of shop.eu", "shop.eu"), ("of shop", "shop")]
+    assert origin_views.runs_text(runs).splitlines()[0].split()[:3] == ["run", "pipeline", "state"]
     (step,) = origin.upstream(store, str(examples.id)).executions
     assert (step.pipeline, step.run, step.node) == ("shop.eu", "of shop.eu", "RankingExampleGen")
 
@@ -216,7 +216,7 @@ def test_many_runs_of_two_pipelines(tmp_path):
     wanted = {}
     for pipeline in ("shop", "shop.eu"):
         maker = StoreMaker(tmp_path, pipeline)
-        for i in range(contexts._FEW // 2 + 1):  # more than are asked for one by one
+        for i in range(contexts._FEW // 2 + 1):  # more than are fetched one by one
             run = f"{i} of {pipeline}"
             examples = maker.artifact("Examples", f"RankingExampleGen/examples/{run}", span=i)
             maker.step(run, "RankingExampleGen", {}, {"examples": examples})
@@ -246,7 +246,7 @@ def _state(maker):
 
 def test_a_step_whose_process_is_gone_is_dead(tmp_path):
     maker = _with_a_running_step(tmp_path)
-    assert _state(maker) == "running"  # no lock anywhere: nothing says that its process is gone
+    assert _state(maker) == "running"  # no lock anywhere: its process may still run
     maker.folder.mkdir(parents=True)
     lock = maker.folder / run_records.LOCK
     lock.touch()
@@ -254,14 +254,14 @@ def test_a_step_whose_process_is_gone_is_dead(tmp_path):
     (run,) = origin.runs(lineage_store.connect(str(maker.file)))
     assert run.reason == "RankingTrainer: its process died"
     os.utime(lock, (0, 0))  # the process began before the step did
-    with lock.open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         assert _state(maker) == "running"
         os.utime(lock, (4e9, 4e9))  # another process holds it, which began later
         assert _state(maker) == "dead"
 
 
-def test_what_the_next_run_ended_stays_dead(tmp_path):
+def test_a_step_that_the_next_run_ended_stays_dead(tmp_path):
     maker = _with_a_running_step(tmp_path)
     run_records.end_dead_executions(maker.store, "shop")
     assert _state(maker) == "dead"
@@ -273,7 +273,7 @@ def test_a_step_on_another_machine_lives_by_its_heartbeat(tmp_path):
     step.custom_properties[heartbeat.HEARTBEAT].double_value = time.time()
     maker.store.put_executions([step])
     maker.folder.mkdir(parents=True)
-    (maker.folder / run_records.LOCK).touch()  # nobody holds it: that says nothing of another machine
+    (maker.folder / run_records.LOCK).touch()  # nobody holds it here, but the step may run on another machine
     assert _state(maker) == "running"
     assert run_records.end_dead_executions(maker.store, "shop") == [], "a local run of the pipeline leaves it alone"
     step = _running(maker)
@@ -296,14 +296,14 @@ def test_a_heartbeat_is_renewed_while_the_step_works(tmp_path, monkeypatch):
     assert len(seen - {0.0}) >= 2
 
 
-def test_a_container_ends_no_local_step_but_its_own_earlier_try(tmp_path):
+def test_a_container_ends_only_its_own_earlier_try(tmp_path):
     maker = _with_a_running_step(tmp_path)
     step = _running(maker)
     assert run_records.end_dead_executions(maker.store, "shop", locked=False) == []
     assert run_records.end_dead_executions(maker.store, "shop", locked=False, again=[step.id]) == [step.id]
 
 
-def test_between_two_steps_a_run_is_running(tmp_path):
+def test_a_run_between_two_steps_is_running(tmp_path):
     maker = StoreMaker(tmp_path)
     maker.step("one", "LiveModel", {}, {"model": maker.artifact("Model", "LiveModel/model/1", live=0)})
     maker.folder.mkdir(parents=True)
@@ -311,8 +311,8 @@ def test_between_two_steps_a_run_is_running(tmp_path):
     lock.touch()
     os.utime(lock, (0, 0))
     assert _state(maker) == "done"
-    with lock.open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         assert _state(maker) == "running"
 
 
@@ -324,35 +324,37 @@ def test_a_model_in_an_object_store(tmp_path, monkeypatch):
     )  # fmt: skip
     shop.maker.step("four", "RankingPusher", shop._to_push(shop.exported, shop.judged), {"pushed_model": again})
     store = lineage_store.connect(str(shop.maker.file))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody is there: the record answers
-    found = origin.upstream(store, "s3://serving/shop/7/")
-    assert _steps(found) == ONE
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nothing is there: the record must be enough
+    lineage = origin.upstream(store, "s3://serving/shop/7/")
+    assert _steps(lineage) == ONE
     shutil.rmtree(shop.served)
-    assert origin.receipts(found) == [], "the receipts are out of reach, which is no error"
+    assert origin.receipts(lineage) == [], "receipts out of reach are not an error"
     with object_server.serving("serving") as bucket:
         copied = saved_model(tmp_path / "copied", "first", run="one", packages={"tfx": "1.16.0"})
         for name, file in places.files(copied).items():
             places.place(f"{bucket}/elsewhere/3/{name}").write_bytes(file.read_bytes())
-        assert _steps(origin.upstream(store, f"{bucket}/elsewhere")) == ONE  # what serves from there, by its bytes
-        found = origin.upstream(store, f"{bucket}/elsewhere/3")
-        assert _steps(found) == ONE
-        assert origin.receipts(found) == [{"run": "one", "packages": {"tfx": "1.16.0"}}]
+        assert (
+            _steps(origin.upstream(store, f"{bucket}/elsewhere")) == ONE
+        )  # the version that serves there, by its bytes
+        lineage = origin.upstream(store, f"{bucket}/elsewhere/3")
+        assert _steps(lineage) == ONE
+        assert origin.receipts(lineage) == [{"run": "one", "packages": {"tfx": "1.16.0"}}]
 
 
-def test_a_run_whose_last_steps_never_began_is_unfinished(tmp_path):
+def test_a_run_whose_last_steps_never_started_is_unfinished(tmp_path):
     maker = StoreMaker(tmp_path)
     examples = maker.artifact("Examples", "RankingExampleGen/examples/1", span=0)
     maker.step("one", "RankingExampleGen", {}, {"examples": examples}, called="lists")
     run_records.say_what_is_to_run(maker.store, "one", ["lists", "Transform", "RankingTrainer"])
     (run,) = origin.runs(lineage_store.connect(str(maker.file)))
-    assert (run.state, run.reason, run.steps) == ("unfinished", "not begun: Transform, RankingTrainer", 1)
+    assert (run.state, run.reason, run.steps) == ("unfinished", "not started: Transform, RankingTrainer", 1)
     maker.step("one", "Transform", {"examples": examples}, {})
     maker.step("one", "RankingTrainer", {"examples": examples}, {})
     (run,) = origin.runs(lineage_store.connect(str(maker.file)))
     assert (run.state, run.reason, run.steps) == ("done", "", 3)
 
 
-def test_a_run_that_looked_at_new_data_alone_is_no_training(tmp_path):
+def test_a_run_that_only_checked_new_data(tmp_path):
     maker = StoreMaker(tmp_path)
     examples = maker.artifact("Examples", "RankingExampleGen/examples/1", span=0)
     maker.step("one", "RankingExampleGen", {}, {"examples": examples})
@@ -361,18 +363,18 @@ def test_a_run_that_looked_at_new_data_alone_is_no_training(tmp_path):
     assert _state(maker) == "checked"
 
 
-def test_a_run_that_is_known_before_its_first_step(tmp_path):
-    """As of one that was killed in the moment between."""
+def test_a_run_without_steps(tmp_path):
+    """A run that was killed before its first step."""
     maker = StoreMaker(tmp_path)
     maker.store.put_contexts([maker._context("pipeline_run", "one")])
     run_records.say_what_is_to_run(maker.store, "one", ["RankingExampleGen"])
     store = lineage_store.connect(str(maker.file))
     (run,) = origin.runs(store)
-    assert (run.id, run.state, run.reason, run.steps) == ("one", "unfinished", "not begun: RankingExampleGen", 0)
+    assert (run.id, run.state, run.reason, run.steps) == ("one", "unfinished", "not started: RankingExampleGen", 0)
     assert origin.upstream(store, "one").executions == ()
 
 
-def test_of_a_step_that_was_tried_again_the_last_try_counts(tmp_path):
+def test_the_last_try_of_a_step_counts(tmp_path):
     maker = StoreMaker(tmp_path)
     examples = maker.artifact("Examples", "RankingExampleGen/examples/1", span=0)
     maker.step("one", "RankingExampleGen", {}, {"examples": examples}, FAILED, called="today's", reason="no network")
@@ -380,14 +382,14 @@ def test_of_a_step_that_was_tried_again_the_last_try_counts(tmp_path):
     assert (run.state, run.reason) == ("failed", "today's: no network")
     maker.step("one", "RankingExampleGen", {}, {"examples": examples}, called="yesterday's")
     (run,) = origin.runs(lineage_store.connect(str(maker.file)))
-    assert (run.state, run.steps) == ("failed", 2), "another step of the same component is no second try"
+    assert (run.state, run.steps) == ("failed", 2), "another step of the same component is not a second try"
     maker.step("one", "RankingExampleGen", {}, {"examples": examples}, called="today's")
     (run,) = origin.runs(lineage_store.connect(str(maker.file)))
     assert (run.state, run.reason, run.steps) == ("done", "", 2)
 
 
 @pytest.mark.parametrize("way", ["by its copy", "by its digest alone"])
-def test_a_warm_start_leads_to_the_run_that_made_the_model_it_started_from(tmp_path, way):
+def test_a_warm_start_leads_to_the_run_of_the_model_before(tmp_path, way):
     shop = Shop(tmp_path)
     child = shop.maker.artifact("Model", "RankingTrainer/model/20")
     inputs, named = {"base_model": shop.copy}, {}
@@ -400,42 +402,42 @@ def test_a_warm_start_leads_to_the_run_that_made_the_model_it_started_from(tmp_p
     assert ("four", "RankingTrainer") in _steps(origin.downstream(store, str(shop.exported.id)))
 
 
-def test_the_calls_do_not_grow_with_the_steps(tmp_path):
+def test_the_number_of_calls_does_not_grow_with_the_steps(tmp_path):
     def calls(lists):
         maker = StoreMaker(tmp_path / str(lists))
         examples = maker.artifact("Examples", "RankingExampleGen/examples/1", span=0)
         maker.step("one", "RankingExampleGen", {}, {"examples": examples})
         for i in range(lists):
-            given = maker.artifact("Model", f"RankingTrainer/model/{i}")
-            maker.step("one", "RankingTrainer", {"examples": examples}, {"model": given})
+            model = maker.artifact("Model", f"RankingTrainer/model/{i}")
+            maker.step("one", "RankingTrainer", {"examples": examples}, {"model": model})
         store = lineage_store.connect(str(maker.file))
-        counted, asked = [], store._store
+        counted, inner = [], store._store
 
         class Counting:
             def __getattr__(self, name):
                 counted.append(name)
-                return getattr(asked, name)
+                return getattr(inner, name)
 
         store._store = Counting()
-        found = origin.downstream(store, "1").executions
-        assert [(each.pipeline, each.run, each.node) for each in found] == [("shop", "one", "RankingTrainer")] * lists
+        lineage = origin.downstream(store, "1").executions
+        assert [(each.pipeline, each.run, each.node) for each in lineage] == [("shop", "one", "RankingTrainer")] * lists
         return sorted(counted)
 
     assert calls(2) == calls(70)
 
 
-def test_where_ml_metadata_takes_no_filters(shop):
+def test_ml_metadata_without_filters(shop):
     store = lineage_store.connect(str(shop.maker.file))
-    store._filters = False  # as TFX 1.21's ML Metadata takes none
+    store._filters = False  # as in ML Metadata of TFX 1.21
     first = digest(shop.served)
-    for asked in ("100", first[:9], str(shop.worse.id), str(shop.served)):
-        assert origin.upstream(store, asked) == origin.upstream(shop.store, asked)
-        assert origin.downstream(store, asked) == origin.downstream(shop.store, asked)
-    assert store.models([first, "none"]) == shop.store.models([first, "none"])
-    assert [each.id for each in store.model(first)] == [shop.exported.id, shop.pushed.id, shop.copy.id]
+    for query in ("100", first[:9], str(shop.worse.id), str(shop.served)):
+        assert origin.upstream(store, query) == origin.upstream(shop.store, query)
+        assert origin.downstream(store, query) == origin.downstream(shop.store, query)
+    assert store.with_digests([first, "none"]) == shop.store.with_digests([first, "none"])
+    assert [each.id for each in store.with_digest(first)] == [shop.exported.id, shop.pushed.id, shop.copy.id]
 
 
-def test_a_pipeline_whose_nodes_have_names_of_their_own(tmp_path):
+def test_nodes_that_are_not_named_after_their_components(tmp_path):
     maker = StoreMaker(tmp_path)
     first = maker.artifact("Examples", "RankingExampleGen/examples/1", span=0)
     maker.step("one", "RankingExampleGen", {}, {"examples": first}, called="new_lists")
@@ -443,54 +445,54 @@ def test_a_pipeline_whose_nodes_have_names_of_their_own(tmp_path):
     maker.step("one", "RankingExampleGen", {}, {"examples": second}, called="previous_lists")
     model = maker.artifact("Model", "RankingTrainer/model/3")
     maker.step("one", "RankingTrainer", {"examples": first, "previous": second}, {"model": model})
-    found = origin.upstream(lineage_store.connect(str(maker.file)), str(model.id))
-    assert [each.node for each in found.executions] == ["RankingTrainer", "previous_lists", "new_lists"]
+    lineage = origin.upstream(lineage_store.connect(str(maker.file)), str(model.id))
+    assert [each.node for each in lineage.executions] == ["RankingTrainer", "previous_lists", "new_lists"]
 
 
-def test_runs_that_go_on_at_once(tmp_path):
+def test_parallel_runs(tmp_path):
     maker = StoreMaker(tmp_path)
     made = {}
     for run in ("one", "two"):
         made[run] = maker.artifact("Examples", f"RankingExampleGen/examples/{run}", span=0)
         maker.step(run, "RankingExampleGen", {}, {"examples": made[run]})
-    for run in ("two", "one"):  # the step of the first is the last one: by time it would be the second's
+    for run in ("two", "one"):  # the last step belongs to the first run; by its time it would belong to the second
         model = maker.artifact("Model", f"RankingTrainer/model/{run}")
         maker.step(run, "RankingTrainer", {"examples": made[run]}, {"model": model})
-    found = origin.upstream(lineage_store.connect(str(maker.file)), str(model.id))
-    assert [(each.run, each.node) for each in found.executions] == [
+    lineage = origin.upstream(lineage_store.connect(str(maker.file)), str(model.id))
+    assert [(each.run, each.node) for each in lineage.executions] == [
         ("one", "RankingTrainer"),
         ("one", "RankingExampleGen"),
     ]
 
 
-def test_what_the_store_does_not_know(shop, tmp_path):
-    with pytest.raises(RankingError, match=r"nowhere: .* knows no such thing; expected a model's directory, a version"):
+def test_queries_that_are_not_in_the_store(shop, tmp_path):
+    with pytest.raises(RankingError, match=r"nowhere: not in .*; expected a model's directory, a version"):
         origin.upstream(shop.store, "nowhere")
-    with pytest.raises(RankingError, match=r"999: .* knows no version and no artifact of this number"):
+    with pytest.raises(RankingError, match=r"999: .* has no version and no artifact with this number"):
         origin.upstream(shop.store, "999")
     strange = saved_model(tmp_path / "strange", "strange", pipeline="other", run="seven")
-    with pytest.raises(
-        RankingError, match=r"knows no model of these bytes .* Its receipt names pipeline other, run seven"
-    ):
+    with pytest.raises(RankingError, match=r"has no model with these bytes .* receipt names pipeline other, run seven"):
         origin.upstream(shop.store, str(strange))
 
 
-def test_a_number_that_is_two_things(tmp_path):
+def test_a_number_that_is_a_version_and_an_artifact(tmp_path):
     maker = StoreMaker(tmp_path)
     pushed = maker.artifact("PushedModel", "RankingPusher/p/1", digest="d1", pushed=1, pushed_version="1")
     maker.step("one", "RankingPusher", {}, {"pushed_model": pushed})
     store = lineage_store.connect(str(maker.file))
-    with pytest.raises(RankingError, match=r"1: a version and the id of an artifact .*; say version:1 or artifact:1"):
+    with pytest.raises(
+        RankingError, match=r"1: both a version and the id of an artifact .*; write version:1 or artifact:1"
+    ):
         origin.find(store, "1")
     assert [each.id for each in origin.find(store, "version:1")] == [1]
     assert [each.id for each in origin.find(store, "artifact:1")] == [1]
 
 
-def test_where_the_store_is_found(shop, tmp_path, monkeypatch, capsys):
+def test_where_the_store_is_searched(shop, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert command_tree.main(["runs"]) == 1
-    said = capsys.readouterr().err
-    assert all(way in said for way in ("--metadata", "ranking.yaml", "./metadata.sqlite"))
+    error = capsys.readouterr().err
+    assert all(way in error for way in ("--metadata", "ranking.yaml", "./metadata.sqlite"))
     shutil.copy(shop.maker.file, tmp_path / "metadata.sqlite")
     assert command_tree.main(["runs"]) == 0
     (tmp_path / "ranking.yaml").write_text(
@@ -498,7 +500,7 @@ def test_where_the_store_is_found(shop, tmp_path, monkeypatch, capsys):
     )
     assert command_tree.main(["runs"]) == 1
     assert "kept/there.sqlite: no such ML Metadata store" in capsys.readouterr().err
-    assert not (tmp_path / "kept").exists()  # looking makes nothing
+    assert not (tmp_path / "kept").exists()  # reading creates no folder
     connection = {"sqlite": {"filename_uri": str(shop.maker.file), "connection_mode": "READONLY"}}
     assert command_tree.main(["runs", "--metadata", json.dumps(connection)]) == 0
     (tmp_path / "notes").write_text("no database")
@@ -520,13 +522,13 @@ def test_half_a_connection_is_refused(capsys):
 
 
 @pytest.mark.parametrize(
-    "said", [{"mysql": {"port": 9, "database": "a"}}, {"postgresql": {"port": "9", "dbname": "a"}}]
+    "connection", [{"mysql": {"port": 9, "database": "a"}}, {"postgresql": {"port": "9", "dbname": "a"}}]
 )
-def test_a_database_that_does_not_answer(said, capfd):
-    ((kind, server),) = said.items()
+def test_a_database_that_does_not_answer(connection, capfd):
+    ((kind, server),) = connection.items()
     server |= {"host": "127.0.0.1", "user": "tfx"}
-    assert command_tree.main(["runs", "--metadata", json.dumps(said)]) == 1
-    (line,) = capfd.readouterr().err.splitlines()  # and nothing of ML Metadata's own log
+    assert command_tree.main(["runs", "--metadata", json.dumps(connection)]) == 1
+    (line,) = capfd.readouterr().err.splitlines()  # and nothing from ML Metadata's own log
     assert line.startswith(f"tfx-ranking: {kind} at 127.0.0.1:9: cannot be reached (")
     assert line.endswith(
         "Check that the server runs there and can be reached from this machine, and that user, password and database "
@@ -545,8 +547,8 @@ def test_a_store_behind_grpc_answers_the_same(shop, capsys):
         assert impact.of_span(behind, 3) == impact.of_span(shop.store, 3)
         assert impact.of_file(behind, "1.csv") == impact.of_file(shop.store, "1.csv")
         assert diff.diff(behind, "one", "two") == diff.diff(shop.store, "one", "two")
-        asked = str(shop.served.parent), *served.moment("today")
-        assert served.served(behind, *asked) == served.served(shop.store, *asked)
+        period = str(shop.served.parent), *served.moment("today")
+        assert served.served(behind, *period) == served.served(shop.store, *period)
         assert command_tree.main(["runs", "--metadata", at]) == 0
         capsys.readouterr()
     assert command_tree.main(["runs", "--metadata", at]) == 1  # the server is gone
@@ -555,7 +557,7 @@ def test_a_store_behind_grpc_answers_the_same(shop, capsys):
     )
 
 
-def test_an_artifacts_folder_that_holds_a_model_of_no_digest(shop):
+def test_a_folder_with_a_model_that_is_not_recorded(shop):
     saved_model(pathlib.Path(shop.trained.uri) / "Format-Serving", "not exported")
     assert [each.id for each in origin.find(shop.store, shop.trained.uri)] == [shop.trained.id]
 
@@ -563,7 +565,7 @@ def test_an_artifacts_folder_that_holds_a_model_of_no_digest(shop):
 KILLED = """
 import os, signal, sqlite3, sys
 store = sqlite3.connect(sys.argv[1], isolation_level=None)
-store.execute("PRAGMA cache_size = 5")  # pages: what is more goes into the file before the end of the transaction
+store.execute("PRAGMA cache_size = 5")  # in pages: what exceeds it is written to the file before the transaction ends
 store.execute("BEGIN IMMEDIATE")
 store.execute("CREATE TABLE half (made)")
 store.executemany("INSERT INTO half VALUES (randomblob(?))", [[1000]] * 1000)
@@ -580,7 +582,7 @@ def test_a_store_whose_writer_was_killed(shop, tmp_path):
     assert origin.runs(lineage_store.connect(str(file))) == origin.runs(shop.store)
 
 
-def test_a_reader_that_has_read_enough(shop):
+def test_a_reader_that_closes_the_pipe(shop):
     command = [
         sys.executable,
         "-m",
@@ -609,18 +611,19 @@ def test_the_commands_print_text_and_json(shop, capsys):
     text = capsys.readouterr().out
     assert f"model {digest(shop.served)}" in text
     assert "abc  7 B  all  /logs/1.csv" in text
-    assert 'model      {"hidden": [64]}' in text  # the trainer was told it, the exporter was not
+    assert 'model      {"hidden": [64]}' in text  # in the trainer's config, not in the exporter's
     assert 'serving    {"default": "predict"}' in text
     assert text.endswith("packages of run one\n  tfx 1.16.0\n")
     assert command_tree.main(["lineage", "100", "--json", *at]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [each["node"] for each in told["executions"]] == [node for _, node in ONE]
-    assert told["executions"][-1]["files"] == [{"path": "/logs/1.csv", "size": 7, "digest": "abc", "split": "all"}]
-    assert told["receipts"] == [{"run": "one", "packages": {"tfx": "1.16.0"}}]
-    assert told["executions"][0]["outputs"] == [{"name": "p", "artifact": shop.pushed.id}]
+    answer = json.loads(capsys.readouterr().out)
+    assert [each["node"] for each in answer["executions"]] == [node for _, node in ONE]
+    assert answer["executions"][-1]["files"] == [{"path": "/logs/1.csv", "size": 7, "digest": "abc", "split": "all"}]
+    assert answer["receipts"] == [{"run": "one", "packages": {"tfx": "1.16.0"}}]
+    assert answer["executions"][0]["outputs"] == [{"name": "p", "artifact": shop.pushed.id}]
 
 
-def test_a_damaged_receipt_is_a_plain_error(shop, capsys):
+def test_a_damaged_receipt_is_a_plain_error(tmp_path, capsys):
+    shop = Shop(tmp_path)
     (shop.served / LINEAGE_IN_MODEL).write_text("{")
     assert command_tree.main(["lineage", "100", "--metadata", str(shop.maker.file)]) == 1
     assert "lineage.json: expected a lineage receipt" in capsys.readouterr().err

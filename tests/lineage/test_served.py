@@ -1,4 +1,4 @@
-"""What served when, what some data touched, the metric over versions: on stores written step by step."""
+"""Serving periods, impact and the metric over versions, on stores that are written step by step."""
 
 import dataclasses
 import datetime
@@ -20,7 +20,7 @@ TUESDAY = datetime.datetime(2026, 11, 17, 15, 0).astimezone()
 
 
 class Days:
-    """A pipeline that is run once a span; whatever is pushed is recorded below `base`."""
+    """A pipeline with one run per span; its pushes are recorded below `base`."""
 
     def __init__(self, root):
         self.maker = StoreMaker(root)
@@ -29,7 +29,7 @@ class Days:
         self.number = 0
 
     def run(self, name, span, version=None, value=0.5, begun=None, examples=None, exported=True):
-        """A run; `version`: what it pushes, None for a model that is not blessed.  Gives the examples."""
+        """Writes a run and returns its examples.  version: what it pushes; None for a model that is not blessed."""
         made, self.number = self.maker.artifact, self.number + 1
         spans = json.dumps(list(span)) if isinstance(span, (list, tuple)) else None
         newest = span[-1] if spans else span
@@ -57,7 +57,7 @@ class Days:
         return examples
 
     def evaluate(self, name, examples, model, value, blessed):
-        evaluation = self.maker.artifact("ModelEvaluation", f"e/{name}", metric="mrr", mrr=value, summary="no words")
+        evaluation = self.maker.artifact("ModelEvaluation", f"e/{name}", metric="mrr", mrr=value, summary="no metric")
         blessing = self.maker.artifact("ModelBlessing", f"b/{name}", blessed=int(blessed))
         inputs = {"examples": examples, "model": model}
         self.maker.step(name, "RankingEvaluator", inputs, {"evaluation": evaluation, "blessing": blessing})
@@ -79,8 +79,8 @@ class Days:
 
 
 def _at(days, when, until=None):
-    found = served.served(days.store, str(days.base), when, until or when)
-    return [each.push.version for each in found]
+    periods = served.served(days.store, str(days.base), when, until or when)
+    return [each.push.version for each in periods]
 
 
 def test_what_served_before_and_after_a_push_and_a_rollback(tmp_path):
@@ -93,25 +93,27 @@ def test_what_served_before_and_after_a_push_and_a_rollback(tmp_path):
     assert (back.rollback_of, back.restores, back.reason) == ("20", "10", "clicks fell")
     assert _at(days, first.at) == _at(days, second.at - MOMENT) == ["10"]
     assert _at(days, second.at) == ["20"]
-    assert _at(days, first.at, back.at) == ["10", "20", "30"]  # in a day that holds all three
+    assert _at(days, first.at, back.at) == ["10", "20", "30"]  # in a period with all three
     (now,) = served.served(days.store, str(days.base), back.at, back.at)
-    assert (now.model.run, now.model.spans, now.model.value) == ("one", (1,), 0.5)  # its bytes are the first one's
+    assert (now.model.run, now.model.spans, now.model.value) == ("one", (1,), 0.5)  # its bytes are the first version's
     assert [file.path for file in now.files] == ["/logs/1.csv"]
     assert now.until is None
-    with pytest.raises(RankingError, match="nothing served by then; the first push was at"):
+    with pytest.raises(RankingError, match=r"nothing served before .*; the first push was at"):
         _at(days, first.at - MOMENT)
-    with pytest.raises(RankingError, match=rf"elsewhere: .* knows no push to it; it knows pushes to {days.base}"):
+    with pytest.raises(
+        RankingError, match=rf"elsewhere: .* has no push to this destination; it has pushes to: {days.base}"
+    ):
         served.served(days.store, "elsewhere", first.at, first.at)
 
 
-def test_a_push_that_found_its_bytes_serving_changes_nothing(tmp_path):
+def test_a_push_of_bytes_that_served_already_changes_nothing(tmp_path):
     days = Days(tmp_path)
     days.run("one", 1, version=10)
     days.push(10, "digest of one", unchanged=1)
     assert [each.version for each in served.pushes(days.store)] == ["10"]
 
 
-def test_where_labels_are_kept_the_stable_one_serves(tmp_path):
+def test_with_labels_the_stable_version_serves(tmp_path):
     days = Days(tmp_path)
     days.run("one", 1, version=10)
     days.push(10, "digest of one", node="Push", label="stable")
@@ -130,31 +132,33 @@ LAST = datetime.timedelta(microseconds=1)
 
 
 @pytest.mark.parametrize(
-    ("said", "since", "until"),
+    ("text", "since", "until"),
     [
         ("now", TUESDAY, TUESDAY),
         ("2026-11-16", MONDAY, MONDAY + DAY - LAST),
         ("2026-11-16 14:30", MONDAY.replace(hour=14, minute=30), None),
         ("2026-11-16T14:30:00Z", datetime.datetime(2026, 11, 16, 14, 30, tzinfo=datetime.timezone.utc), None),
-        ("today", TUESDAY.replace(hour=0), TUESDAY),  # as far as it has come
+        ("today", TUESDAY.replace(hour=0), TUESDAY),  # until now
         ("Yesterday", MONDAY, MONDAY + DAY - LAST),
         ("monday", MONDAY, MONDAY + DAY - LAST),
-        ("tuesday", MONDAY - 6 * DAY, MONDAY - 5 * DAY - LAST),  # it is Tuesday: the one before
+        ("tuesday", MONDAY - 6 * DAY, MONDAY - 5 * DAY - LAST),  # today is Tuesday: the one before
     ],
 )
-def test_times_as_people_write_them(said, since, until):
-    assert served.moment(said, TUESDAY) == (since, until or since)
+def test_times_as_people_write_them(text, since, until):
+    assert served.moment(text, TUESDAY) == (since, until or since)
 
 
-@pytest.mark.parametrize(("said", "problem"), [("noon", "no time; expected a date"), ("2026-11-18", "still to come")])
-def test_times_that_are_none(said, problem):
+@pytest.mark.parametrize(
+    ("text", "problem"), [("noon", "not a time; expected a date"), ("2026-11-18", "in the future")]
+)
+def test_texts_that_are_not_a_time(text, problem):
     with pytest.raises(RankingError, match=problem):
-        served.moment(said, TUESDAY)
+        served.moment(text, TUESDAY)
 
 
-def _impact(found):
+def _impact(result):
     return [
-        (each.model.run, each.how, [push.version for push in each.pushes], bool(each.live)) for each in found.models
+        (each.model.run, each.how, [push.version for push in each.pushes], bool(each.live)) for each in result.models
     ]
 
 
@@ -170,31 +174,33 @@ def test_the_impact_of_a_span(tmp_path):
     days.evaluate("apart", examples, days.model, 0.4, False)  # on the lists of an earlier span
     days.run("ended early", 17, exported=False)
     days.run("other", 21, version=30)
-    found = impact.of_span(days.store, 17)
-    assert _impact(found) == [
+    result = impact.of_span(days.store, 17)
+    assert _impact(result) == [
         ("ended early", "trained", [], False),
         ("apart", "evaluated", [], False),
         ("begun", "began", [], False),
         ("two", "trained", ["20"], False),
         ("again", "trained", [], False),
-        ("one", "trained", ["10"], True),  # the destination holds version 10 alone, whatever was recorded last
+        ("one", "trained", ["10"], True),  # the destination has only version 10, whatever was recorded last
     ]
-    assert [(each.version, each.seen) for each in found.live] == [("10", True)]
-    assert found.models[0].model.spans == (17,)  # by way of the transformed examples
+    assert [(each.version, each.seen) for each in result.live] == [("10", True)]
+    assert result.models[0].model.spans == (17,)  # through the transformed examples
     assert _impact(impact.of_file(days.store, "17.csv")) == _impact(impact.of_file(days.store, "d17"))  # by its digest
     assert [run for run, *_ in _impact(impact.of_file(days.store, "/logs/18.csv"))] == ["two"]
-    assert _impact(impact.of_run(days.store, "again")) == [("again", "trained", [], False)]  # not what it took
+    assert _impact(impact.of_run(days.store, "again")) == [
+        ("again", "trained", [], False)
+    ]  # without its cached examples
     saved_model(days.base / "40", "of somebody else")
     assert {each.live for each in impact.of_span(days.store, 17).models} == {()}
-    with pytest.raises(RankingError, match=r"span 5: .* knows no examples of it; it knows 16-21\."):
+    with pytest.raises(RankingError, match=r"span 5: .* has no examples of this span; it has spans: 16-21\."):
         impact.of_span(days.store, 5)
-    with pytest.raises(RankingError, match=r"7\.csv: .* knows no examples that were read from it"):
+    with pytest.raises(RankingError, match=r"7\.csv: .* has no examples that were read from this file"):
         impact.of_file(days.store, "7.csv")
-    with pytest.raises(RankingError, match=r"nobody: .* knows no such run"):
+    with pytest.raises(RankingError, match=r"nobody: .* has no run with this id"):
         impact.of_run(days.store, "nobody")
 
 
-def test_a_model_that_had_to_hold_on_earlier_spans(tmp_path):
+def test_a_model_that_was_evaluated_on_earlier_spans(tmp_path):
     days = Days(tmp_path)
     examples = days.run("one", [16, 17], version=10)
     judged = days.maker.artifact(
@@ -206,24 +212,24 @@ def test_a_model_that_had_to_hold_on_earlier_spans(tmp_path):
     days.maker.step("two", "RankingEvaluator", inputs, {"evaluation": judged})
     trained = ("one", "trained", ["10"], True)
     assert _impact(impact.of_span(days.store, 17)) == [("two", "evaluated", [], False), trained]
-    assert _impact(impact.of_span(days.store, 16)) == [trained]  # the lists of the last span alone
+    assert _impact(impact.of_span(days.store, 16)) == [trained]  # only lists of the last span were used
     unfiltered = days.store
     unfiltered._filters = False
     assert impact.of_span(unfiltered, 17) == impact.of_span(days.store, 17)
 
 
-def test_a_model_that_began_from_another_one(tmp_path):
+def test_a_model_that_started_from_another_one(tmp_path):
     days = Days(tmp_path)
     days.run("one", 17, version=10)
     copy = days.maker.artifact("Model", "live/1", live=1, digest="digest of one")
     days.maker.step("two", "LiveModel", {}, {"model": copy})
     days.run("two", 18, version=20, begun=copy)
-    found = impact.of_span(days.store, 17)
-    assert _impact(found) == [("two", "began", ["20"], True), ("one", "trained", ["10"], False)]
-    assert not found.live[0].seen  # there is no such folder: as it was recorded last
+    result = impact.of_span(days.store, 17)
+    assert _impact(result) == [("two", "began", ["20"], True), ("one", "trained", ["10"], False)]
+    assert not result.live[0].seen  # the folder does not exist: by the last record
 
 
-def test_anomalies_of_a_span_hand_nothing_on(tmp_path):
+def test_anomalies_do_not_pass_a_contribution_on(tmp_path):
     days = Days(tmp_path)
     days.run("one", 17)
     (anomalies,) = days.store.of_type("ExampleAnomalies")
@@ -238,8 +244,12 @@ def test_the_metric_over_versions(tmp_path, capsys):
     days.run("one", 1, version=10)
     days.run("two", [1, 2], version=20, value=0.7)
     days.push(30, "of another store")
-    found = served.models(days.store, str(days.base))
-    assert [(push.version, model and model.value) for push, model in found] == [("10", 0.5), ("20", 0.7), ("30", None)]
+    versions = served.models(days.store, str(days.base))
+    assert [(push.version, model and model.value) for push, model in versions] == [
+        ("10", 0.5),
+        ("20", 0.7),
+        ("30", None),
+    ]
     at = ["--metadata", str(days.maker.file)]
     assert command_tree.main(["models", *at]) == 0
     heading, last, middle, _ = capsys.readouterr().out.splitlines()
@@ -248,7 +258,7 @@ def test_the_metric_over_versions(tmp_path, capsys):
     assert (last.split()[0], last.split()[-1]) == ("30", "live")
     assert middle.split()[-4:] == ["two", "1-2", "mrr", "0.7000"]
     assert command_tree.main(["models", "elsewhere", *at]) == 1
-    assert f"elsewhere: {days.maker.file} knows no push to it" in capsys.readouterr().err
+    assert f"elsewhere: {days.maker.file} has no push to this destination" in capsys.readouterr().err
     (tmp_path / "link").symlink_to(days.base)
     assert command_tree.main(["models", str(tmp_path / "link"), "--limit", "1", *at]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["version", "30"]
@@ -265,23 +275,23 @@ def test_the_commands_print_text_and_json(tmp_path, capsys):
     days.push(10, digest(days.base / "10"), unchanged=1)
     at = ["--metadata", str(days.maker.file)]
     assert command_tree.main(["served", str(days.base), "--at", "today", *at]) == 0
-    told = capsys.readouterr().out
-    assert "version 10, from" in told
-    assert "and still" in told
-    assert "data  span 2, 1 file:\n    d2  20 B  all  /logs/2.csv" in told
+    output = capsys.readouterr().out
+    assert "version 10, from" in output
+    assert "until now" in output
+    assert "data  span 2, 1 file:\n    d2  20 B  all  /logs/2.csv" in output
     assert command_tree.main(["served", str(days.base), "--json", *at]) == 0
     (each,) = json.loads(capsys.readouterr().out)
     assert (each["push"]["version"], each["model"]["run"], each["until"]) == ("10", "one", None)
     assert command_tree.main(["impact", "--span", "2", *at]) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert told[:2] == [
+    output = capsys.readouterr().out.splitlines()
+    assert output[:2] == [
         "span 2: 1 model (1 trained on it), 1 pushed",
         f"live at {days.base}: version 10, trained on it",
     ]
     assert command_tree.main(["impact", "--span", "1", "--json", *at]) == 0
     assert [each["pushes"] for each in json.loads(capsys.readouterr().out)["models"]] == [[]]
     assert command_tree.main(["served", str(days.base), "--at", "never", *at]) == 2
-    assert capsys.readouterr().err.startswith("tfx-ranking: 'never': no time; expected a date")
+    assert capsys.readouterr().err.startswith("tfx-ranking: 'never': not a time; expected a date")
     with pytest.raises(SystemExit) as left:
         command_tree.main(["impact", *at])
     assert left.value.code == 2
@@ -296,7 +306,7 @@ def test_an_empty_store(tmp_path, capsys):
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_the_questions_in_python_as_documented(tmp_path, monkeypatch, capsys):
+def test_the_python_example_of_the_documentation(tmp_path, monkeypatch, capsys):
     days = Days(tmp_path)
     days.run("one", 1, version=10)
     monkeypatch.chdir(tmp_path)
@@ -306,14 +316,14 @@ def test_the_questions_in_python_as_documented(tmp_path, monkeypatch, capsys):
     assert "one trained" in capsys.readouterr().out
     days.run("two", 2, version=20)
     exec(example, {})
-    told = capsys.readouterr().out
-    assert "two done 2 mrr 0.5 20" in told
-    assert "two RankingExampleGen ['/logs/2.csv']" in told
-    assert f"two trained ('{days.base}',)" in told
-    assert "trained on spans 2, before on 1" in told
+    output = capsys.readouterr().out
+    assert "two done 2 mrr 0.5 20" in output
+    assert "two RankingExampleGen ['/logs/2.csv']" in output
+    assert f"two trained ('{days.base}',)" in output
+    assert "trained on spans 2, before on 1" in output
 
 
-def test_the_commands_of_the_documentation_are_there(capsys):
+def test_the_commands_of_the_documentation_exist(capsys):
     page = pathlib.Path(__file__).parent.parent.parent / "docs" / "lineage.md"
     commands = re.findall(r"`tfx-ranking (\w+)", page.read_text())
     assert len(commands) == 7
@@ -321,8 +331,8 @@ def test_the_commands_of_the_documentation_are_there(capsys):
         with pytest.raises(SystemExit) as left:
             command_tree.main([command, "--help"])
         assert left.value.code == 0
-        told = capsys.readouterr().out
-        assert all(option in told for option in ("--json", "--html", "--metadata", "example: "))
+        output = capsys.readouterr().out
+        assert all(option in output for option in ("--json", "--html", "--metadata", "example: "))
 
 
 @pytest.mark.parametrize("kind", [each for each in vars(values).values() if dataclasses.is_dataclass(each)])

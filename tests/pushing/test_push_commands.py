@@ -71,7 +71,7 @@ def test_a_push_is_recorded_as_the_components_own(shop):
     again = by_hand.push("artifacts/shop/exported0", "serving", check=untried)
     assert again.pushed.unchanged
     assert again.execution is None  # nothing happened
-    assert store.connect(None).pushed_as(str(done.pushed.version)) == [told["digest"]]
+    assert store.connect(None).digests_pushed_as(str(done.pushed.version)) == [told["digest"]]
 
 
 def test_what_was_not_blessed_is_pushed_by_force_alone(shop):

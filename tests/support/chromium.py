@@ -1,4 +1,4 @@
-"""A page in Chromium, without a window: driven by its DevTools protocol over two pipes, so that no driver is needed."""
+"""Opens a page in headless Chromium, by its DevTools protocol over two pipes, so that no driver is needed."""
 
 import base64
 import contextlib
@@ -26,17 +26,17 @@ class Chromium:
         self._unread = b""
         self._calls = 0
         self._session = ""
-        self.said: list[str] = []  # the console's messages and what was thrown
-        self.asked: list[str] = []  # the addresses that were loaded
+        self.console: list[str] = []  # the console's messages and the exceptions
+        self.requests: list[str] = []  # the addresses that were loaded
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
 
     def open(self, file: pathlib.Path, width: int, height: int = 900, dark: bool = False) -> None:
-        """Loads a file in a window of this size."""
-        self.said.clear()
-        self.asked.clear()
+        """Loads a file in a window of this size (pixels)."""
+        self.console.clear()
+        self.requests.clear()
         self._call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -45,18 +45,18 @@ class Chromium:
         loading = self._call("Page.navigate", url=file.resolve().as_uri())
         if "errorText" in loading:
             raise AssertionError(f"{file}: {loading['errorText']}")
-        while not self.ask("document.readyState == 'complete' && location.protocol == 'file:'"):
+        while not self.evaluate("document.readyState == 'complete' && location.protocol == 'file:'"):
             time.sleep(0.02)
 
-    def ask(self, script: str) -> Any:
-        """The value of some JavaScript in the page, as JSON has it."""
+    def evaluate(self, script: str) -> Any:
+        """Runs JavaScript in the page; returns its value as JSON types."""
         done = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in done:
             raise AssertionError(done["exceptionDetails"])
         return done["result"].get("value")
 
     def press(self, key: str) -> None:
-        """Presses a key that writes no text: Tab, Enter, Escape."""
+        """Presses Tab, Enter or Escape."""
         code = {"Tab": 9, "Enter": 13, "Escape": 27}[key]
         pressed = {"key": key, "code": key, "windowsVirtualKeyCode": code}
         text = {"text": "\r"} if key == "Enter" else {}
@@ -64,7 +64,7 @@ class Chromium:
         self._call("Input.dispatchKeyEvent", type="keyUp", **pressed)
 
     def screenshot(self, file: pathlib.Path, whole: bool = True) -> None:
-        """Writes a PNG of the whole page, or of what the window shows."""
+        """Writes a PNG of the whole page, or of its visible part."""
         shot = self._call("Page.captureScreenshot", captureBeyondViewport=whole)
         file.write_bytes(base64.b64decode(shot["data"]))
 
@@ -74,10 +74,10 @@ class Chromium:
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._calls += 1
-        asked = {"id": self._calls, "method": method, "params": parameters}
+        request = {"id": self._calls, "method": method, "params": parameters}
         if self._session:
-            asked["sessionId"] = self._session
-        self._write.write(json.dumps(asked).encode() + b"\0")
+            request["sessionId"] = self._session
+        self._write.write(json.dumps(request).encode() + b"\0")
         while True:
             answer = self._next()
             if answer.get("id") == self._calls:
@@ -87,21 +87,21 @@ class Chromium:
             self._note(answer)
 
     def _note(self, event: dict[str, Any]) -> None:
-        kind, held = event.get("method"), event.get("params", {})
+        kind, details = event.get("method"), event.get("params", {})
         if kind == "Runtime.exceptionThrown":
-            self.said.append(str(held["exceptionDetails"].get("text")))
+            self.console.append(str(details["exceptionDetails"].get("text")))
         elif kind == "Runtime.consoleAPICalled":
-            self.said.append(" ".join(str(each.get("value")) for each in held["args"]))
+            self.console.append(" ".join(str(each.get("value")) for each in details["args"]))
         elif kind == "Log.entryAdded":
-            self.said.append(held["entry"]["text"])
+            self.console.append(details["entry"]["text"])
         elif kind == "Network.requestWillBeSent":
-            self.asked.append(held["request"]["url"])
+            self.requests.append(details["request"]["url"])
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._unread:
             ready, _, _ = select.select([self._read], [], [], PATIENCE)
             if not ready:
-                raise AssertionError(f"Chromium said nothing for {PATIENCE} s")
+                raise AssertionError(f"Chromium did not answer for {PATIENCE} s")
             read = self._read.read(1 << 20)
             if not read:
                 raise AssertionError("Chromium ended")
@@ -112,7 +112,7 @@ class Chromium:
 
 @contextlib.contextmanager
 def chromium(profile: pathlib.Path) -> Iterator[Chromium]:
-    """Starts Chromium with a new profile; ends it."""
+    """Starts Chromium with a new profile, and ends it afterwards."""
     pipes = [os.pipe(), os.pipe()]
     to_read, write, read, to_write = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for pipe in pipes for end in pipe)
     for end in (end for pipe in pipes for end in pipe):

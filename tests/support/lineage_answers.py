@@ -1,4 +1,4 @@
-"""What the lineage questions say of a pipeline's newest run, in a form that two stores can be compared by."""
+"""The answers of the lineage questions about a pipeline's newest run, in a form that is equal for two equal stores."""
 
 import datetime
 import pathlib
@@ -12,16 +12,16 @@ from tfx_ranking.pipelines.lineage import store as lineage_store
 
 
 def answers(store: lineage_store.Store, pipeline: str, base: str | pathlib.Path) -> dict[str, object]:
-    """Without ids, times, digests of models and folders, which differ from run to run and from place to place."""
+    """All answers without ids, times, digests of models and folders, which differ between runs and machines."""
     version = str(versions.live_version(base))
     run = next(each for each in origin.runs(store) if each.pipeline == pipeline)
     upstream, downstream = origin.upstream(store, f"{base}/{version}"), origin.downstream(store, run.id)
 
-    def steps(found):
+    def steps(lineage):
         def links(linked):
-            return sorted((link.name, found.artifacts[link.artifact].type) for link in linked)
+            return sorted((link.name, lineage.artifacts[link.artifact].type) for link in linked)
 
-        return sorted((each.node, each.state, links(each.inputs), links(each.outputs)) for each in found.executions)
+        return sorted((each.node, each.state, links(each.inputs), links(each.outputs)) for each in lineage.executions)
 
     now = datetime.datetime.now(datetime.timezone.utc)
     (serving,) = served.served(store, str(base), now, now)

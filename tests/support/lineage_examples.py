@@ -1,4 +1,4 @@
-"""Lineages, models and pushes as plain values, and a small store, for the tests of what shows them."""
+"""Lineages, models and pushes as plain values, and a small store, for the tests of the views."""
 
 import dataclasses
 import datetime
@@ -6,10 +6,10 @@ import json
 
 from lineage_stores import StoreMaker
 
-from tfx_ranking.pipelines.lineage.values import Artifact, Execution, Lineage, Link, Live, Model, Push
+from tfx_ranking.pipelines.lineage.values import Artifact, Execution, Lineage, Link, LiveVersion, ModelRecord, PushEvent
 
 NOW = datetime.datetime(2026, 11, 21, 12, tzinfo=datetime.timezone.utc)
-STEPS = (  # node, what it takes, what it gives
+STEPS = (  # node, inputs, outputs
     ("LiveModel", [], ["live"]),
     ("RankingExampleGen", [], ["examples"]),
     ("StatisticsGen", ["examples"], ["statistics"]),
@@ -25,12 +25,12 @@ TYPES = {"live": "Model", "trained": "Model", "model": "Model", "pushed_model": 
 
 
 def pipeline_runs(count, extra=0):
-    """The lineage of the last of some runs, each of which begins from the model before; `extra` more tables a run."""
+    """The lineage of the last of `count` runs; each run starts from the model before and makes `extra` more tables."""
     executions, artifacts, before = [], {}, ""
     for i in range(count):
         named = {}
-        for node, taken, given_ in STEPS:
-            names = given_ + [f"table_{k}" for k in range(extra)] * (node == "Transform")
+        for node, taken, made_names in STEPS:
+            names = made_names + [f"table_{k}" for k in range(extra)] * (node == "Transform")
             outputs = []
             for name in names:
                 made = Artifact(len(artifacts) + 1, TYPES.get(name, name.title()), f"/{i}/{name}", NOW, {})
@@ -51,20 +51,26 @@ def pipeline_runs(count, extra=0):
 def step(number, node, inputs=(), outputs=(), run="one", state="done", pipeline="shop", **properties):
     ended = NOW + datetime.timedelta(seconds=number)
     reason = "no space" * (state == "failed")
-    return Execution(number, node, pipeline, run, state, reason, NOW, ended, properties, tuple(inputs), tuple(outputs))
+    return Execution(
+        id=number, node=node, pipeline=pipeline, run=run, state=state, reason=reason, started=NOW, ended=ended,
+        properties=properties, inputs=tuple(inputs), outputs=tuple(outputs),
+    )  # fmt: skip
 
 
 def model(digest, value, blessed=True, metric="ndcg@10"):
-    return Model(
+    return ModelRecord(
         id=1, digest=digest, uri="/m", pipeline="shop", run=f"of {digest}", made=NOW, examples=2,
         spans=(3,), metric=metric if value is not None else "", value=value, blessed=blessed,
     )  # fmt: skip
 
 
-def push(number, version, kind="push", base="/serving/shop", **held):
-    held = {"label": "", "rollback_of": "", "restores": "", "reason": "blessed"} | held
+def push(number, version, kind="push", base="/serving/shop", **fields):
+    fields = {"label": "", "rollback_of": "", "restores": "", "reason": "blessed"} | fields
     at = NOW + datetime.timedelta(hours=number)
-    return Push(number, kind, at, base, version, f"{base}/{version}", f"d{version}", *held.values())
+    return PushEvent(
+        id=number, kind=kind, at=at, base=base, version=version, directory=f"{base}/{version}", digest=f"d{version}",
+        **fields,
+    )  # fmt: skip
 
 
 HISTORY = [
@@ -74,14 +80,14 @@ HISTORY = [
     (push(4, "4", "rollback", rollback_of="3", restores="2"), model("d2", 0.64)),
     (push(5, "5"), model("d5", None)),
 ]
-LIVE = [Live("/serving/shop", "4", "d2", True)]
+LIVE = [LiveVersion("/serving/shop", "4", "d2", True)]
 
 
 def retrained(root):
-    """A store of three nights' runs, each on a span of its own: the second is not blessed.  Gives its file."""
+    """Makes a store of three nightly runs, each on its own span; the second is not blessed.  Returns its file."""
     maker = StoreMaker(root)
     for i, (value, blessed) in enumerate([(0.60, 1), (0.55, 0), (0.63, 1)], 1):
-        said = {
+        properties = {
             "examples": {"span": i, "summary": f"{i},000 lists"},
             "model": {"digest": f"digest-{i}", "summary": "12 signatures"},
             "evaluation": {"summary": f"ndcg@10 {value:.4f}", "metric": "ndcg@10", "ndcg@10": value,
@@ -94,12 +100,12 @@ def retrained(root):
         called = {"RankingExampleGen": {"source": json.dumps({"files": {"all": files}, "span": i})}}
         called["RankingTrainer"] = {"config": json.dumps({"name": "shop", "training": {"epochs": 5 + i}})}
         named = {}
-        for node, taken, given in STEPS[1:]:
+        for node, taken, made_names in STEPS[1:]:
             outputs = {}
-            for name in given:
+            for name in made_names:
                 kind = {"pushed_model": "PushedModel", "blessing": "ModelBlessing", "evaluation": "ModelEvaluation"}
                 of_type = kind.get(name) or TYPES.get(name, name.title())
-                outputs[name] = maker.artifact(of_type, f"{node}/{name}/{i}", **said.get(name, {}))
+                outputs[name] = maker.artifact(of_type, f"{node}/{name}/{i}", **properties.get(name, {}))
             inputs = {name: named[name] for name in taken if name in named}
             maker.step(f"night-{i}", node, inputs, outputs, **called.get(node, {}))
             named |= outputs

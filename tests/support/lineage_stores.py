@@ -20,10 +20,10 @@ COMPLETE, CACHED, FAILED, RUNNING = (
 
 
 class StoreMaker:
-    """Writes a pipeline's runs into `root`/metadata.sqlite; artifacts lie as the pipeline lays them."""
+    """Writes a pipeline's runs into `root`/metadata.sqlite; artifacts have the paths that the pipeline gives them."""
 
     def __init__(self, root: pathlib.Path, pipeline: str = "shop") -> None:
-        """Makes an empty store, or goes on with the one that is there."""
+        """Makes an empty store, or opens the existing one."""
         self.pipeline = pipeline
         root.mkdir(parents=True, exist_ok=True)
         self.file = root / "metadata.sqlite"
@@ -35,7 +35,7 @@ class StoreMaker:
         self.contexts: dict[tuple[str, str], Any] = {}
 
     def artifact(self, kind: str, place: str, **properties: Any) -> Any:
-        """A new artifact of a type, below the pipeline's folder; it is put by the step that gives it."""
+        """A new artifact of a type, below the pipeline's folder; `step` writes it to the store."""
         made = mlmd.ArtifactType(name=kind)
         if kind == "Examples":
             made.properties["span"] = mlmd.INT
@@ -56,9 +56,9 @@ class StoreMaker:
         called: str = "",
         **properties: Any,
     ) -> int:
-        """One execution; gives its id.  The artifacts of `outputs` have an id afterwards.
+        """Writes one execution and returns its id.  The artifacts of `outputs` have an id afterwards.
 
-        called: the node's own name, where it is not its component's.
+        called: the node's name, if it is not named after its component.
         """
         made = mlmd.ExecutionType(name=f"tfx_ranking.components.{node}")
         execution = mlmd.Execution(type_id=self.store.put_execution_type(made), last_known_state=state)
@@ -102,7 +102,7 @@ class _Methods(grpc.GenericRpcHandler):
 
 @contextlib.contextmanager
 def grpc_server(store: metadata_store.MetadataStore) -> Iterator[int]:
-    """ML Metadata's gRPC service over a store, in place of its server binary; gives the port."""
+    """Serves a store by ML Metadata's gRPC service, in place of its server binary; yields the port."""
     server = grpc.server(futures.ThreadPoolExecutor(1))
     server.add_generic_rpc_handlers((_Methods(store),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -114,7 +114,7 @@ def grpc_server(store: metadata_store.MetadataStore) -> Iterator[int]:
 
 
 def saved_model(folder: pathlib.Path, content: str, **receipt: Any) -> pathlib.Path:
-    """Files that have a SavedModel's names, for their digest, and the receipt that travels with it."""
+    """Writes files with the names of a SavedModel, and a receipt beside them; returns the folder."""
     (folder / "variables").mkdir(parents=True)
     (folder / "saved_model.pb").write_text(content)
     (folder / "variables" / "variables.index").write_text("index")

@@ -1,8 +1,8 @@
-"""A lineage drawn wide: each run a band, in it the generations from left to right, the first at the left.
+"""Lays out a lineage for a wide window: each run is a band, with its generations of steps from left to right.
 
-Enters: a `Lineage`.  Leaves: a `Drawing`, in pixels.  The one idea: between two generations is a gap, above them are
-lanes and left of all bands is a trunk; a line takes gap, lane, trunk, lane, gap, as far as it needs them, and each of
-them is as wide as the lines in it ask for.
+Input: a `Lineage`.  Output: a `Drawing`, in pixels.  Between two generations is a gap, above them are lanes, and left
+of all bands is the trunk.  A line goes through gap, lane, trunk, lane and gap, as far as it needs them; each of these
+is as wide as its lines need.
 """
 
 import math
@@ -14,11 +14,11 @@ from tfx_ranking.pipelines.lineage.pages.graph import (
     Box,
     Drawing,
     Group,
-    Link,
-    doors_of,
-    given_links,
+    Line,
+    arrivals,
     groups,
     lines_between,
+    output_lines,
     rounded,
     run_title,
     tracks,
@@ -26,51 +26,51 @@ from tfx_ranking.pipelines.lineage.pages.graph import (
 from tfx_ranking.pipelines.lineage.values import Lineage
 
 CARD = 130  # width of a group
-LANE = -1.0  # a place above every group of a run
-TRUNK = -1  # a place left of every gap of a run
+LANE = -1.0  # the position of the lanes: above every group of a run
+TRUNK = -1  # the position of the trunk: left of every gap of a run
 
 _Run = tuple[str, str]
 
 
 def wide(lineage: Lineage) -> Drawing:
-    """Each run a band, one under the other; lines between runs at the left."""
-    held = groups(lineage)
-    ends = lines_between(lineage, held)
-    _set_layers(held, ends)
-    _stack(held, ends)
-    ways = _Ways(held, ends)
-    bands = ways.place()
-    boxes = {box.key: box for group in held for box in group.boxes()}
-    links = given_links(held, boxes)
-    doors = doors_of(ends, boxes)
-    links += [
-        Link(start, end, kind, ways.path(boxes[start], boxes[end], doors[start, end]))
-        for start, those in ends.items()
-        for end, kind in those.items()
+    """Draws each run as a band, one below the other, with the lines between runs at the left."""
+    placed = groups(lineage)
+    ends = lines_between(lineage, placed)
+    _set_layers(placed, ends)
+    _stack(placed, ends)
+    routes = _Routes(placed, ends)
+    bands = routes.place_groups()
+    boxes = {box.key: box for group in placed for box in group.boxes()}
+    lines = output_lines(placed, boxes)
+    arrival = arrivals(ends, boxes)
+    lines += [
+        Line(start, end, kind, routes.path(boxes[start], boxes[end], arrival[start, end]))
+        for start, kinds in ends.items()
+        for end, kind in kinds.items()
     ]
-    return Drawing(ways.width, ways.height, tuple(bands), tuple(boxes.values()), tuple(links))
+    return Drawing(routes.width, routes.height, tuple(bands), tuple(boxes.values()), tuple(lines))
 
 
-class _Ways:
-    """Gaps, lanes and the trunk, and which track in each of them the lines of a step or an artifact take."""
+class _Routes:
+    """The routes of all lines: the track of each line in the gaps, the lanes and the trunk."""
 
-    def __init__(self, held: Sequence[Group], ends: Mapping[str, Mapping[str, str]]) -> None:
-        self.held = held
-        self.at = {key: group for group in held for key in group.keys}
-        self.runs = list(dict.fromkeys(group.run for group in held))
-        self.layers = 1 + max((group.layer for group in held), default=0)
+    def __init__(self, placed: Sequence[Group], ends: Mapping[str, Mapping[str, str]]) -> None:
+        self.groups = placed
+        self.group_of = {key: group for group in placed for key in group.keys}
+        self.runs = list(dict.fromkeys(group.run for group in placed))
+        self.layers = 1 + max((group.layer for group in placed), default=0)
         gaps: dict[tuple[_Run, int], dict[str, list[float]]] = {}
         lanes: dict[_Run, dict[str, list[float]]] = {}
         trunk: dict[str, list[float]] = {}
-        boxes = {box.key: box for group in held for box in group.boxes()}
-        doors = doors_of(ends, boxes)
-        for start, end in ((start, end) for start, those in ends.items() for end in those):
-            here, there = self.at[start], self.at[end]
+        boxes = {box.key: box for group in placed for box in group.boxes()}
+        arrival = arrivals(ends, boxes)
+        for start, end in ((start, end) for start, kinds in ends.items() for end in kinds):
+            here, there = self.group_of[start], self.group_of[end]
             out = gaps.setdefault((here.run, here.layer + 1), {}).setdefault(start, [])
             into = gaps.setdefault((there.run, there.layer), {}).setdefault(start, [])
             out.append(boxes[start].middle)
-            into.append(doors[start, end])
-            if self._next_to_it(here, there):
+            into.append(arrival[start, end])
+            if self._adjacent(here, there):
                 continue
             out.append(LANE)
             into.append(LANE)
@@ -84,11 +84,11 @@ class _Ways:
         self.lanes = {run: tracks(reach) for run, reach in lanes.items()}
         self.trunk = tracks(trunk)
 
-    def place(self) -> list[Band]:
-        """Moves the groups to their places; gives the bands."""
+    def place_groups(self) -> list[Band]:
+        """Sets the position of each group, and returns the bands."""
         self.left = 4.0 + TRACK * _count(self.trunk)
         room = [
-            max((_count(held) for (_, before), held in self.gaps.items() if before == layer), default=0)
+            max((_count(taken) for (_, before), taken in self.gaps.items() if before == layer), default=0)
             for layer in range(self.layers + 1)
         ]
         self.columns: list[float] = []
@@ -102,7 +102,7 @@ class _Ways:
         bands: list[Band] = []
         y = 0.0
         for run in self.runs:
-            own = [group for group in self.held if group.run == run]
+            own = [group for group in self.groups if group.run == run]
             self.top[run] = y + 36 + TRACK * _count(self.lanes.get(run, {}))
             for group in own:
                 group.x, group.y = self.columns[group.layer], self.top[run] + group.y
@@ -112,14 +112,14 @@ class _Ways:
         self.height = max(y - 11, 1)
         return bands
 
-    def path(self, start: Box, end: Box, door: float) -> str:
-        """From the right side of a box to a door at the left side of another one."""
-        here, there = self.at[start.key], self.at[end.key]
+    def path(self, start: Box, end: Box, arrival: float) -> str:
+        """The SVG path from the right side of a box to the left side of another one, at the height `arrival`."""
+        here, there = self.group_of[start.key], self.group_of[end.key]
         x, x_in = (
-            self._gap(group.run, layer, start.key) for group, layer in ((here, here.layer + 1), (there, there.layer))
+            self._gap_x(group.run, layer, start.key) for group, layer in ((here, here.layer + 1), (there, there.layer))
         )
         points = [(start.x + start.width, start.middle), (x, start.middle)]
-        if not self._next_to_it(here, there):
+        if not self._adjacent(here, there):
             lane, lane_in = (
                 self.top[group.run] - 8 - TRACK * self.lanes[group.run][start.key] for group in (here, there)
             )
@@ -128,48 +128,48 @@ class _Ways:
                 trunk = self.left - 4 - TRACK * self.trunk[start.key]
                 points += [(trunk, lane), (trunk, lane_in)]
             points.append((x_in, lane_in))
-        return rounded([*points, (x_in, door), (end.x - 1, door)])
+        return rounded([*points, (x_in, arrival), (end.x - 1, arrival)])
 
-    def _gap(self, run: _Run, layer: int, key: str) -> float:
-        begins = self.columns[layer - 1] + CARD if layer else self.left + 2
-        return begins + 4 + TRACK * self.gaps[run, layer][key]
+    def _gap_x(self, run: _Run, layer: int, key: str) -> float:
+        left = self.columns[layer - 1] + CARD if layer else self.left + 2
+        return left + 4 + TRACK * self.gaps[run, layer][key]
 
     @staticmethod
-    def _next_to_it(here: Group, there: Group) -> bool:
+    def _adjacent(here: Group, there: Group) -> bool:
         return here.run == there.run and there.layer == here.layer + 1
 
 
-def _set_layers(held: Sequence[Group], ends: Mapping[str, Mapping[str, str]]) -> None:
-    """One more than the latest of what a group is made of; one made of nothing stands right before its first use."""
-    at = {key: i for i, group in enumerate(held) for key in group.keys}
-    followers = [sorted({at[end] for key in group.keys for end in ends.get(key, ())}) for group in held]
-    begins = set(range(len(held)))
-    for i, group in enumerate(held):
-        for j in (j for j in followers[i] if j > i and held[j].run == group.run):
-            held[j].layer = max(held[j].layer, group.layer + 1)
-            begins.discard(j)
-    for i in begins:
-        uses = [held[j].layer - 1 for j in followers[i] if j > i and held[j].run == held[i].run]
-        held[i].layer = min(uses, default=held[i].layer)
+def _set_layers(placed: Sequence[Group], ends: Mapping[str, Mapping[str, str]]) -> None:
+    """Sets each group's layer: one after the last of its inputs, or, without inputs, directly before its first use."""
+    at = {key: i for i, group in enumerate(placed) for key in group.keys}
+    followers = [sorted({at[end] for key in group.keys for end in ends.get(key, ())}) for group in placed]
+    without_inputs = set(range(len(placed)))
+    for i, group in enumerate(placed):
+        for j in (j for j in followers[i] if j > i and placed[j].run == group.run):
+            placed[j].layer = max(placed[j].layer, group.layer + 1)
+            without_inputs.discard(j)
+    for i in without_inputs:
+        uses = [placed[j].layer - 1 for j in followers[i] if j > i and placed[j].run == placed[i].run]
+        placed[i].layer = min(uses, default=placed[i].layer)
 
 
-def _stack(held: Sequence[Group], ends: Mapping[str, Mapping[str, str]]) -> None:
-    """Puts the groups of each generation one under the other, in the order of what they are made of, from y = 0 on."""
-    at = {key: group for group in held for key in group.keys}
-    comes_from: dict[int, list[Group]] = {}
-    for start, those in ends.items():
-        for end in those:
-            comes_from.setdefault(id(at[end]), []).append(at[start])
+def _stack(placed: Sequence[Group], ends: Mapping[str, Mapping[str, str]]) -> None:
+    """Stacks the groups of each generation from y = 0 down, in the order of their inputs."""
+    at = {key: group for group in placed for key in group.keys}
+    inputs_of: dict[int, list[Group]] = {}
+    for start, kinds in ends.items():
+        for end in kinds:
+            inputs_of.setdefault(id(at[end]), []).append(at[start])
 
     def rank(group: Group) -> float:
-        above = [each.y for each in comes_from.get(id(group), []) if each.run == group.run and each.layer < group.layer]
+        above = [each.y for each in inputs_of.get(id(group), []) if each.run == group.run and each.layer < group.layer]
         return sum(above) / len(above) if above else math.inf
 
-    for group in held:
+    for group in placed:
         group.width = CARD
-    for run, layer in sorted({(group.run, group.layer) for group in held}, key=lambda each: each[1]):
+    for run, layer in sorted({(group.run, group.layer) for group in placed}, key=lambda each: each[1]):
         y = 0.0
-        for group in sorted((each for each in held if (each.run, each.layer) == (run, layer)), key=rank):
+        for group in sorted((each for each in placed if (each.run, each.layer) == (run, layer)), key=rank):
             group.y = y
             y += group.height + 14
 

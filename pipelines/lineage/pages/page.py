@@ -1,7 +1,7 @@
-"""A page of HTML in one file, which needs nothing else: no network, no font, no library.
+"""Renders a page as one HTML file that needs nothing else: no network, no font, no library.
 
-Enters: a `Page` of plain values: tables, facts, drawings.  Leaves: HTML.  The one idea: one template knows how each
-kind of section looks, in a wide and in a narrow window, by day and by night, and escapes every text.
+Input: a `Page` of plain values: tables, facts, drawings.  Output: HTML.  One template lays out each kind of section,
+for wide and narrow windows and for light and dark mode, and escapes every text.
 """
 
 import dataclasses
@@ -16,53 +16,53 @@ from tfx_ranking.pipelines.lineage.pages.plot import Chart
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A text with a look (a state, `code`) or a place on the page that it leads to."""
+    """A text with a style (a state, `code`) or a link to another element of the page."""
 
     text: str
-    kind: str = ""
-    to: str = ""
+    kind: str = ""  # the style
+    to: str = ""  # the id of the element that it links to
 
 
-Held = str | Cell | Sequence[Cell]  # what stands at one place
+CellContent = str | Cell | Sequence[Cell]
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One row of a table; `key` is its place on the page."""
+    """One row of a table."""
 
-    cells: Sequence[Held]
-    key: str = ""
+    cells: Sequence[CellContent]
+    key: str = ""  # its id on the page
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows under headings; columns of `numbers` stand right, those of `texts` may wrap."""
+    """Rows under headings."""
 
     kind: ClassVar[str] = "table"
     title: str
     headings: Sequence[str]
     rows: Sequence[Row]
-    numbers: Collection[str] = ()
-    texts: Collection[str] = ()
+    numbers: Collection[str] = ()  # headings of the columns that are aligned to the right
+    texts: Collection[str] = ()  # headings of the columns that may wrap
     note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """A lineage drawn twice: for a wide window and for a narrow one."""
+    """A lineage, drawn once for a wide and once for a narrow window."""
 
     kind: ClassVar[str] = "graph"
     title: str
     wide: Drawing
     tall: Drawing
-    asked: Collection[str]  # keys of what was asked for
-    titles: Mapping[str, str]  # by key: what is shown where the pointer rests
+    selected: Collection[str]  # keys of the query's artifacts
+    titles: Mapping[str, str]  # by key: the tooltip
     note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """A metric over versions, drawn twice."""
+    """A metric over versions, drawn once for a wide and once for a narrow window."""
 
     kind: ClassVar[str] = "plot"
     title: str
@@ -73,18 +73,18 @@ class Plot:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """Pairs of a name and a value: one under the other, or `many` short ones side by side."""
+    """Pairs of a name and a value, in one column, or with `many` in several columns."""
 
     kind: ClassVar[str] = "facts"
     title: str
-    facts: Sequence[tuple[str, Held]]
+    facts: Sequence[tuple[str, CellContent]]
     many: bool = False
     note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Texts:
-    """Long texts with their names, folded."""
+    """Long texts with names, collapsed at first."""
 
     kind: ClassVar[str] = "texts"
     title: str
@@ -94,11 +94,11 @@ class Texts:
 
 @dataclasses.dataclass(frozen=True)
 class Sheet:
-    """All of one step or artifact; shown when it is chosen."""
+    """The details of one step or artifact; shown when it is selected."""
 
-    key: str
+    key: str  # its id on the page
     title: str
-    facts: Sequence[tuple[str, Held]]
+    facts: Sequence[tuple[str, CellContent]]
     text: str
 
 
@@ -110,7 +110,7 @@ class Page:
     """A whole page."""
 
     title: str
-    facts: Sequence[tuple[str, Held]] = ()
+    facts: Sequence[tuple[str, CellContent]] = ()
     sections: Sequence[Section] = ()
     sheets: Sequence[Sheet] = ()
 
@@ -122,7 +122,7 @@ def render(page: Page) -> str:
 
 @functools.cache
 def _template() -> Any:
-    import jinja2  # only who asks for a page waits for it
+    import jinja2  # only pages need it, and it takes a moment to import
 
     loader = jinja2.FileSystemLoader(pathlib.Path(__file__).parent)
     environment = jinja2.Environment(

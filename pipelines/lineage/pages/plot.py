@@ -1,7 +1,7 @@
-"""A metric over versions as a drawing.
+"""Lays out a plot of a metric over versions.
 
-Enters: points, oldest first.  Leaves: a `Chart`, in pixels: where each mark, line and label stands.  The one idea:
-versions stand at equal distances, since what is read is which was better than the one before.
+Input: points, oldest first.  Output: a `Chart`: the position of each mark, line and label, in pixels.  Versions have
+equal distances, whatever the time between them, so that each can be compared with the one before.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-TOP, BOTTOM, LEFT, RIGHT = 34, 30, 58, 26  # what the labels and the legend take
+TOP, BOTTOM, LEFT, RIGHT = 34, 30, 58, 26  # margins, in pixels, for the labels and the legend
 
 
 class Point(NamedTuple):
@@ -17,13 +17,13 @@ class Point(NamedTuple):
 
     value: float
     kind: str  # live, pushed, rolled back, not blessed
-    label: str  # below it: when
-    title: str  # all of it
-    key: str  # its place on the page
+    label: str  # below the axis: the time
+    title: str  # the tooltip
+    key: str  # the id of its row on the page
 
 
 class Mark(NamedTuple):
-    """A point where it stands."""
+    """A point with its position."""
 
     x: float
     y: float
@@ -33,7 +33,7 @@ class Mark(NamedTuple):
 
 
 class Label(NamedTuple):
-    """A text, and where."""
+    """A text with its position."""
 
     x: float
     y: float
@@ -46,16 +46,16 @@ class Chart:
 
     width: float
     height: float
-    radius: float  # of the marks: smaller where they are many
+    radius: float  # of the marks; smaller if there are many
     marks: tuple[Mark, ...]
-    course: str  # SVG's path through the marks
-    across: tuple[Label, ...]  # the values, each with a line across at its height
+    course: str  # the SVG path through the marks
+    across: tuple[Label, ...]  # the values of the y axis; the page draws a line at each
     below: tuple[Label, ...]
-    legend: tuple[Mark, ...]  # one of each kind of mark
+    legend: tuple[Mark, ...]  # one mark of each kind
 
 
 def chart(points: Sequence[Point], width: int, height: int) -> Chart:
-    """The plot in so many pixels.  points: one or more."""
+    """Lays out the plot in width x height pixels.  points: at least one."""
     ticks, digits = _ticks([each.value for each in points])
     low, high = ticks[0], ticks[-1]
     room = width - LEFT - RIGHT - 24
@@ -79,7 +79,7 @@ def chart(points: Sequence[Point], width: int, height: int) -> Chart:
 
 
 def _ticks(values: Sequence[float]) -> tuple[list[float], int]:
-    """Three to seven round numbers around the values, and how many digits they need.
+    """Three to seven round numbers around the values, and the number of digits that they need.
 
     >>> _ticks([0.61, 0.68])
     ([0.6, 0.62, 0.64, 0.66, 0.68], 2)
