@@ -157,14 +157,14 @@ def _naive(file: pathlib.Path, artifact: int, down: bool) -> Nodes:
     while ahead:
         for event in store.get_events_by_artifact_ids([ahead.pop()]):
             takes = event.type in INPUTS
-            if takes != down or (takes and _name(event) in origin.COMPARED) or event.execution_id in executions:
+            if takes != down or (takes and _name(event) in origin.COMPARISON_INPUTS) or event.execution_id in executions:
                 continue
             (execution,) = store.get_executions_by_id([event.execution_id])
             executions[execution.id] = execution, store.get_contexts_by_execution(execution.id)
             for link in store.get_events_by_execution_ids([execution.id]):
                 if link.artifact_id not in artifacts:
                     (artifacts[link.artifact_id],) = store.get_artifacts_by_id([link.artifact_id])
-                leads_on = (link.type in INPUTS) != down and _name(link) not in origin.COMPARED
+                leads_on = (link.type in INPUTS) != down and _name(link) not in origin.COMPARISON_INPUTS
                 if leads_on and link.artifact_id not in seen:
                     seen.add(link.artifact_id)
                     ahead.append(link.artifact_id)
@@ -190,12 +190,12 @@ def _subgraph(file: pathlib.Path, artifact: int, down: bool) -> Nodes:
     while ahead:
         for event in by_artifact.get(ahead.pop(), ()):
             takes = event.type in INPUTS
-            if takes != down or (takes and _name(event) in origin.COMPARED) or event.execution_id in executions:
+            if takes != down or (takes and _name(event) in origin.COMPARISON_INPUTS) or event.execution_id in executions:
                 continue
             executions.add(event.execution_id)
             for link in by_execution[event.execution_id]:
                 artifacts.add(link.artifact_id)
-                leads_on = (link.type in INPUTS) != down and _name(link) not in origin.COMPARED
+                leads_on = (link.type in INPUTS) != down and _name(link) not in origin.COMPARISON_INPUTS
                 if leads_on and link.artifact_id not in seen:
                     seen.add(link.artifact_id)
                     ahead.append(link.artifact_id)

@@ -195,7 +195,7 @@ def test_the_run_tells_what_has_not_begun_and_a_second_try_mends_it(cluster):
         cluster.step("first", fail="yes")
     assert run() == ("failed", "first: ValueError: told to", 1)
     cluster.step("first")
-    assert run() == ("unfinished", "not begun: second", 1)
+    assert run() == ("unfinished", "not started: second", 1)
     cluster.step("second", "first")
     assert run() == ("done", "", 2)
 

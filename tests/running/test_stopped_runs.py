@@ -33,7 +33,7 @@ def test_sigterm_ends_a_run_after_the_running_component(orchestrator, tmp_path):
     (run,) = origin.runs(store.connect(str(shop.folder / "metadata.sqlite")))
     assert run.state == "unfinished"
     waiting = {node for node, state in states.items() if state == "waiting"}
-    assert set(run.reason.removeprefix("not begun: ").split(", ")) == waiting
+    assert set(run.reason.removeprefix("not started: ").split(", ")) == waiting
 
     again = shop.run(orchestrator)
     assert {again[node] for node in done} == {"cached"}
