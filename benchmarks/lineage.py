@@ -157,7 +157,8 @@ def _naive(file: pathlib.Path, artifact: int, down: bool) -> Nodes:
     while ahead:
         for event in store.get_events_by_artifact_ids([ahead.pop()]):
             takes = event.type in INPUTS
-            if takes != down or (takes and _name(event) in origin.COMPARISON_INPUTS) or event.execution_id in executions:
+            compared = takes and _name(event) in origin.COMPARISON_INPUTS
+            if takes != down or compared or event.execution_id in executions:
                 continue
             (execution,) = store.get_executions_by_id([event.execution_id])
             executions[execution.id] = execution, store.get_contexts_by_execution(execution.id)
@@ -190,7 +191,8 @@ def _subgraph(file: pathlib.Path, artifact: int, down: bool) -> Nodes:
     while ahead:
         for event in by_artifact.get(ahead.pop(), ()):
             takes = event.type in INPUTS
-            if takes != down or (takes and _name(event) in origin.COMPARISON_INPUTS) or event.execution_id in executions:
+            compared = takes and _name(event) in origin.COMPARISON_INPUTS
+            if takes != down or compared or event.execution_id in executions:
                 continue
             executions.add(event.execution_id)
             for link in by_execution[event.execution_id]:
