@@ -20,7 +20,7 @@ from tfx.utils import io_utils
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.config.serving_sections import Drift
+from tfx_ranking.components.config.push_sections import Drift
 from tfx_ranking.components.lists.list_examples import columns
 
 READS = ("retrain", "data.label", "data.on_anomaly", "context.*.dtype", "items.*.dtype")

@@ -1,4 +1,4 @@
-"""The input formats that `data.format` can name.
+"""Lists the input formats that `data.format` can name.
 
 To add an input format:
 1. Write the function `read(request) -> Iterator[Chunk]` as those of `formats/tables.py`: it yields the file's columns
@@ -6,7 +6,7 @@ To add an input format:
 2. Add a row to `FORMATS`.  The config, its JSON schema, docs/config.md, the ingestion and `tfx-ranking rank` read this
    table.
 
-From outside of the package, do step 2 with `FORMATS["mine"] = Format(...)` before the config is loaded.
+From outside the package, do step 2 with `FORMATS["mine"] = Format(...)` before the config is loaded.
 """
 
 import dataclasses
@@ -29,6 +29,13 @@ class Format:
     endings: tuple[str, ...] = ()  # endings of file names, without .gz, that only this format has
     tfrecord: bool = False  # a kind of TFRecord file: `rank` looks for the format's name in the file's name
 
+    @property
+    def details(self) -> str:
+        """A second sentence for the docs."""
+        return (
+            "A record is a list." if self.lists else "A record is an item; the group id says to which list it belongs."
+        )
+
     def load(self) -> Callable[..., Any]:
         """The reader.  Raises ConfigError when it cannot be imported."""
         return load_function(self.function, "the input format's reader")
@@ -36,44 +43,44 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "letor": Format(
-        sentence="Text, one item a line: `label qid:id 1:value 2:value # comment`; also known as SVMlight.",
+        sentence="Text with lines as `label qid:id 1:value 2:value # comment`; also known as SVMlight or LIBSVM.",
         function=f"{_FORMATS}.letor.read",
         lists=False,
         size_files=True,
         endings=(".txt", ".letor", ".svm", ".svmlight", ".libsvm"),
     ),
     "csv": Format(
-        sentence="Text with a header, one item a row.",
+        sentence="Comma-separated text with a header line.",
         function=f"{_FORMATS}.tables.read_csv",
         lists=False,
         endings=(".csv",),
     ),
     "parquet": Format(
-        sentence="Parquet, one item a row.",
+        sentence="Parquet file.",
         function=f"{_FORMATS}.tables.read_parquet",
         lists=False,
         endings=(".parquet", ".pq"),
     ),
     "elwc": Format(
-        sentence="TFRecord of ExampleListWithContext, one list a record.",
+        sentence="TFRecord of ExampleListWithContext protos.",
         function=f"{_FORMATS}.proto_records.read_elwc",
         lists=True,
         tfrecord=True,
     ),
     "sequence_example": Format(
-        sentence="TFRecord of SequenceExample, one list a record.",
+        sentence="TFRecord of SequenceExample protos.",
         function=f"{_FORMATS}.proto_records.read_sequence_example",
         lists=True,
         tfrecord=True,
     ),
     "tf_example": Format(
-        sentence="TFRecord of Example, one item a record.",
+        sentence="TFRecord of Example protos, each with one item.",
         function=f"{_FORMATS}.proto_records.read_tf_example",
         lists=False,
         tfrecord=True,
     ),
     "list_example": Format(
-        sentence="TFRecord of Example, one list a record, as the pipeline itself writes them.",
+        sentence="TFRecord of Example protos, each with a whole list, as the pipeline itself writes them.",
         function=f"{_FORMATS}.proto_records.read_list_example",
         lists=True,
         tfrecord=True,

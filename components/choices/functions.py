@@ -1,4 +1,4 @@
-"""Imports the function of a table's row when it is first needed.
+"""Imports functions by their dotted names.
 
 Input: a dotted name, as in "tfx_ranking.components.losses.ranking_losses.softmax".  Output: the function.
 The tables hold dotted names because the functions load TensorFlow, which takes seconds, and most users of the tables

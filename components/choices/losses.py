@@ -1,11 +1,11 @@
-"""The losses that `model.loss` can name.
+"""Lists the losses that `model.loss` can name.
 
 To add a loss:
 1. Write the function `f(scores, labels, *, mask, weights=None)` as those of `losses/ranking_losses.py`: float
    [list, item] scores, labels and weights, bool [list, item] mask (False is padding); it returns a float scalar.
 2. Add a row to `LOSSES`.  The config, its JSON schema, docs/config.md and the trainer read this table.
 
-From outside of the package, do step 2 with `LOSSES["mine"] = Loss(...)` before the config is loaded.
+From outside the package, do step 2 with `LOSSES["mine"] = Loss(...)` before the config is loaded.
 """
 
 import dataclasses
@@ -24,6 +24,11 @@ class Loss:
     sentence: str  # for the docs
     compares: Literal["list", "pair", "item"]  # what one term of the loss looks at
     function: str  # dotted name
+
+    @property
+    def details(self) -> str:
+        """A second sentence for the docs."""
+        return {"list": "Listwise.", "pair": "Pairwise.", "item": "Pointwise."}[self.compares]
 
     def load(self) -> Callable[..., Any]:
         """The function.  Raises ConfigError when it cannot be imported."""

@@ -1,11 +1,11 @@
-"""The metrics that the config can name, with or without a cutoff as in `ndcg@10`.
+"""Lists the metrics that the config can name, with or without a cutoff as in `ndcg@10`.
 
 To add a metric:
 1. Write the function `f(ranking, k, convention)` as those of `metrics/ranking_metrics.py`: it takes a `Ranking` of all
    lists, the cutoff (None for the whole list) and the `Convention`; it returns float64 [list].
 2. Add a row to `METRICS`.  The config, its JSON schema, docs/config.md and `ranking_metrics` read this table.
 
-From outside of the package, do step 2 with `METRICS["mine"] = Metric(...)` before the config is loaded.
+From outside the package, do step 2 with `METRICS["mine"] = Metric(...)` before the config is loaded.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from tfx_ranking.components.choices.functions import load_function
 from tfx_ranking.components.errors import Refused, did_you_mean
 
+IN_CONFIG = ("gain", "relevant_from", "no_relevant")  # fields of the convention that `evaluation` sets
 _MODULE = "tfx_ranking.components.metrics.ranking_metrics"
 
 
@@ -27,6 +28,12 @@ class Metric:
     cutoff: Literal["optional", "required", "none"] = "optional"  # whether the name takes `@k`
     depends_on: tuple[str, ...]  # fields of `ranking_metrics.Convention` that change the value
     by_gain: bool = False  # whether a list without a gain, not one without a relevant item, falls under `no_relevant`
+
+    @property
+    def details(self) -> str:
+        """A second sentence for the docs."""
+        keys = [f"`evaluation.{field}`" for field in self.depends_on if field in IN_CONFIG]
+        return f"Depends on {' and '.join(keys)}." if keys else ""
 
     def load(self) -> Callable[..., Any]:
         """The function.  Raises ConfigError when it cannot be imported."""

@@ -1,11 +1,11 @@
-"""The scorers that `model.scorer` can name; a dotted path names a function of the user's own instead.
+"""Lists the scorers that `model.scorer` can name.  A dotted path there names the user's own function instead.
 
 To add a scorer:
 1. Write the function `build(inputs, model) -> keras.Model` as those of `scorers/networks.py`, whose module docstring
    says what the network receives and gives.
 2. Add a row to `SCORERS`.  The config, its JSON schema, docs/config.md and the trainer read this table.
 
-From outside of the package, do step 2 with `SCORERS["mine"] = Scorer(...)` before the config is loaded.
+From outside the package, do step 2 with `SCORERS["mine"] = Scorer(...)` before the config is loaded.
 """
 
 import dataclasses
@@ -25,6 +25,11 @@ class Scorer:
     function: str  # dotted name
     parameters: tuple[str, ...] = ()  # the keys of the config's section `model` that it reads
     builds_flat_scorer: bool = False  # a `networks.FlatScorer`, whose first layer `training.warm_start` reads by column
+
+    @property
+    def details(self) -> str:
+        """A second sentence for the docs."""
+        return f"Parameters: {', '.join(self.parameters)}." if self.parameters else ""
 
     def load(self) -> Callable[..., Any]:
         """The function.  Raises ConfigError when it cannot be imported."""

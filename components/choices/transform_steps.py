@@ -1,4 +1,4 @@
-"""The steps that a feature's `transform` can name: `log1p`, or with a parameter `{clip: [0, 9]}`.
+"""Lists the steps that a feature's `transform` can name: `log1p`, or with a parameter `{clip: [0, 9]}`.
 
 To add a transform step:
 1. Write the function `f(x, parameter, row_splits)` as those of `features/numeric_steps.py`.  x is float32
@@ -6,7 +6,7 @@ To add a transform step:
    a step without one; row_splits is int64 [list + 1] for item features, None for context features.
 2. Add a row to `TRANSFORM_STEPS`.  The config, its JSON schema, docs/config.md and the preprocessing read this table.
 
-From outside of the package, do step 2 with `TRANSFORM_STEPS["mine"] = TransformStep(...)` before the config is loaded.
+From outside the package, do step 2 with `TRANSFORM_STEPS["mine"] = TransformStep(...)` before the config is loaded.
 """
 
 import dataclasses
@@ -20,20 +20,20 @@ _MODULE = "tfx_ranking.components.features.numeric_steps"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """What a step takes, as in `{clip: [low, high]}`."""
+    """The parameter of a step, as in `{clip: [low, high]}`."""
 
     shown: str  # for the docs and the messages, as in "[low, high]"
     type: Any  # a type whose values are hashable, as in tuple[float, float]; pydantic reads the YAML's value by it
-    refuse: Callable[[Any], str] = lambda value: ""  # why a value is wrong, as "expected …"; "" for a right one
+    refuse: Callable[[Any], str] = lambda value: ""  # the reason why a value is wrong ("expected …"), or ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformStep:
     """A row of `TRANSFORM_STEPS`.
 
-    kind: "plain" steps compute from the values alone.  "analyzed" steps call TensorFlow Transform's analyzers; columns
-    that take the same step go through one call.  "buckets" steps give for each column the int64 [row] ids of a
-    category, as a list; they come last.
+    kind: a "plain" step computes from the values alone.  An "analyzed" step calls TensorFlow Transform's analyzers; all
+    columns that take the same step go through it in one call.  A "buckets" step returns a list with the int64 [row]
+    category ids of each column; it must come last.
     """
 
     sentence: str  # for the docs
@@ -41,6 +41,11 @@ class TransformStep:
     kind: Literal["plain", "analyzed", "buckets"] = "plain"
     parameter: Parameter | None = None
     compares_items: bool = False  # the result depends on the list's other items: item features only
+
+    @property
+    def details(self) -> str:
+        """A second sentence for the docs."""
+        return "Item features only." if self.compares_items else ""
 
     def load(self) -> Callable[..., Any]:
         """The function.  Raises ConfigError when it cannot be imported."""
@@ -68,7 +73,7 @@ TRANSFORM_STEPS: dict[str, TransformStep] = {
         function=f"{_MODULE}.sign_log1p",
     ),
     "query_normalise": TransformStep(
-        sentence="z-score within the list; item features only.",
+        sentence="z-score within the list.",
         function=f"{_MODULE}.query_normalise",
         compares_items=True,
     ),
@@ -78,8 +83,8 @@ TRANSFORM_STEPS: dict[str, TransformStep] = {
         parameter=Parameter(shown="[low, high]", type=tuple[float, float], refuse=_not_ascending),
     ),
     "bucketize": TransformStep(
-        sentence="The number of the value's quantile bucket, of n buckets learned in training, as a category; the last "
-        "step, of a single number.",
+        sentence="Makes a category: the number of the value's quantile bucket, of n buckets learned in training. "
+        "Must be the last step, of a single number.",
         function=f"{_MODULE}.quantile_buckets",
         kind="buckets",
         parameter=Parameter(

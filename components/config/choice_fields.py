@@ -1,8 +1,8 @@
-"""Types of config fields whose values are names of a table in `choices`.
+"""Defines the types of the config fields whose values are names of a table in `choices`.
 
-Input: a value of ranking.yaml.  Output: the same value, or for a transform step with a parameter a
-`StepWithParameter`; `Refused` for a name that is not in the table.  The tables are read at each check, so a row that
-was added a moment ago counts.
+Input: a value of ranking.yaml.  Output: the same value, or a `StepWithParameter` for a transform step with a parameter.
+A name that is not in the table raises `Refused`.  Each check reads the table again, so rows that were added at run time
+count.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from tfx_ranking.components.choices.metrics import METRICS, parse_metric
 from tfx_ranking.components.choices.scorers import SCORERS
 from tfx_ranking.components.choices.transform_steps import TRANSFORM_STEPS, StepWithParameter
 from tfx_ranking.components.config import own_code
-from tfx_ranking.components.config.refusals import being_cut
+from tfx_ranking.components.config.refusals import reading_selection
 from tfx_ranking.components.errors import Refused, did_you_mean
 
 
@@ -28,13 +28,16 @@ class _Row(Protocol):
     @property
     def sentence(self) -> str: ...
 
+    @property
+    def details(self) -> str: ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """What a field's value is chosen from; stands in the field's `Annotated` type.
+    """The table that a field's values come from, as metadata of the field's `Annotated` type.
 
-    title: of the table in docs/config.md.  check: returns the value to keep or raises Refused.
-    schema: the JSON schema of a value.  shown: a row's name as a user writes it.
+    title: heading of the table in docs/config.md.  check: returns the value to keep, or raises Refused.
+    schema: makes the JSON schema of a value.  shown: turns a row's name into what a user writes.
     """
 
     title: str
@@ -50,8 +53,8 @@ class Choices:
         return self.schema()
 
     def sentences(self) -> dict[str, str]:
-        """A row's name as a user writes it → its sentence."""
-        return {self.shown(name): row.sentence for name, row in self.table.items()}
+        """A row's name as a user writes it → its sentence and details."""
+        return {self.shown(name): f"{row.sentence} {row.details}".strip() for name, row in self.table.items()}
 
 
 def _one_of(table: Mapping[str, Any], more: str = "") -> Callable[[Any], str]:
@@ -69,7 +72,7 @@ def _names_of(table: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
 
 
 def _check_metric(value: Any) -> str:
-    if not being_cut.get():
+    if not reading_selection.get():
         parse_metric(value)
     return str(value)
 
@@ -83,7 +86,7 @@ def _shown_metric(name: str) -> str:
 
 
 def _check_scorer(value: Any) -> str:
-    if being_cut.get():
+    if reading_selection.get():
         return str(value)
     if isinstance(value, str) and "." in value:
         own_code.check_form("", value)
@@ -96,13 +99,13 @@ def _check_step(value: Any) -> transform_steps.Step:
     if isinstance(value, str) and value in TRANSFORM_STEPS and TRANSFORM_STEPS[value].parameter is None:
         return value
     if isinstance(value, Mapping) and len(value) == 1:
-        [(name, given)] = value.items()
+        [(name, raw)] = value.items()
         parameter = TRANSFORM_STEPS[name].parameter if name in TRANSFORM_STEPS else None
         if parameter is not None:
             try:
-                taken = pydantic.TypeAdapter(parameter.type).validate_json(json.dumps(given), strict=True)
+                taken = pydantic.TypeAdapter(parameter.type).validate_json(json.dumps(raw), strict=True)
             except pydantic.ValidationError:
-                raise Refused(name, f"expected {parameter.shown}; got {given!r}") from None
+                raise Refused(name, f"expected {parameter.shown}; got {raw!r}") from None
             why = parameter.refuse(taken)
             if why:
                 raise Refused(name, f"{why}; got {list(taken) if isinstance(taken, tuple) else taken}")

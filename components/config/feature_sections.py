@@ -1,6 +1,6 @@
-"""The config's sections `context` and `items`: one feature each, its type and the steps that make it an input.
+"""The config's sections `context` and `items`: each feature's type, and the steps that make it an input of the model.
 
-Enters: a feature's keys.  Leaves: frozen dataclasses that cannot hold a contradiction.
+Input: a feature's keys.  Output: frozen dataclasses that reject contradictory values.
 """
 
 import dataclasses
@@ -9,40 +9,40 @@ from typing import Literal
 
 from tfx_ranking.components.choices.transform_steps import row_of, step_name
 from tfx_ranking.components.config.choice_fields import TransformStepField
-from tfx_ranking.components.config.refusals import STRICT, unless_cut
+from tfx_ranking.components.config.refusals import STRICT, unless_selection
 from tfx_ranking.components.errors import Refused
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """The values that occur in training, as TensorFlow Transform learns them."""
+    """A vocabulary of the values in the training data, which TensorFlow Transform learns."""
 
     __pydantic_config__ = STRICT
     top_k: int | None = None
-    """Values to keep, the most frequent; all when left out."""
+    """How many of the most frequent values to keep; all when left out."""
     frequency_threshold: int | None = None
-    """How often a value must occur in training to be kept; once when left out."""
+    """Keeps only values that occur at least this often in training; all when left out."""
     num_oov_buckets: int = 1
-    """Ids for values that training never saw, 1 or more; a hash chooses among them."""
+    """Number of ids for values that are not in the vocabulary, 1 or more; a hash chooses one of them."""
 
-    @unless_cut
+    @unless_selection
     def __post_init__(self) -> None:
         for key in ("top_k", "frequency_threshold", "num_oov_buckets"):
             value = getattr(self, key)
             if value is not None and value < 1:
-                reason = "; a value that training never saw needs an id" if key == "num_oov_buckets" else ""
+                reason = ", since a value that is not in the vocabulary needs an id" if key == "num_oov_buckets" else ""
                 raise Refused(key, f"expected at least 1{reason}; got {value}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hash:
-    """A value's hash modulo `num_buckets`: no vocabulary to learn."""
+    """Ids by hash: a value's hash modulo `num_buckets`, without a vocabulary."""
 
     __pydantic_config__ = STRICT
     num_buckets: int
-    """Number of ids, 1 or more; values that share one are not told apart."""
+    """Number of ids, 1 or more; values with the same id count as the same."""
 
-    @unless_cut
+    @unless_selection
     def __post_init__(self) -> None:
         if self.num_buckets < 1:
             raise Refused("num_buckets", f"expected at least 1; got {self.num_buckets}")
@@ -50,10 +50,10 @@ class Hash:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tokens(Vocabulary):
-    """Text cut at white space (or tokens that came apart already), looked up one by one."""
+    """The words of a text, split at white space (or a list of strings), each looked up in a vocabulary."""
 
     lower: bool = True
-    """Whether letters are made small first."""
+    """`true`: the text is converted to lower case first."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,43 +62,46 @@ class Feature:
 
     __pydantic_config__ = STRICT
     dtype: Literal["float", "int", "string"] = "float"
-    """Of the column's values; a number that cannot be read, is infinite, or is no whole number (int) sets its record
-    aside."""
+    """Type of the column's values. A record is set aside when its value cannot be read as this type, is infinite, or is
+    not a whole number (int)."""
     shape: tuple[int, ...] = ()
-    """Of a dense vector of floats, as in [128]: in a CSV cell numbers between spaces or commas, with or without
-    brackets (`[0.1, 0.2]`), elsewhere a list; an empty cell is missing, another length sets the record aside; one
-    number when left out."""
+    """Shape of a dense vector of floats, as in [128]; a single number when left out. A CSV cell has the numbers between
+    spaces or commas, with or without brackets (`[0.1, 0.2]`); other formats have a list. An empty cell is a missing
+    value; a vector of another length sets its record aside."""
     default: float | int | str | None = None
-    """In place of a missing value: 0, 0.0 or "" when left out. Missing is an empty cell, an absent value or NaN; where
-    numbers stand as text also NA, N/A, #N/A, n/a, NaN, nan, -NaN, -nan, NULL, null and None; in LETOR an absent feature
+    """Replaces a missing value; 0, 0.0 or "" when left out. An empty cell, an absent value and NaN are missing; for
+    numbers in text files also NA, N/A, #N/A, n/a, NaN, nan, -NaN, -nan, NULL, null and None. In LETOR an absent feature
     is 0."""
     indicator: bool = False
-    """One more input of a float: 1.0 where the value (or any number of a vector) is missing, else 0.0."""
+    """`true`: adds an input that is 1.0 where a float (or any number of a vector) is missing, else 0.0."""
     transform: tuple[TransformStepField, ...] = ()
-    """Steps that a number goes through, in this order, as in [log1p, {clip: [0, 9]}]; none when left out."""
+    """Steps that a number goes through, in this order, as in [log1p, {clip: [0, 9]}]."""
     vocabulary: Vocabulary | None = None
-    """Makes a category of a string or int: ids of the values that training saw. One of vocabulary, hash and tokens; a
-    string needs one."""
+    """Makes a string or int a category, by a vocabulary of the training data's values. Set at most one of vocabulary,
+    hash and tokens; a string needs one."""
     hash: Hash | None = None
-    """Makes a category of a string or int without learning its values."""
+    """Makes a string or int a category, by a hash of its value."""
     tokens: Tokens | None = None
-    """Makes words of a string, each an id; their embeddings are averaged."""
+    """Splits a string into words, each a category; their embeddings are averaged."""
     embedding: int | None = None
-    """Width of a category's embedding in `dnn`, 1 or more; when left out 16, or the number of its ids where they
-    are fewer."""
+    """Width of a category's embedding in `dnn`, 1 or more. When left out, 16, or the number of ids if that is
+    smaller."""
 
-    @unless_cut
+    @unless_selection
     def __post_init__(self) -> None:
         categorical = [key for key in ("vocabulary", "hash", "tokens") if getattr(self, key) is not None]
         buckets = [i for i, step in enumerate(self.transform) if row_of(step).kind == "buckets"]
         if len(categorical) > 1:
             raise Refused(categorical[1], f"expected one of vocabulary, hash, tokens; got {' and '.join(categorical)}")
         if self.tokens is not None and self.dtype != "string":
-            raise Refused("tokens", f"tokens are cut from dtype string; got dtype {self.dtype}")
+            raise Refused("tokens", f"tokens need dtype string; got dtype {self.dtype}")
         if self.dtype == "string" and not categorical:
             raise Refused("dtype", "a string needs vocabulary, hash or tokens to become an input")
         if self.dtype == "float" and categorical:
-            raise Refused(categorical[0], "expected dtype string or int; got float (bucketize makes floats categories)")
+            raise Refused(
+                categorical[0],
+                "expected dtype string or int; got float, which transform: [{bucketize: n}] makes a category",
+            )
         if categorical and self.transform:
             raise Refused("transform", f"transforms are for numbers; this feature is a category by {categorical[0]}")
         if self.shape and (self.dtype != "float" or categorical):
@@ -128,13 +131,13 @@ class Feature:
 
     @property
     def missing(self) -> float | int | str:
-        """What stands in place of a missing value once the transform graph has run."""
+        """The value that the transform graph writes for a missing value."""
         empty: dict[str, float | int | str] = {"float": 0.0, "int": 0, "string": ""}
         return empty[self.dtype] if self.default is None else self.default
 
     @property
     def is_category(self) -> bool:
-        """Whether the feature reaches the scorer as an id to embed and not as a number."""
+        """Whether the scorer receives the feature as an id to embed, not as a number."""
         bucketized = any(row_of(step).kind == "buckets" for step in self.transform)
         return bucketized or any(part is not None for part in (self.vocabulary, self.hash, self.tokens))
 
@@ -145,7 +148,7 @@ class Feature:
 
 
 def by_number(name: str) -> tuple[list[tuple[str, int]], str]:
-    """Sorts features' names as people do; no two names are equal.
+    """Sort key that orders numbers within names by value; different names have different keys.
 
     >>> sorted(["f10", "f2", "price", "f02"], key=by_number)
     ['f02', 'f2', 'f10', 'price']

@@ -1,13 +1,13 @@
-"""The config's section `kubeflow`: what each component's container gets on a cluster.
+"""The config's section `kubeflow`: the resources and the environment of each component's container on a cluster.
 
-Enters: the section's keys.  Leaves: frozen dataclasses that cannot hold a contradiction.
+Input: the section's keys.  Output: frozen dataclasses that reject contradictory values.
 """
 
 import dataclasses
 import fnmatch
 import re
 
-from tfx_ranking.components.config.refusals import STRICT, unless_cut
+from tfx_ranking.components.config.refusals import STRICT, unless_selection
 from tfx_ranking.components.errors import Refused, did_you_mean
 
 COMPONENTS = (
@@ -18,21 +18,21 @@ COMPONENTS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Container:
-    """What a component's container asks for, and may use at most; the cluster decides where nothing is said."""
+    """Resources of a component's container: Kubernetes' requests and limits, both with the same value."""
 
     __pydantic_config__ = STRICT
     cpu: float | None = None
-    """Cores; the cluster decides when left out."""
+    """Number of cores; the cluster decides when left out."""
     memory: float | None = None
-    """GB; the cluster decides when left out."""
+    """Memory in GB; the cluster decides when left out."""
     gpu: int = 0
     """Number of GPUs."""
     gpu_type: str = "nvidia.com/gpu"
     """Kubernetes' name of the GPU resource."""
     retries: int = 0
-    """How often a failed container is tried again."""
+    """How often a failed container is started again."""
 
-    @unless_cut
+    @unless_selection
     def __post_init__(self) -> None:
         for key in ("cpu", "memory"):
             value = getattr(self, key)
@@ -45,19 +45,19 @@ class Container:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Kubeflow:
-    """How a compiled pipeline runs; nothing that runs here reads it."""
+    """How a compiled pipeline runs on Kubeflow; local runs do not read it."""
 
     __pydantic_config__ = STRICT
     containers: dict[str, Container] = dataclasses.field(default_factory=dict)
-    """By component (RankingTrainer, …) or pattern with *; the first that fits counts."""
+    """Component name (RankingTrainer, …), or pattern with *, → its container. The first entry that matches counts."""
     beam_args: tuple[str, ...] = ()
-    """Arguments passed on to every Beam component, as in --direct_num_workers=2."""
+    """Arguments for every Beam component, as in --direct_num_workers=2."""
     env: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Environment variables of every container: name to value."""
+    """Environment variables of every container: name → value."""
     secrets: dict[str, str] = dataclasses.field(default_factory=dict)
-    """The same from Kubernetes' secrets: name to SECRET/KEY."""
+    """Environment variables with values from Kubernetes' secrets: name → SECRET/KEY."""
 
-    @unless_cut
+    @unless_selection
     def __post_init__(self) -> None:
         for key, name in [*(("env", each) for each in self.env), *(("secrets", each) for each in self.secrets)]:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
@@ -67,14 +67,14 @@ class Kubeflow:
                 why = "expected SECRET/KEY, the secret's name of small letters, digits, '-' and '.'"
                 raise Refused(f"secrets.{name}", f"{why}; got {secret!r}")
             if name in self.env:
-                raise Refused(f"secrets.{name}", "the same variable stands under env")
+                raise Refused(f"secrets.{name}", "the same variable is also under env")
         for name in self.containers:
             if not fnmatch.filter(COMPONENTS, name):
                 hint = did_you_mean(name, COMPONENTS)
                 raise Refused(f"containers.{name}", f"expected a component, or a pattern of some{hint}")
 
     def container(self, component: str) -> Container:
-        """A component's: that of the first name or pattern that fits.
+        """The container of a component: the first entry whose name or pattern matches.
 
         >>> Kubeflow(containers={"RankingTrainer": Container(cpu=8), "*": Container(retries=2)}).container("Transform")
         Container(cpu=None, memory=None, gpu=0, gpu_type='nvidia.com/gpu', retries=2)

@@ -1,8 +1,8 @@
-"""The user's own functions, which ranking.yaml names by dotted path: `transform.preprocessing_fn`, `model.scorer` and
-`serving.postprocessing`.
+"""Imports and fingerprints the user's own functions, which ranking.yaml names by dotted path.
 
-Input: a dotted path, as in "shop.features.prepare".  Output: its digest, or the function.  Everything that the project
-does with such a path is in this module; `RankingConfig.own_code` lists the paths of a config.
+Input: a dotted path, as in "shop.features.prepare".  Output: the function, or the digest of its module.  The keys that
+can hold a path are `transform.preprocessing_fn`, `model.scorer` and `serving.postprocessing`;
+`RankingConfig.own_code` lists the paths of a config.
 """
 
 import ast

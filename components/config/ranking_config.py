@@ -1,8 +1,8 @@
-"""The ranking config: what a list is and what to do with it, said once for every component.
+"""Loads and checks `ranking.yaml`, the one config of all components.
 
-Enters: `ranking.yaml`.  Leaves: frozen dataclasses that cannot hold a contradiction.  The one idea: the sections'
-dataclasses, each key's sentence under it, are the documentation (`config_reference`), the JSON schema and the error
-messages.
+Input: the file, or its values as a dict.  Output: a `RankingConfig`, which rejects contradictory values.  The sections'
+dataclasses, with a sentence under each key, are also the source of the docs, the JSON schema (`reference`) and the
+error messages (`refusals`).
 
 >>> config = parse({"name": "shop", "data": {"input": "logs/*.csv", "format": "csv"}, "items": {"f[1-3]": {}}})
 >>> list(config.items)
@@ -25,27 +25,29 @@ import pydantic
 import yaml
 
 from tfx_ranking.components.config.data_section import Data
+from tfx_ranking.components.config.evaluation_section import Evaluation
 from tfx_ranking.components.config.feature_sections import Feature, by_number
 from tfx_ranking.components.config.kubeflow_section import Kubeflow
-from tfx_ranking.components.config.refusals import STRICT, being_cut, below, explain, unless_cut
+from tfx_ranking.components.config.push_sections import Push, Retrain
+from tfx_ranking.components.config.refusals import STRICT, below, explain, reading_selection, unless_selection
 from tfx_ranking.components.config.selection import pick
-from tfx_ranking.components.config.serving_sections import Evaluation, Push, Retrain, Serving
+from tfx_ranking.components.config.serving_section import Serving
 from tfx_ranking.components.config.training_sections import Model, Training, Transform
 from tfx_ranking.components.errors import ConfigError, Refused
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """The ML Metadata store: a sqlite file, or any connection as ML Metadata's ConnectionConfig in JSON."""
+    """The ML Metadata store: a sqlite file, or any database that ML Metadata supports."""
 
     __pydantic_config__ = STRICT
     sqlite: str | None = None
-    """File of the store; metadata.sqlite beside the artifacts when neither is said."""
+    """The store's file; metadata.sqlite next to the artifacts when both keys are left out."""
     connection: dict[str, Any] | None = None
-    """ML Metadata's ConnectionConfig, as {mysql: {host: …, database: …}}; ${NAME} in it is an environment variable; in
-    place of `sqlite`."""
+    """ML Metadata's ConnectionConfig, as in {mysql: {host: …, database: …}}, instead of `sqlite`. ${NAME} stands for an
+    environment variable."""
 
-    @unless_cut
+    @unless_selection
     def __post_init__(self) -> None:
         if self.sqlite is not None and self.connection is not None:
             raise Refused("connection", "expected sqlite or connection; got both")
@@ -57,29 +59,29 @@ class RankingConfig:
 
     __pydantic_config__ = STRICT
     name: str
-    """The pipeline's, and the model's in a models.config: letters, digits, '.', '_' and '-', beginning with a letter
-    or digit."""
+    """Name of the pipeline, and of the model in a models.config: letters, digits, '.', '_' and '-'; the first is a
+    letter or digit."""
     data: Data
     """Where the logs are and what their columns mean."""
     items: dict[str, Feature]
-    """Item features, one or more: column name to feature; in LETOR feature n is `f<n>`; "f[1-136]" stands for f1 to
-    f136."""
+    """Item features, one or more: column name → feature. In LETOR, feature n is called `f<n>`; "f[1-136]" stands for f1
+    to f136."""
     context: dict[str, Feature] = dataclasses.field(default_factory=dict)
-    """Features of the query, one value a list: column name to feature; none when left out."""
+    """Features of the query, with one value a list: column name → feature."""
     transform: Transform = dataclasses.field(default_factory=Transform)
-    """Preprocessing."""
+    """How features are preprocessed."""
     model: Model = dataclasses.field(default_factory=Model)
     """The scorer and its loss."""
     training: Training = dataclasses.field(default_factory=Training)
     """How the scorer is trained."""
     serving: Serving = dataclasses.field(default_factory=Serving)
-    """What is exported."""
+    """The exported model's signatures."""
     evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
-    """What is measured, and what may be pushed."""
+    """What is measured, and when a model may be pushed."""
     push: Push | None = None
     """Where a blessed model goes; nothing is pushed when left out."""
     retrain: Retrain = dataclasses.field(default_factory=Retrain)
-    """When `tfx-ranking retrain` trains; any new data are a reason when left out."""
+    """When `tfx-ranking retrain` trains; on any new data when left out."""
     metadata: Metadata = Metadata()
     """Where runs and artifacts are recorded."""
     kubeflow: Kubeflow = dataclasses.field(default_factory=Kubeflow)
@@ -88,12 +90,12 @@ class RankingConfig:
     def __post_init__(self) -> None:
         self._check()
         for level in ("context", "items"):
-            # In one order, however they came: the columns of the scorer's matrix follow it, and TFX sorts what
-            # Transform is called with.
+            # Always in the same order, since the columns of the scorer's matrix follow it, and TFX sorts the
+            # parameters of Transform.
             features = getattr(self, level)
             object.__setattr__(self, level, {name: features[name] for name in sorted(features, key=by_number)})
 
-    @unless_cut
+    @unless_selection
     def _check(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise Refused("name", f"expected letters, digits, '.', '_' and '-'; got {self.name!r}")
@@ -104,10 +106,12 @@ class RankingConfig:
         for section in ("context", "items"):
             for role, column in self.data.columns.items():
                 if column in getattr(self, section):
-                    raise Refused(f"{section}.{column}", f"data.{role} is no scoring input; take it out of {section}")
+                    raise Refused(
+                        f"{section}.{column}", f"data.{role} cannot be an input of the scorer; take it out of {section}"
+                    )
         for name in self.items:
             if name in self.context:
-                raise Refused(f"items.{name}", "the same name stands under context; a feature belongs to one of them")
+                raise Refused(f"items.{name}", "the name is also under context; a feature belongs to one of them")
         for name, feature in self.context.items():
             if step := feature.compares_items:
                 raise Refused(f"context.{name}.transform", f"{step} compares the items of a list; use z_score")
@@ -129,7 +133,7 @@ class RankingConfig:
 
     @property
     def list_wise(self) -> str:
-        """Why an item cannot be scored without its list, as far as the config tells; "" when it can."""
+        """Why an item cannot be scored without its list, as far as the config shows; "" when it can."""
         for name, feature in self.items.items():
             if step := feature.compares_items:
                 return f"items.{name}.transform has {step}, which compares the items of a list"
@@ -137,7 +141,7 @@ class RankingConfig:
 
     @property
     def own_code(self) -> dict[str, str]:
-        """The user's own functions: key → dotted path, of those that are set.
+        """The user's own functions: key → dotted path, only those that are set.
 
         >>> data = {"input": "x", "format": "csv"}
         >>> parse({"name": "a", "data": data, "items": {"f": {}}, "model": {"scorer": "shop.build"}}).own_code
@@ -151,21 +155,22 @@ class RankingConfig:
         return {key: path for key, path in paths.items() if path is not None}
 
     def select(self, *keys: str) -> str:
-        """Only the named parts, for a component that depends on no others, as JSON.
+        """The values of some keys as JSON, for a component that depends on no others.
 
-        keys: paths with `*` for any name, e.g. "items.*.transform"; a section's name stands for all of it, and
-        "items.*.tokens.present" for the fact that there is such a part.
-        Keys without a default are always there.  `from_selection` gives the config back, unnamed keys at their default.
+        keys: paths with `*` for any name, e.g. "items.*.transform"; a section's name selects all of it, and
+        "items.*.tokens.present" selects only whether the part exists.
+        Keys without a default are always included.  `from_selection` makes a config of it again, in which all other
+        keys have their defaults.
         """
-        # One text without a backslash: TFX (1.16, 1.21) takes no nested dict as a parameter, and ML Metadata (1.16)
-        # cannot write a text with a backslash to PostgreSQL, which JSON within JSON is full of.
+        # A text, since TFX (1.16, 1.21) takes no nested dict as a parameter; and one without backslashes, of which JSON
+        # within JSON is full, since ML Metadata (1.16) cannot write them to PostgreSQL.
         return json.dumps(pick(self, keys), ensure_ascii=False)
 
 
 def load(path: str | pathlib.Path) -> RankingConfig:
-    """The config in a YAML file; relative paths in it are taken from the file's folder.
+    """The config in a YAML file; relative paths in it start at the file's folder.
 
-    Raises ConfigError with the file, the key's path, what was expected and what came.
+    Raises ConfigError with the file, the key's path, what was expected and the value in the file.
     """
     path = pathlib.Path(path)
     try:
@@ -183,7 +188,7 @@ def load(path: str | pathlib.Path) -> RankingConfig:
 
 
 def parse(raw: Any) -> RankingConfig:
-    """The config in plain Python values, paths as they stand.  Raises ConfigError."""
+    """The config of plain Python values; relative paths are not changed.  Raises ConfigError."""
     if not isinstance(raw, dict):
         raise ConfigError(f"expected a mapping with name, data and items; got {type(raw).__name__}")
     try:
@@ -193,32 +198,32 @@ def parse(raw: Any) -> RankingConfig:
 
 
 def from_selection(selection: str | Mapping[str, Any]) -> RankingConfig:
-    """The config of what `RankingConfig.select` chose, as text or unpacked; keys left out have their defaults."""
-    token = being_cut.set(True)
+    """The config of a selection that `RankingConfig.select` made, as JSON or a dict; other keys have their defaults."""
+    token = reading_selection.set(True)
     try:
         return parse(json.loads(selection) if isinstance(selection, str) else dict(selection))
     finally:
-        being_cut.reset(token)
+        reading_selection.reset(token)
 
 
 _adapter = pydantic.TypeAdapter(RankingConfig)
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a key which stands twice: PyYAML would keep the last in silence."""
+    """YAML without repeated keys: PyYAML itself would use the last one without a warning."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, (datetime.date, datetime.datetime)):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no place in a ranking config")
+    raise TypeError(f"{type(value).__name__} is not allowed in a ranking config")
 
 
 def _expand(features: dict[str, Feature], section: str) -> dict[str, Feature]:
@@ -233,7 +238,7 @@ def _expand(features: dict[str, Feature], section: str) -> dict[str, Feature]:
             names = [f"{span[1]}{i}{span[4]}" for i in range(first, last + 1)]
         for each in names:
             if each in expanded:
-                raise Refused(f"{section}.{name}", f"{each} was named before")
+                raise Refused(f"{section}.{name}", f"{each} is there twice")
             expanded[each] = feature
     return expanded
 

@@ -1,8 +1,8 @@
-"""Every key of `ranking.yaml`: its JSON schema, and the reference page docs/config.md.
+"""Describes every key of `ranking.yaml`: as a JSON schema, and as the page docs/config.md.
 
-Enters: the config's dataclasses, and the sentence that stands under each of their fields.  Leaves: the schema, the page
-as text.  The one idea: the sentences are read from the source, and only when somebody asks for them: pydantic's own
-`use_attribute_docstrings` reads them at import, which nearly doubles its time.
+Input: the config's dataclasses, the sentence under each of their fields, and the tables of `choices`.  Output: the
+schema, or the page as text.  The sentences are read from the source, and only when a schema or a page is made: pydantic
+can read them at import (`use_attribute_docstrings`), but that nearly doubles the time of the import.
 
     python -m tfx_ranking.components.config.reference > docs/config.md
 """
@@ -13,20 +13,11 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
-from types import ModuleType
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import pydantic
 
 from tfx_ranking.components import config
-from tfx_ranking.components.config import (
-    data_section,
-    feature_sections,
-    kubeflow_section,
-    ranking_config,
-    serving_sections,
-    training_sections,
-)
 from tfx_ranking.components.config.choice_fields import Choices
 
 EXAMPLE = """\
@@ -49,109 +40,123 @@ push: {base: serving/shop-search}
 HEAD = f"""\
 # The keys of ranking.yaml
 
-Made by `python -m tfx_ranking.components.config.reference > docs/config.md`. A small config, whole:
+Made by `python -m tfx_ranking.components.config.reference > docs/config.md`. A complete small config:
 
 ```yaml
 {EXAMPLE}```
 
-Relative paths are taken from the file's folder. A key that is not known is refused. `tfx-ranking config-schema` prints
-the same as a JSON schema, by which editors complete, explain and check the file.
+Relative paths start at the folder of ranking.yaml. An unknown key is an error. `tfx-ranking config-schema` prints the
+same reference as a JSON schema, with which editors complete, explain and check the file.
 """
 
 
+class _Field(NamedTuple):
+    sentence: str
+    choices: Choices | None  # the table that the field's values come from
+
+
 def json_schema() -> dict[str, Any]:
-    """The config's JSON schema, by which editors complete, explain and check `ranking.yaml`."""
+    """The config's JSON schema, with which editors complete, explain and check `ranking.yaml`."""
     schema = pydantic.TypeAdapter(config.RankingConfig).json_schema()
-    told = sentences(
-        data_section, feature_sections, kubeflow_section, serving_sections, training_sections, ranking_config
-    )
-    choices = fields_with_choices(config.RankingConfig)
-    for name, part in {**schema["$defs"], config.RankingConfig.__name__: schema}.items():
-        for key, sentence in told[name].items():
-            table = choices[name, key].sentences() if (name, key) in choices else {}
-            lines = [sentence, *(f"{shown}: {meaning}" for shown, meaning in table.items())]
-            part["properties"][key]["description"] = "\n".join(lines)
+    parts = {config.RankingConfig.__name__: schema, **schema["$defs"]}
+    for (name, key), field in _fields(config.RankingConfig).items():
+        table = field.choices.sentences() if field.choices else {}
+        lines = [field.sentence, *(f"{shown}: {meaning}" for shown, meaning in table.items())]
+        parts[name]["properties"][key]["description"] = "\n".join(lines)
     return schema
 
 
-def fields_with_choices(root: type) -> dict[tuple[str, str], Choices]:
-    """(dataclass, field) → the table that the field's values are chosen from, for all dataclasses below `root`."""
-    choices: dict[tuple[str, str], Choices] = {}
-    seen: set[type] = set()
-
-    def walk(of: Any, owner: tuple[str, str]) -> None:
-        for each in getattr(of, "__metadata__", ()):
-            if isinstance(each, Choices):
-                choices[owner] = each
-        for each in get_args(of):
-            walk(each, owner)
-        if dataclasses.is_dataclass(of) and isinstance(of, type) and of not in seen:
-            seen.add(of)
-            for name, hint in get_type_hints(of, include_extras=True).items():
-                walk(hint, (of.__name__, name))
-
-    walk(root, ("", ""))
-    return choices
-
-
-def sentences(*modules: ModuleType) -> dict[str, dict[str, str]]:
-    """Class → field → the docstring below it, on one line; a class has those of the bases that came before, too."""
-    told: dict[str, dict[str, str]] = {}
-    for module in modules:
-        for node in ast.parse(inspect.getsource(module)).body:
-            if not isinstance(node, ast.ClassDef):
-                continue
-            told[node.name] = {}
-            for base in node.bases:
-                told[node.name] |= told.get(ast.unparse(base), {})
-            for field, below in zip(node.body, node.body[1:]):
-                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-                    told[node.name][ast.unparse(field.target)] = " ".join(str(ast.literal_eval(below.value)).split())
-    return told
-
-
 def page() -> str:
-    """docs/config.md."""
-    schema = json_schema()
-    choices = fields_with_choices(config.RankingConfig)
+    """The text of docs/config.md."""
+    schema = pydantic.TypeAdapter(config.RankingConfig).json_schema()
+    fields = _fields(config.RankingConfig)
     parts = [HEAD]
     for title, part in _sections(schema):
         rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
         for key, of in part["properties"].items():
-            meaning = of["description"].partition("\n")[0].replace("|", "\\|")
-            if (part["title"], key) in choices:
-                section = choices[part["title"], key].title
-                meaning += f" See [{section}](#{section.lower().replace(' ', '-')})."
-            cells = f"`{key}`", _type(of), _default(key, of, part), meaning
+            sentence, choices = fields[part["title"], key]
+            see = f" See [{choices.title}](#{choices.title.lower().replace(' ', '-')})." if choices else ""
+            cells = f"`{key}`", _type(of), _default(key, of, part), _cell(sentence) + see
             rows.append(f"| {' | '.join(cells)} |")
         parts.append(f"## {title}\n\n{' '.join(part['description'].split())}\n\n" + "\n".join(rows) + "\n")
-    for section, table in {each.title: each.sentences() for each in choices.values()}.items():
-        rows = ["| name | meaning |", "| --- | --- |", *(f"| `{shown}` | {table[shown]} |" for shown in table)]
-        parts.append(f"## {section}\n\n" + "\n".join(rows) + "\n")
+    for choices in {field.choices.title: field.choices for field in fields.values() if field.choices}.values():
+        rows = [f"| `{shown}` | {_cell(meaning)} |" for shown, meaning in choices.sentences().items()]
+        parts.append(f"## {choices.title}\n\n" + "\n".join(["| name | meaning |", "| --- | --- |", *rows]) + "\n")
     return "\n".join(parts)
 
 
+def _fields(root: type) -> dict[tuple[str, str], _Field]:
+    """Every field of `root` and of the dataclasses below it, by the dataclass's name and the field's."""
+    fields: dict[tuple[str, str], _Field] = {}
+    seen: set[type] = set()
+
+    def add(dataclass: type) -> None:
+        if dataclass in seen:
+            return
+        seen.add(dataclass)
+        sentences = _sentences(dataclass)
+        for name, hint in get_type_hints(dataclass, include_extras=True).items():
+            below = list(_parts(hint))
+            choices = next((part for part in below if isinstance(part, Choices)), None)
+            fields[dataclass.__name__, name] = _Field(sentences[name], choices)
+            for part in below:
+                if isinstance(part, type) and dataclasses.is_dataclass(part):
+                    add(part)
+
+    add(root)
+    return fields
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """A type hint, its arguments and what stands beside them in `Annotated`."""
+    metadata = getattr(hint, "__metadata__", ())
+    if metadata:  # the type that is annotated is described by the metadata
+        yield from metadata
+        return
+    yield hint
+    for each in get_args(hint):
+        yield from _parts(each)
+
+
+def _sentences(dataclass: type) -> dict[str, str]:
+    """Field → the docstring below it, on one line; fields of base classes included."""
+    sentences = {}
+    for each in reversed(dataclass.__mro__):
+        if not dataclasses.is_dataclass(each):
+            continue
+        [node] = ast.parse(inspect.getsource(each)).body
+        assert isinstance(node, ast.ClassDef)
+        for field, below in zip(node.body, node.body[1:]):
+            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                sentences[ast.unparse(field.target)] = " ".join(str(ast.literal_eval(below.value)).split())
+    return sentences
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 def _sections(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each dataclass once, under the paths of its keys, those within it behind it."""
+    """(title, schema) of each dataclass once, titled by the paths of its keys; a nested one follows its parent."""
     paths: dict[str, list[str]] = {}
 
     def walk(part: dict[str, Any], path: str) -> None:
         for key, of in part["properties"].items():
             for name, below in _dataclasses(of):
                 first = name not in paths
-                here = f"{path}.{key}{below}".lstrip(".")
-                paths.setdefault(name, []).append(here)
+                where = f"{path}.{key}{below}".lstrip(".")
+                paths.setdefault(name, []).append(where)
                 if first:
-                    walk(schema["$defs"][name], here)
+                    walk(schema["$defs"][name], where)
 
     walk(schema, "")
     yield "The file", schema
-    for name, where in paths.items():
-        yield ", ".join(f"`{path}`" for path in where), schema["$defs"][name]
+    for name, titles in paths.items():
+        yield ", ".join(f"`{title}`" for title in titles), schema["$defs"][name]
 
 
 def _dataclasses(of: dict[str, Any], below: str = "") -> Iterator[tuple[str, str]]:
-    """(dataclass, what stands between the key and its keys) of each that a key may hold."""
+    """(dataclass, text between the key and the dataclass's own keys) of each dataclass that a key may hold."""
     if "$ref" in of:
         yield of["$ref"].rpartition("/")[2], below
     for branch in of.get("anyOf", ()):

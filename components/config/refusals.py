@@ -1,6 +1,7 @@
-"""Why a config was refused, one line a finding: the key's path, what was expected, what came, the near miss.
+"""Words the errors of a config: for each wrong key a line with its path, what was expected, and the value.
 
-Enters: what pydantic and the dataclasses' own checks found.  Leaves: text.
+Input: the errors of pydantic and of the dataclasses' own checks.  Output: text, with the nearest name for a misspelt
+one.
 """
 
 import contextlib
@@ -15,14 +16,15 @@ import pydantic
 from tfx_ranking.components.errors import Refused, as_sentence, did_you_mean
 
 STRICT = pydantic.ConfigDict(extra="forbid")
-being_cut = contextvars.ContextVar("being_cut", default=False)  # a selection of a checked config is being read
+# Set while `from_selection` reads a part of a config.
+reading_selection = contextvars.ContextVar("reading_selection", default=False)
 
 
-def unless_cut(check: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A selection lacks keys on purpose; what it was cut from has been checked."""
+def unless_selection(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Skips a dataclass's check in a selection: it lacks keys on purpose, and the whole config has been checked."""
 
     def checked(self: Any) -> None:
-        if not being_cut.get():
+        if not reading_selection.get():
             check(self)
 
     return checked
@@ -30,7 +32,7 @@ def unless_cut(check: Callable[[Any], None]) -> Callable[[Any], None]:
 
 @contextlib.contextmanager
 def below(section: str) -> Iterator[None]:
-    """Puts a section's name before the keys of the refusals that are raised within."""
+    """Puts a section's name before the key of a `Refused` that is raised within."""
     try:
         yield
     except Refused as refused:
@@ -38,31 +40,31 @@ def below(section: str) -> Iterator[None]:
 
 
 def explain(error: pydantic.ValidationError, root: type) -> str:
-    """The findings as lines; root: the dataclass that was to be built, which knows the keys."""
+    """The message for all errors, a line for each key.  root: the dataclass of the whole config."""
     lines: dict[str, str] = {}
-    expected: dict[str, list[str]] = {}  # of a value of another type: each type that it may have
-    came: dict[str, str] = {}
-    for finding in error.errors():
-        path, message, got = _one(finding, root)
-        if got:
+    expected: dict[str, list[str]] = {}  # path → the types that the value may have, when it has another one
+    values: dict[str, str] = {}
+    for one in error.errors():
+        path, message, value = _one(one, root)
+        if value:
             expected.setdefault(path, []).append(message)
-            came[path] = got
+            values[path] = value
         else:
             lines.setdefault(path, message)
     for path, types in expected.items():
         if not any(other.startswith((f"{path}.", f"{path}[")) for other in (*lines, *expected)):
             *others, last = dict.fromkeys(types)
-            said = f"{', '.join(others)} or {last}" if others else last
-            lines.setdefault(path, f"expected {said}; got {came[path]}")
+            choice = f"{', '.join(others)} or {last}" if others else last
+            lines.setdefault(path, f"expected {choice}; got {values[path]}")
     return "\n".join(f"{path}: {message}" if path else message for path, message in lines.items())
 
 
-def _one(finding: Any, root: type) -> tuple[str, str, str]:
-    """(path, message, ""), or for a value of the wrong type (path, the right type, what came)."""
-    loc = [part for i, part in enumerate(finding["loc"]) if i < 2 or not _is_union_branch(part)]
-    kind, came = finding["type"], finding["input"]
-    if kind == "value_error" and isinstance(finding["ctx"]["error"], Refused):
-        refused = finding["ctx"]["error"]
+def _one(error: Any, root: type) -> tuple[str, str, str]:
+    """(path, message, ""), or for a value of the wrong type (path, the right type, the value)."""
+    loc = [part for i, part in enumerate(error["loc"]) if i < 2 or not _is_union_branch(part)]
+    kind, value = error["type"], error["input"]
+    if kind == "value_error" and isinstance(error["ctx"]["error"], Refused):
+        refused = error["ctx"]["error"]
         return _path([*loc, *filter(None, refused.key.split("."))]), as_sentence(refused.message), ""
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _known_keys(root, loc[:-1])
@@ -71,17 +73,17 @@ def _one(finding: Any, root: type) -> tuple[str, str, str]:
     if kind in ("missing", "missing_argument") and not isinstance(loc[-1], int):
         return _path(loc), "missing; this key has no default", ""
     if kind == "literal_error":
-        names = re.findall(r"'([^']*)'", finding["ctx"]["expected"])
-        hint = did_you_mean(came, names) if isinstance(came, str) else ""
-        return _path(loc), f"{'one of ' * (len(names) > 1)}{', '.join(names)}", f"{came!r}{hint}"
-    if kind in ("missing", "too_long", "tuple_type"):  # of a list of so many
+        names = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        hint = did_you_mean(value, names) if isinstance(value, str) else ""
+        return _path(loc), f"{'one of ' * (len(names) > 1)}{', '.join(names)}", f"{value!r}{hint}"
+    if kind in ("missing", "too_long", "tuple_type"):  # a list with the wrong number of values
         loc = loc[:-1] if kind == "missing" else loc
-        return _path(loc), _list(*_type_at(root, loc)), repr(came)
+        return _path(loc), _list(*_type_at(root, loc)), repr(value)
     if kind == "dataclass_type":
-        return _path(loc), f"a mapping (keys: {', '.join(_known_keys(root, loc))})", repr(came)
+        return _path(loc), f"a mapping (keys: {', '.join(_known_keys(root, loc))})", repr(value)
     if kind in _TYPES:
-        return _path(loc), _TYPES[kind], repr(came)
-    return _path(loc), f"{finding['msg'][0].lower()}{finding['msg'][1:]}; got {came!r}", ""
+        return _path(loc), _TYPES[kind], repr(value)
+    return _path(loc), f"{error['msg'][0].lower()}{error['msg'][1:]}; got {value!r}", ""
 
 
 _TYPES = {
@@ -94,7 +96,7 @@ _TYPES = {
 
 
 def _list(of: Any, default: Any) -> str:
-    """How a list is to look, by its type and its default.
+    """The description of a list, by its type and its default.
 
     >>> _list(tuple[int, ...], (256, 128)), _list(tuple[float, float], None)
     ('a list of integers, as in [256, 128]', 'a list of 2 numbers')
@@ -106,7 +108,7 @@ def _list(of: Any, default: Any) -> str:
 
 
 def _branches(of: Any) -> tuple[Any, ...]:
-    """A type, and those that it is a union of."""
+    """A type and, when it is a union, its members."""
     return (of, *(() if getattr(of, "__origin__", None) else getattr(of, "__args__", ())))
 
 
@@ -122,7 +124,7 @@ def _known_keys(root: type, loc: list[Any]) -> list[str]:
 
 
 def _type_at(root: Any, loc: list[Any]) -> tuple[Any, Any]:
-    """The type that the config has at a path, and its default."""
+    """The type and the default of the key at a path; None when there is no such key."""
     at, default = root, None
     for part in loc:
         for branch in _branches(at):

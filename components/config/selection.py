@@ -1,6 +1,6 @@
-"""A config cut down to what one component reads, so that TFX's cache sees what concerns it and nothing else.
+"""Selects the keys of a config that one component reads, so that TFX reruns it only when one of them changes.
 
-Enters: a config and key paths.  Leaves: plain values.
+Input: a config and key paths.  Output: plain values.
 """
 
 import dataclasses
@@ -13,9 +13,9 @@ _NOTHING = object()
 
 
 def pick(config: Any, keys: tuple[str, ...]) -> dict[str, Any]:
-    """The fields of a dataclass that `keys` name (`*` for any name), values at their default left out.
+    """The fields of a dataclass that `keys` name (`*` for any name), without values that equal their default.
 
-    Fields without a default are always there.
+    Fields without a default are always included.
 
     >>> from tfx_ranking.components.config.training_sections import Training
     >>> pick(Training(epochs=3, seed=7), ("seed", "optimizer"))
@@ -26,9 +26,9 @@ def pick(config: Any, keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _pick(value: Any, keys: tuple[str, ...], at: tuple[str, ...], chosen: bool = False, needed: bool = True) -> Any:
-    """`value` cut down to what `keys` name below `at`; _NOTHING where nothing remains."""
+    """The part of `value`, which is at the path `at`, that `keys` name; _NOTHING when they name no part of it."""
     named = [tuple(key.split(".")) for key in keys]
-    named = [key for key in named if all(map(fnmatch.fnmatchcase, at, key))]  # on the way to here, or beyond
+    named = [key for key in named if all(map(fnmatch.fnmatchcase, at, key))]  # paths to `value`, or to a part of it
     chosen = chosen or any(len(key) <= len(at) for key in named)
     if dataclasses.is_dataclass(value) and not isinstance(value, StepWithParameter):
         picked = {}

@@ -1,6 +1,6 @@
 """The config's sections `transform`, `model` and `training`: from features to a trained scorer.
 
-Enters: the sections' keys.  Leaves: frozen dataclasses that cannot hold a contradiction.
+Input: the sections' keys.  Output: frozen dataclasses that reject contradictory values.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ from typing import Literal
 from tfx_ranking.components.config import own_code
 from tfx_ranking.components.config.choice_fields import LossName, MetricText, ScorerName
 from tfx_ranking.components.config.data_section import Data
-from tfx_ranking.components.config.refusals import STRICT, unless_cut
+from tfx_ranking.components.config.refusals import STRICT, unless_selection
 from tfx_ranking.components.errors import Refused
 
 # The optimizers that every supported version of Keras has; Keras also has wrappers of optimizers, and newer ones.
@@ -27,14 +27,14 @@ Activation = Literal[
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Transform:
-    """Preprocessing: derived from the features, or the user's own function."""
+    """How features are preprocessed: as their keys say, or by your own function."""
 
     __pydantic_config__ = STRICT
     preprocessing_fn: str | None = None
-    """Dotted path of your own `f(inputs, custom_config)`, in place of what the features say; derived from them when
-    left out."""
+    """Dotted path of your own `f(inputs, custom_config)`, a TensorFlow Transform preprocessing_fn. When left out, the
+    features' keys decide."""
 
-    @unless_cut
+    @unless_selection
     def __post_init__(self) -> None:
         if self.preprocessing_fn is not None:
             own_code.check_form("preprocessing_fn", self.preprocessing_fn)
@@ -49,17 +49,17 @@ class Model:
     """The network that scores the items, or the dotted path of your own `f(inputs, model)`, which returns a Keras
     model."""
     hidden: tuple[int, ...] = (256, 128, 64)
-    """Sizes of `dnn`'s dense layers, each 1 or more; [] makes it linear."""
+    """Sizes of `dnn`'s dense layers, each 1 or more; [] makes a linear model."""
     activation: Activation = "relu"
-    """After each dense layer of `dnn`, by Keras' name."""
+    """Keras activation after each dense layer of `dnn`."""
     dropout: float = 0.0
-    """Fraction in [0, 1) of each dense layer's units that a training step leaves out."""
+    """Fraction in [0, 1) of each dense layer's units that a training step sets to 0."""
     normalisation: Literal["none", "batch", "layer"] = "none"
-    """Of the inputs, and of each dense layer before its activation."""
+    """Normalisation of the inputs, and of each dense layer before its activation."""
     loss: LossName = "softmax"
     """The function that training minimises."""
 
-    @unless_cut
+    @unless_selection
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise Refused("dropout", f"expected a fraction in [0, 1); got {self.dropout}")
@@ -68,41 +68,42 @@ class Model:
 
     @property
     def own_scorer(self) -> str | None:
-        """The dotted path of a function of the user's own; None for a scorer of ours."""
+        """The dotted path of the user's own function; None when `scorer` names one of the table."""
         return self.scorer if "." in self.scorer else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
-    """Stop when the validation split's metric has not risen for `patience` epochs; the best weights stay."""
+    """Stops training when the metric has not risen for `patience` epochs, and keeps the best weights."""
 
     __pydantic_config__ = STRICT
     metric: MetricText = "ndcg@10"
     """Metric of the validation split, computed by the convention of `evaluation`."""
     patience: int = 5
-    """Epochs without a better value after which training stops."""
+    """Number of epochs without a better value after which training stops."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PowerPropensity:
-    """The position at rank k is looked at with probability k ** -power."""
+    """A user looks at position k with probability k ** -power."""
 
     __pydantic_config__ = STRICT
     power: float
-    """1.0 is 1 / rank; 0 corrects nothing."""
+    """1.0 means 1 / k; 0 corrects nothing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InitializeFrom:
-    """Layers that start from an exported model's weights, by their names in its `weights.npz`."""
+    """Layers that start from an exported model's weights, matched by their names in its `weights.npz`."""
 
     __pydantic_config__ = STRICT
     model: str
-    """Local folder of an exported or pushed model, or of versions (the one that serves)."""
+    """Local folder of an exported or pushed model, or a folder of versions, of which the live one is taken."""
     layers: tuple[str, ...] = ()
-    """Names of layers, or patterns with *, that start from its weights; every layer that both have when left out."""
+    """Names of layers, or patterns with *, that start from its weights; all layers that both models have when left
+    out."""
     freeze: tuple[str, ...] = ()
-    """Names of layers, or patterns with *, that training leaves as they are; none when left out."""
+    """Names of layers, or patterns with *, that training does not change."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,30 +112,30 @@ class Training:
 
     __pydantic_config__ = STRICT
     epochs: int = 30
-    """Passes over the training lists at most, 1 or more."""
+    """Highest number of passes over the training lists, 1 or more."""
     batch_lists: int = 64
-    """Lists in a training step, 1 or more."""
+    """Number of lists in a training step, 1 or more."""
     optimizer: Optimizer = "adam"
-    """By Keras' name, with Keras' defaults but for the two keys below."""
+    """Keras optimizer; `learning_rate` and `clip_norm` are set, its other parameters have Keras' defaults."""
     learning_rate: float = 0.001
-    """The optimizer's, above 0."""
+    """Learning rate of the optimizer, above 0."""
     clip_norm: float | None = None
-    """Global norm that gradients are scaled down to; they stay as they are when left out."""
+    """Highest global norm of the gradients; larger ones are scaled down to it. Not limited when left out."""
     early_stopping: EarlyStopping | None = EarlyStopping()
-    """Stops when validation gets no better, on when left out; null trains all epochs and keeps the last
-    weights."""
+    """Stops training early; on when left out. null: trains all epochs and keeps the last weights."""
     propensity: PowerPropensity | tuple[float, ...] | None = None
-    """Chance that a position is looked at, {power: p} or a list from position 1 on (the last holds beyond it): a
-    clicked item (label above 0) weighs 1 / the chance; needs `data.position`; no correction when left out."""
+    """Probability that a user looks at a position: {power: p}, or a list from position 1 on, whose last value also
+    holds for all later positions. A clicked item (label above 0) gets the weight 1 / probability. Needs
+    `data.position`; no correction when left out."""
     initialize_from: InitializeFrom | None = None
-    """An exported model whose layers are the start; fresh weights when left out."""
+    """Starts from an exported model's layers; from random weights when left out."""
     warm_start: bool = False
-    """Whether to begin from the model that `push.base` serves: layers by name, embeddings by value, inputs by
-    feature."""
+    """`true`: starts from the model that `push.base` serves. Layers are matched by name, embeddings by their values,
+    inputs by their features."""
     seed: int = 1
-    """Of initial weights, dropout and shuffling: the same seed and data give the same model."""
+    """Seed of initial weights, dropout and shuffling; the same seed and data give the same model."""
 
-    @unless_cut
+    @unless_selection
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_lists"):
             if getattr(self, key) < 1:
@@ -146,7 +147,9 @@ class Training:
                 "propensity", f"expected probabilities in (0, 1], first position first; got {self.propensity}"
             )
         if self.warm_start and self.initialize_from:
-            raise Refused("warm_start", "a ranker begins from one model: the live one, or initialize_from's")
+            raise Refused(
+                "warm_start", "training starts from one model: the live one, or that of initialize_from; set only one"
+            )
 
     def check_with(self, data: Data, push: object | None) -> None:
         """Raises Refused when a key of this section needs one of `data` or `push` that is not set."""

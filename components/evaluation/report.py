@@ -3,7 +3,7 @@
 Enters: a table with one row a list (`columns`).  Leaves: JSON-able values.  The one idea: the rows are sorted before
 they are added up, so the order in which lists were measured changes no digit.
 
->>> from tfx_ranking.components.config.serving_sections import Bless
+>>> from tfx_ranking.components.config.evaluation_section import Bless
 >>> judge(0.7412, 0.7398, Bless(metric="ndcg@10")).summary
 'ndcg@10 0.7412 (live 0.7398, +0.0014): blessed'
 """
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tfx_ranking.components.config.serving_sections import Bless, Evaluation
+from tfx_ranking.components.config.evaluation_section import Bless, Evaluation
 from tfx_ranking.components.exported.contract import FIRST, Comparison
 from tfx_ranking.components.ingestion import spans
 from tfx_ranking.components.metrics import ranking_metrics

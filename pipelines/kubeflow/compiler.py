@@ -18,8 +18,8 @@ from ml_metadata.proto import metadata_store_pb2
 
 from tfx_ranking.components.config import RankingConfig, own_code
 from tfx_ranking.components.config.data_section import SPLIT_NAMES
+from tfx_ranking.components.config.push_sections import Push
 from tfx_ranking.components.config.ranking_config import Metadata
-from tfx_ranking.components.config.serving_sections import Push
 from tfx_ranking.components.errors import RankingError, UsageError, as_sentence
 from tfx_ranking.pipelines.metadata.connection import VARIABLE, config_connection
 from tfx_ranking.pipelines.quiet import quiet_imports

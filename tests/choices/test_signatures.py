@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.choices import signatures
-from tfx_ranking.components.config.serving_sections import Serving
+from tfx_ranking.components.config.serving_section import Serving
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.lists.list_examples import ListBatch, Tokens, columns
 from tfx_ranking.components.serving import answers, parsing, serving_ranker

@@ -17,7 +17,7 @@ from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEv
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import evaluator, live_model, places
-from tfx_ranking.components.config.serving_sections import Bless
+from tfx_ranking.components.config.evaluation_section import Bless
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.evaluation import report as evaluation_report
 from tfx_ranking.components.evaluation.report import judge

@@ -97,11 +97,17 @@ REFUSED = {
     ),
     "the label as an input": (
         _with(items__relevance={}),
-        "items.relevance: data.label is no scoring input; take it out of items",
+        "items.relevance: data.label cannot be an input of the scorer; take it out of items",
     ),
-    "the position as an input": (_with(context__rank={}), "context.rank: data.position is no scoring input"),
-    "the group id as an input": (_with(items__query_id={}), "items.query_id: data.group_id is no scoring input"),
-    "a name in both": (_with(items__country={"dtype": "float"}), "items.country: the same name stands under context"),
+    "the position as an input": (
+        _with(context__rank={}),
+        "context.rank: data.position cannot be an input",
+    ),
+    "the group id as an input": (
+        _with(items__query_id={}),
+        "items.query_id: data.group_id cannot be an input",
+    ),
+    "a name in both": (_with(items__country={"dtype": "float"}), "items.country: the name is also under context"),
     "a bare string": (
         _with(items__brand={"dtype": "string"}),
         "items.brand.dtype: a string needs vocabulary, hash or tokens",
@@ -123,7 +129,7 @@ REFUSED = {
         "context.age.transform: query_normalise compares the items",
     ),
     "a range the wrong way round": (_with(**{"items__g[3-1]": {}}), "items.g[3-1]: expected [first-last]"),
-    "a feature twice by range": (_with(items__f7={}), "items.f7: f7 was named before"),
+    "a feature twice by range": (_with(items__f7={}), "items.f7: f7 is there twice"),
     "a slice of no feature": (
         _with(evaluation__slices=["contry"]),
         "evaluation.slices[0]: expected a context feature; got 'contry'; did you mean 'country'?",
@@ -169,16 +175,16 @@ REFUSED = {
     "no age as a reason": (_with(retrain={"max_age": 0.0}), "retrain.max_age: expected days, above 0; got 0.0"),
     "fewer than no spans": (
         _with(evaluation__bless__previous_spans=-1),
-        "evaluation.bless.previous_spans: expected 0 (not asked) or more; got -1",
+        "evaluation.bless.previous_spans: expected 0 (off) or more; got -1",
     ),
     "two stores": (_with(metadata__connection={}), "metadata.connection: expected sqlite or connection; got both"),
     "side files without LETOR": (
         _with(data__group_sizes=".query"),
-        "data.group_sizes: a side file of list sizes goes with format letor; got csv",
+        "data.group_sizes: files of list sizes need format letor; got csv",
     ),
     "rows that name their list": (
         _with(data__group_from="record"),
-        "data.group_from: only a format whose records are lists can name them; got format csv",
+        "data.group_from: record needs a format whose records are lists; got format csv",
     ),
     "a cap by nothing": (
         _with(data__position=None, data__max_items=5),
@@ -309,7 +315,7 @@ def test_a_file_that_is_no_config(tmp_path):
     with pytest.raises(ConfigError, match=r"ranking\.yaml: not valid YAML"):
         load(file)
     file.write_text("name: a\nname: b\n")
-    with pytest.raises(ConfigError, match="the key 'name' stands twice"):
+    with pytest.raises(ConfigError, match="the key 'name' is there twice"):
         load(file)
 
 

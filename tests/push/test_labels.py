@@ -149,8 +149,11 @@ def test_a_file_that_is_none_is_not_overwritten(models, tmp_path, kept):
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        ({"base": "b", "label": "canary"}, r"push\.label: labels are kept in a models\.config"),
-        ({"base": "b", "models_config": "m"}, r"push\.keep: with labels TensorFlow Serving loads every version"),
+        ({"base": "b", "label": "canary"}, r"push\.label: labels are written to a models\.config"),
+        (
+            {"base": "b", "models_config": "m"},
+            r"push\.keep: with models_config, TensorFlow Serving loads every",
+        ),
     ],
 )
 def test_labels_need_a_file_and_a_number_of_versions(section, said):

@@ -311,7 +311,7 @@ def test_the_component_says_what_it_began_from(tmp_path):
 def test_a_start_from_two_models_is_refused():
     raw = {"name": "t", "data": {"input": "x", "format": "csv"}, "items": {"price": {}}, "push": {"base": "b"}}
     both = {"warm_start": True, "initialize_from": {"model": "m"}}
-    with pytest.raises(ConfigError, match=r"training\.warm_start: a ranker begins from one model"):
+    with pytest.raises(ConfigError, match=r"training\.warm_start: training starts from one model"):
         ranking_config.parse({**raw, "training": both})
-    with pytest.raises(ConfigError, match=r"training\.warm_start: the live model is what push\.base"):
+    with pytest.raises(ConfigError, match=r"training\.warm_start: the live model is the one that push"):
         ranking_config.parse({**raw, "push": None, "training": {"warm_start": True}})

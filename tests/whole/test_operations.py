@@ -6,7 +6,7 @@ import re
 import yaml
 
 from tfx_ranking.components import config
-from tfx_ranking.components.config.serving_sections import Retrain
+from tfx_ranking.components.config.push_sections import Retrain
 from tfx_ranking.pipelines.retraining.decision import Exit
 
 TEXT = (pathlib.Path(__file__).parent.parent.parent / "docs" / "operations.md").read_text()

@@ -212,11 +212,11 @@ def pipeline(raw: dict[str, Any], folder: pathlib.Path) -> Any:
     from tfx_ranking.pipelines.ranking_pipeline import ranking_pipeline
 
     # Without its checks: a key is changed alone here, whatever another then contradicts.
-    token = refusals.being_cut.set(True)
+    token = refusals.reading_selection.set(True)
     try:
         config = ranking_config._absolute(ranking_config.parse(raw), folder)
     finally:
-        refusals.being_cut.reset(token)
+        refusals.reading_selection.reset(token)
     return ranking_pipeline(config, folder)
 
 
