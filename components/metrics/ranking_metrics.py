@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy.special import gammaln
 
 from tfx_ranking.components.choices.metrics import METRICS, MetricName, parse_metric
-from tfx_ranking.components.config.serving_sections import Evaluation
+from tfx_ranking.components.config.evaluation_section import Evaluation
 from tfx_ranking.components.errors import ConfigError, DataError, Refused
 
 Floats = npt.NDArray[np.float64]
