@@ -12,7 +12,7 @@ from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import Model
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import versions
@@ -52,8 +52,8 @@ def copy_live(destination: Dict[str, Any], to: pathlib.Path) -> Dict[str, Any]:
         return {"base": base, "version": "", "digest": ""}
     source = versions.version_directories(base)[found]
     shutil.rmtree(to, ignore_errors=True)
-    for path, file in places.files(source).items():
-        places.copy(file, to / path)
+    for path, file in storage.files_in(source).items():
+        storage.copy_file(file, to / path)
     copied = model_files.digest(to)
     if copied != expected["digest"]:
         raise RankingError(

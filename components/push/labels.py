@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Collection
 from typing import Any
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError
 
 STABLE, CANARY = "stable", "canary"
@@ -32,7 +32,7 @@ def read(labels: Labels) -> dict[str, int]:
     return {} if model is None else {str(label): int(version) for label, version in model.version_labels.items()}
 
 
-def move(labels: Labels, label: str, version: int, base: places.Path, there: Collection[int]) -> int | None:
+def move(labels: Labels, label: str, version: int, base: storage.PathLike, there: Collection[int]) -> int | None:
     """Gives `label` to a version, in one step; gives the version that it came from, which the server asks until it has
     read the file.  Makes the file, or the model's part of it, where there is none.
 
@@ -41,13 +41,13 @@ def move(labels: Labels, label: str, version: int, base: places.Path, there: Col
     takes no label at all from a file in which one has no version.  Other models, the comment that the file begins with
     and a policy that names a number of latest versions stay.
     """
-    file = places.place(labels.file)
-    places.make(file.parent)
+    file = storage.to_path(labels.file)
+    storage.make_folder(file.parent)
     with _only_writer(file):
         config = _parsed(labels.file)
         model = _model(config, labels.model)
         if model is None:
-            model = config.model_config_list.config.add(name=labels.model, base_path=places.absolute(base))
+            model = config.model_config_list.config.add(name=labels.model, base_path=storage.absolute(base))
             model.model_platform = "tensorflow"
         before = int(model.version_labels[label]) if label in model.version_labels else None
         model.version_labels[label] = version
@@ -55,7 +55,7 @@ def move(labels: Labels, label: str, version: int, base: places.Path, there: Col
             del model.version_labels[other]
         if not model.model_version_policy.HasField("latest"):
             model.model_version_policy.all.SetInParent()
-        places.write_whole(file, (_comment(file) + _text(config)).encode())
+        storage.replace_file(file, (_comment(file) + _text(config)).encode())
         return before
 
 
@@ -65,7 +65,7 @@ def _parsed(file: str) -> Any:
 
     config = model_server_config_pb2.ModelServerConfig()
     try:
-        text = places.place(file).read_text()
+        text = storage.to_path(file).read_text()
     except FileNotFoundError:
         return config
     try:
@@ -99,7 +99,7 @@ class _only_writer:
     """Two models of one file may be pushed at once; a store without flock takes the last writer's."""
 
     def __init__(self, file: pathlib.Path) -> None:
-        self._lock = file.with_name(f".{file.name}.lock") if places.is_local(file) else None
+        self._lock = file.with_name(f".{file.name}.lock") if storage.is_local(file) else None
         self._held: Any = None
 
     def __enter__(self) -> None:

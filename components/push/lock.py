@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError
 
 LOCK = ".push.lock"
@@ -33,7 +33,7 @@ def hold(base: pathlib.Path) -> Iterator[Callable[[], None]]:
 
     Raises PushError when another push holds it; the sign of life does, when the lock was taken over in the meantime.
     """
-    if not places.is_local(base):
+    if not storage.is_local(base):
         with _owned(base / OWNER) as renew:
             yield renew
         return
@@ -77,7 +77,7 @@ def _owned(file: pathlib.Path) -> Iterator[Callable[[], None]]:
             )
         if time.time() - owner["renewed"] > RENEW_AFTER:
             owner["renewed"] = time.time()
-            places.write_whole(file, json.dumps(owner).encode())
+            storage.replace_file(file, json.dumps(owner).encode())
 
     renew()  # a store that cannot create exclusively keeps the last writer
     try:
@@ -128,7 +128,7 @@ def _began(process: int) -> str:
 def _created(file: pathlib.Path, owner: dict[str, Any]) -> bool:
     content = json.dumps(owner).encode()
     try:
-        if places.is_local(file):
+        if storage.is_local(file):
             beside = file.with_name(f"{file.name}.{owner['token']}")  # linked, so that it is never seen half written
             beside.write_bytes(content)
             try:

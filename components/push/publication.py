@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError, RankingError
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.exported.model_files import FileDigest
@@ -79,7 +79,7 @@ class Held:
 @contextlib.contextmanager
 def held(base: pathlib.Path, terms: Terms, check: Check, on_step: OnStep) -> Iterator[Held]:
     """Takes the lock, makes the base where there is none, and clears what killed pushes left."""
-    places.make(base)
+    storage.make_folder(base)
     with lock.hold(base) as alive:
 
         def step(name: str) -> None:
@@ -178,7 +178,7 @@ def readable_errors(source: pathlib.Path, base: pathlib.Path) -> Iterator[None]:
     except RankingError:
         raise
     except Exception as error:
-        if not isinstance(error, OSError) and places.is_local(base):
+        if not isinstance(error, OSError) and storage.is_local(base):
             raise  # a store's package has errors of its own
         where, what = getattr(error, "filename", None) or base, getattr(error, "strerror", None) or error
         raise PushError(
@@ -194,12 +194,12 @@ def _remember(at: Held) -> None:
 
 def _checked(at: Held, model: pathlib.Path) -> str:
     """Tries a model where it lies; of an object store what comes back from there, since a loader wants a folder."""
-    if places.is_local(model):
+    if storage.is_local(model):
         return at.check(model)
     with tempfile.TemporaryDirectory() as folder:
         back = pathlib.Path(folder, "model")
-        for path, file in places.files(model).items():
-            places.copy(file, back / path, at.alive)
+        for path, file in storage.files_in(model).items():
+            storage.copy_file(file, back / path, at.alive)
         return at.check(back)
 
 

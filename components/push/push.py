@@ -9,10 +9,9 @@ import dataclasses
 import pathlib
 from collections.abc import Iterable
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError, PushRefused
 from tfx_ranking.components.exported import model_files
-from tfx_ranking.components.places import Path
 from tfx_ranking.components.push import labels as version_labels
 from tfx_ranking.components.push import ledger, staging
 from tfx_ranking.components.push import versions as serving_versions
@@ -35,13 +34,14 @@ from tfx_ranking.components.push.publication import (
     put_back,
     readable_errors,
 )
+from tfx_ranking.components.storage import PathLike
 
 __all__ = ["STEPS", "Check", "Pushed", "Terms", "push", "roll_back"]
 
 
 def push(
-    source: Path,
-    base: Path,
+    source: PathLike,
+    base: PathLike,
     terms: Terms = DEFAULTS,
     *,
     check: Check,
@@ -59,7 +59,7 @@ def push(
     is none, was rolled back, breaks clients, is not loaded, or answers otherwise than it did when it was exported.
     Whatever happens, `base` shows the old versions or these and the new one, whole.
     """
-    model, to = places.place(source), places.place(base)
+    model, to = storage.to_path(source), storage.to_path(base)
     with readable_errors(model, to):
         if not model_files.is_loadable(model):
             raise PushRefused(
@@ -82,7 +82,7 @@ def push(
 
 
 def roll_back(
-    base: Path,
+    base: PathLike,
     to: int | None = None,
     terms: Terms = DEFAULTS,
     *,
@@ -95,7 +95,7 @@ def roll_back(
     back itself.  What served until now is remembered as rolled back.
     Raises PushError where there is nothing to go back to, and whatever `push` does.
     """
-    folder = places.place(base)
+    folder = storage.to_path(base)
     with readable_errors(folder, folder):
         if serving_versions.live_version(folder) is None and to is None:
             raise PushError(f"{folder}: nothing serves there, so nothing can be rolled back; push a model.")

@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.exported.model_files import FileDigest
@@ -35,11 +35,11 @@ def stage(
     Raises PushError naming the file that differs.
     """
     staging = base / STAGING
-    if places.is_local(base):
+    if storage.is_local(base):
         staging.mkdir()
     on_step("staged")
     for path in sorted(files):
-        places.copy(source / path, staging / path, alive)
+        storage.copy_file(source / path, staging / path, alive)
         on_step("copying")
     _sync(staging)
     on_step("copied")
@@ -62,12 +62,12 @@ def publish(
     staging: pathlib.Path, files: Mapping[str, FileDigest], version: pathlib.Path, on_step: Callable[[str], None]
 ) -> None:
     """Makes the staged files a version."""
-    if places.is_local(version):
+    if storage.is_local(version):
         # Renamed, not copied: TF Serving loads a version directory the moment it sees one, and missing variables
         # fail only at request time.
         staging.rename(version)
         with contextlib.suppress(OSError):  # it is seen by now; a disk that fails here says so to the next writer
-            places.sync(version.parent)
+            storage.sync_folder(version.parent)
         return
     graphs = [path for path in files if path in model_files.GRAPHS]
     for path in sorted(set(files) - set(graphs)):
@@ -81,39 +81,41 @@ def publish(
     except PushError:
         withdraw(version)
         raise
-    places.remove(staging)
+    storage.remove_folder(staging)
 
 
 def withdraw(version: pathlib.Path) -> None:
     """Deletes a version such that no server ever sees a part of it as a model."""
-    if places.is_local(version):
+    if storage.is_local(version):
         hidden = version.parent / f"{PRUNING}{version.name.strip()}"
-        places.remove(hidden)
+        storage.remove_folder(hidden)
         version.rename(hidden)
-        places.sync(version.parent)
-        places.remove(hidden)
+        storage.sync_folder(version.parent)
+        storage.remove_folder(hidden)
         return
     for graph in model_files.GRAPHS:
         (version / graph).unlink(missing_ok=True)
-    places.remove(version)
+    storage.remove_folder(version)
 
 
 def has_debris(base: pathlib.Path) -> bool:
     """Whether a push or its pruning died here, or is under way."""
-    return any(child.name in (STAGING, lock.OWNER) or child.name.startswith(PRUNING) for child in places.children(base))
+    return any(
+        child.name in (STAGING, lock.OWNER) or child.name.startswith(PRUNING) for child in storage.children(base)
+    )
 
 
 def clear_debris(base: pathlib.Path, ledger: Ledger) -> None:
     """Takes away what killed pushes left; with the lock held, none of it has a living owner."""
     versions = serving_versions.version_directories(base)
     newest = ledger.entries[-1].version if ledger.entries else None
-    on_its_way = not places.is_local(base) and newest in versions and places.children(base / STAGING)
+    on_its_way = not storage.is_local(base) and newest in versions and storage.children(base / STAGING)
     if on_its_way and newest is not None and not model_files.is_loadable(versions[newest]):
         withdraw(versions[newest])  # killed between the staging folder and the version
-    places.remove(base / STAGING)
-    for child in places.children(base):
+    storage.remove_folder(base / STAGING)
+    for child in storage.children(base):
         if child.name.startswith(PRUNING):
-            places.remove(child)
+            storage.remove_folder(child)
     for entry in ledger.entries:
         if entry.pruned_at and entry.version in versions:
             withdraw(versions[entry.version])
@@ -149,11 +151,11 @@ def _copied_within(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _sync(folder: pathlib.Path) -> None:
-    if places.is_local(folder):
+    if storage.is_local(folder):
         for child in folder.rglob("*"):
             if child.is_dir():
-                places.sync(child)
-        places.sync(folder)
+                storage.sync_folder(child)
+        storage.sync_folder(folder)
 
 
 def _describe(file: FileDigest | None) -> str:

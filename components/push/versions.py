@@ -11,12 +11,12 @@ import pathlib
 import re
 from typing import Any
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.exported import receipt
 from tfx_ranking.components.exported.model_files import FORMAT_SERVING, digest, is_loadable
-from tfx_ranking.components.places import Path
 from tfx_ranking.components.push import labels as version_labels
 from tfx_ranking.components.push import ledger as push_ledger
+from tfx_ranking.components.storage import PathLike
 
 
 def parse_version(name: str) -> int | None:
@@ -27,27 +27,27 @@ def parse_version(name: str) -> int | None:
     return int(name)
 
 
-def version_directories(base: Path) -> dict[int, pathlib.Path]:
+def version_directories(base: PathLike) -> dict[int, pathlib.Path]:
     """Every integer-named child of `base`, whole or broken, lowest version first; none where `base` is not there."""
-    numbered = [(parse_version(child.name), child) for child in places.children(places.place(base))]
+    numbered = [(parse_version(child.name), child) for child in storage.children(storage.to_path(base))]
     return dict(sorted((number, child) for number, child in numbered if number is not None))
 
 
-def labels(base: Path) -> dict[str, int]:
+def labels(base: PathLike) -> dict[str, int]:
     """Label → version, as the models.config says in which the labels of `base` are kept; {} where none are."""
     kept = kept_labels(base)
     return version_labels.read(kept) if kept else {}
 
 
-def kept_labels(base: Path) -> version_labels.Labels | None:
+def kept_labels(base: PathLike) -> version_labels.Labels | None:
     """Where the labels of `base` are kept; None where they are not."""
     ledger = push_ledger.read(base)
-    if not ledger.models_config or not places.place(ledger.models_config).is_file():
+    if not ledger.models_config or not storage.to_path(ledger.models_config).is_file():
         return None
     return version_labels.Labels(ledger.models_config, ledger.model)
 
 
-def live_version(base: Path) -> int | None:
+def live_version(base: PathLike) -> int | None:
     """The version that serves: the one labelled stable, else the highest that is loadable; None when nothing does.
 
     TensorFlow Serving serves the highest to whoever names no version.  A labelled version that is gone or broken is
@@ -59,10 +59,10 @@ def live_version(base: Path) -> int | None:
     return next((number for number in reversed(versions) if is_loadable(versions[number])), None)
 
 
-def model_directory(path: Path) -> pathlib.Path | None:
+def model_directory(path: PathLike) -> pathlib.Path | None:
     """The SavedModel that `path` means: itself, the one in an exporter's artifact, or the one that serves from a base;
     None where there is none."""
-    root = places.place(path)
+    root = storage.to_path(path)
     for directory in (root, root / FORMAT_SERVING):
         if is_loadable(directory):
             return directory
@@ -70,18 +70,18 @@ def model_directory(path: Path) -> pathlib.Path | None:
     return None if version is None else version_directories(root)[version]
 
 
-def live_spans(base: Path) -> list[int]:
+def live_spans(base: PathLike) -> list[int]:
     """The spans that the model which serves under `base` was trained on; see `receipt.live_spans`."""
     return receipt.live_spans(model_directory(base))
 
 
-def state(base: Path) -> dict[str, Any]:
+def state(base: PathLike) -> dict[str, Any]:
     """What lives under `base`, JSON-able: `{"base", "version", "digest"}`; both "" when nothing lives.
 
     Taken when the pipeline is put together, it makes the cache of whatever depends on the destination tell the truth.
     """
     version = live_version(base)
-    absolute = places.absolute(base)
+    absolute = storage.absolute(base)
     if version is None:
         return {"base": absolute, "version": "", "digest": ""}
     return {"base": absolute, "version": str(version), "digest": digest(version_directories(base)[version])}

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import RankingError, UsageError
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import versions
@@ -197,7 +197,7 @@ def _periods(
 
 def _live(store: Store, base: str) -> LiveVersion:
     try:
-        reached = places.place(base).is_dir()
+        reached = storage.to_path(base).is_dir()
         version = versions.live_version(base) if reached else None
     except (OSError, ImportError, ValueError):  # an object store that cannot be read from here
         reached, version = False, None

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_metadata import errors
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError, PushRefused
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger, versions
@@ -52,8 +52,8 @@ class Done:
 
 
 def push(
-    directory: places.Path,
-    base: places.Path,
+    directory: storage.PathLike,
+    base: storage.PathLike,
     force: bool = False,
     metadata: str | None = None,
     check: Check = samples.check,
@@ -82,7 +82,7 @@ def push(
                 why = f"it was evaluated and not blessed: {judged.reason}; --force pushes it all the same"
                 raise PushRefused(why, "not blessed")
         terms = _terms(base, store, force)
-        if places.absolute(model).rpartition("/")[0] == places.absolute(base):
+        if storage.absolute(model).rpartition("/")[0] == storage.absolute(base):
             terms = dataclasses.replace(terms, label=STABLE)  # a version that stands there is named to serve
         pushed = pushing.push(model, base, terms, check=check, about=about)
     except PushError as error:
@@ -95,7 +95,7 @@ def push(
 
 
 def roll_back(
-    base: places.Path, to: int | None = None, metadata: str | None = None, check: Check = samples.check
+    base: storage.PathLike, to: int | None = None, metadata: str | None = None, check: Check = samples.check
 ) -> Done:
     """What served before serves again; see `push.roll_back`."""
     store, none = try_to_write(metadata)
@@ -109,7 +109,7 @@ def roll_back(
     return _recorded(store, none, push_records.ROLLBACK, Done(str(base), pushed, "rolled back by hand"))
 
 
-def _terms(base: places.Path, store: Any, force: bool) -> Terms:
+def _terms(base: storage.PathLike, store: Any, force: bool) -> Terms:
     """As ranking.yaml in the current folder says of this base, else as the versions there look."""
     from tfx_ranking.components import config as ranking_config
 
@@ -118,7 +118,7 @@ def _terms(base: places.Path, store: Any, force: bool) -> Terms:
         above = push_records.highest_version(store, base) or 0
     file = pathlib.Path("ranking.yaml")
     config = ranking_config.load(file) if file.is_file() else None
-    if config and config.push and places.absolute(config.push.base) == places.absolute(base):
+    if config and config.push and storage.absolute(config.push.base) == storage.absolute(base):
         said = config.push
         labels = Labels(said.models_config, config.name) if said.models_config else None
         return Terms(said.version, said.keep, labels, said.label, above, force=force)
@@ -126,7 +126,7 @@ def _terms(base: places.Path, store: Any, force: bool) -> Terms:
     return Terms("next" if 0 < highest < _UNIX_TIMES else "unix_time", above=above, force=force)
 
 
-def _serves(base: places.Path, digest: str) -> bool:
+def _serves(base: storage.PathLike, digest: str) -> bool:
     return bool(versions.state(base)["digest"] == digest)
 
 
@@ -142,7 +142,7 @@ def _recorded(store: Any, none: str, kind: str, done: Done) -> Done:
         return dataclasses.replace(done, not_recorded=f"ML Metadata could not be written: {error}")
 
 
-def _record_refusal(store: Any, kind: str, base: places.Path, digest: str, error: PushError) -> None:
+def _record_refusal(store: Any, kind: str, base: storage.PathLike, digest: str, error: PushError) -> None:
     """In ML Metadata as well, as far as it can be written: the error is what the user is to see."""
     if store is not None:
         with contextlib.suppress(errors.StatusError):

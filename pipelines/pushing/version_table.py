@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger as push_ledger
 from tfx_ranking.components.push import versions as serving_versions
@@ -39,7 +39,7 @@ class Version:
     problem: str  # why TensorFlow Serving could not serve it; ""
 
 
-def versions(base: places.Path, store: "metadata_store.MetadataStore | None" = None) -> tuple[Version, ...]:
+def versions(base: storage.PathLike, store: "metadata_store.MetadataStore | None" = None) -> tuple[Version, ...]:
     """What stands under a base, newest version first; () where nothing does.
 
     store: is asked how a model was judged of which the ledger does not say.
@@ -57,7 +57,7 @@ def versions(base: places.Path, store: "metadata_store.MetadataStore | None" = N
             digest = entry.digest or model_files.digest(directory)
             judged = push_records.judged(store, digest)
             entry = dataclasses.replace(entry, digest=digest, blessing=judged.blessing, metric=judged.metric)
-        files = [file.stat() for file in places.files(directory).values()]
+        files = [file.stat() for file in storage.files_in(directory).values()]
         changed = max((each.st_mtime for each in files), default=0.0)
         since = datetime.datetime.fromtimestamp(changed, datetime.timezone.utc).isoformat(timespec="seconds")
         found.append(
