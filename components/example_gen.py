@@ -7,7 +7,6 @@ record is lost unsaid: records in = items out + quarantined + capped + dropped, 
 
 import collections
 import dataclasses
-import functools
 import json
 import logging
 import os
@@ -26,7 +25,7 @@ from tfx_ranking.components.config.data_section import SPLIT_NAMES, Data
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.ingestion import shuffle, sources, spans, workers
 from tfx_ranking.components.ingestion.grouping import group_order_error
-from tfx_ranking.components.push import versions
+from tfx_ranking.components.push.versions import ServingBase
 
 READS = (
     *(
@@ -77,7 +76,7 @@ def resolve(data: Data, base: str | None = None, span: str | None = None) -> str
         if span and not span.isdecimal():
             raise ConfigError(f"span: expected a number, or nothing for the newest; got {span!r}.")
         data = dataclasses.replace(data, span=int(span) if span else None)
-    live_spans = functools.partial(versions.live_spans, base) if base else None
+    live_spans = ServingBase(base).live_spans if base else None
     return json.dumps(sources.resolve(data, live_spans), ensure_ascii=False)
 
 

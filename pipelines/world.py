@@ -7,7 +7,6 @@ them when it is put together; a compiled one when each of its containers starts,
 
 import dataclasses
 import datetime
-import functools
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from tfx_ranking.components.config import RankingConfig, own_code
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.exported.model_files import digest
 from tfx_ranking.components.ingestion import sources
-from tfx_ranking.components.push.versions import live_spans, state
+from tfx_ranking.components.push.versions import ServingBase
 from tfx_ranking.components.training import weights
 from tfx_ranking.pipelines.metadata import push_records
 from tfx_ranking.pipelines.metadata.connection import config_connection
@@ -48,12 +47,12 @@ def here(config: RankingConfig, root: pathlib.Path, source: Mapping[str, Any] | 
     source: the files to read, as `sources.resolve` describes them; what `config.data` names now when left out.
     """
     base = config.push.base if config.push else None
-    found = source or sources.resolve(config.data, functools.partial(live_spans, base) if base else None)
+    found = source or sources.resolve(config.data, ServingBase(base).live_spans if base else None)
     return World(
         examples={"config": config.select(*example_gen.READS), "source": json.dumps(found, ensure_ascii=False)},
         schema=_schema_digest(config.data.schema) if config.data.schema else "",
         trainer={"initial_model": _initial_model(config)},
-        live={"destination": state(base)} if base else {},
+        live={"destination": ServingBase(base).state()} if base else {},
         push={"destination": _destination(base, _store(config, root))} if base else {},
     )
 
@@ -122,7 +121,7 @@ def _export(parameters: Mapping[str, Any], store: Any) -> Parameters:
 
 
 def _live(parameters: Mapping[str, Any], store: Any) -> Parameters:
-    return {"destination": state(_base(parameters))}
+    return {"destination": ServingBase(_base(parameters)).state()}
 
 
 def _pushed_to(parameters: Mapping[str, Any], store: Any) -> Parameters:
@@ -156,7 +155,7 @@ def _destination(base: str, store: metadata_store.MetadataStore | None) -> Param
     that was emptied knows no highest version itself."""
     asked = datetime.datetime.now(datetime.timezone.utc).isoformat()
     highest = push_records.highest_version(store, base) if store else None
-    return {**state(base), "asked": asked, "highest": str(highest or "")}
+    return {**ServingBase(base).state(), "asked": asked, "highest": str(highest or "")}
 
 
 def _store(config: RankingConfig, root: pathlib.Path) -> metadata_store.MetadataStore | None:

@@ -1,8 +1,8 @@
-"""Version labels in TensorFlow Serving's `models.config`: which version is `stable`, which is `canary`.
+"""Reads and moves version labels in TensorFlow Serving's `models.config`: which version is `stable`, which `canary`.
 
-Enters: the file (a ModelServerConfig as text), a model's name.  Leaves: its labels, or the file anew.  The one idea:
-the file is replaced in one step, and the server loads every version that stands there, with a label or without:
-it reads a file's labels first and takes none that moves to a version which is not loaded.  No TensorFlow here.
+Input: the file (a ModelServerConfig as text) and a model's name.  Output: the model's labels, or a new file.  The file
+is replaced in one step and makes the server load every version, labelled or not: the server reads the labels first and
+rejects a label that moves to a version that is not loaded.  Nothing here imports TensorFlow.
 """
 
 import dataclasses
@@ -11,51 +11,50 @@ import pathlib
 from collections.abc import Collection
 from typing import Any
 
-from tfx_ranking.components import storage
+from tfx_ranking.components import places
 from tfx_ranking.components.errors import PushError
 
 STABLE, CANARY = "stable", "canary"
-LABELS = (STABLE, CANARY)
 
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Where the labels of one model are kept."""
+    """The models.config with the labels of one model."""
 
     file: str
-    model: str  # its name there
+    model: str  # its name in the file
 
 
 def read(labels: Labels) -> dict[str, int]:
-    """Label → version of a model; {} where the file is not there or does not name it."""
+    """Label → version of a model; {} when the file does not exist or does not list the model."""
     model = _model(_parsed(labels.file), labels.model)
     return {} if model is None else {str(label): int(version) for label, version in model.version_labels.items()}
 
 
-def move(labels: Labels, label: str, version: int, base: storage.PathLike, there: Collection[int]) -> int | None:
-    """Gives `label` to a version, in one step; gives the version that it came from, which the server asks until it has
-    read the file.  Makes the file, or the model's part of it, where there is none.
+def move(labels: Labels, label: str, version: int, base: str, existing: Collection[int]) -> int | None:
+    """Moves `label` to a version, in one step; returns the version that had it, which serves until the server has read
+    the file.  Creates the file, or the model's entry in it, when missing.
 
-    base: what a new part names as the model's base path; one that is there keeps its own, which may be the path that
-    the server sees.  there: the versions that are; another label of one that is gone goes too, since TensorFlow Serving
-    takes no label at all from a file in which one has no version.  Other models, the comment that the file begins with
-    and a policy that names a number of latest versions stay.
+    base: the base path for a new entry; an existing entry keeps its own, which may be the path inside the server's
+    container.  existing: the versions under the base.  Labels of other versions are removed, because TensorFlow Serving
+    rejects all labels of a file when one of them has no version.  Other models, the comment at the top of the file and
+    a policy with a number of latest versions stay.
     """
-    file = storage.to_path(labels.file)
-    storage.make_folder(file.parent)
+    file = places.place(labels.file)
+    places.make(file.parent)
     with _only_writer(file):
         config = _parsed(labels.file)
         model = _model(config, labels.model)
         if model is None:
-            model = config.model_config_list.config.add(name=labels.model, base_path=storage.absolute(base))
+            model = config.model_config_list.config.add(name=labels.model, base_path=base)
             model.model_platform = "tensorflow"
         before = int(model.version_labels[label]) if label in model.version_labels else None
         model.version_labels[label] = version
-        for other in [each for each, of in model.version_labels.items() if of not in there]:
+        for other in [each for each, of in model.version_labels.items() if of not in existing]:
             del model.version_labels[other]
         if not model.model_version_policy.HasField("latest"):
             model.model_version_policy.all.SetInParent()
-        storage.replace_file(file, (_comment(file) + _text(config)).encode())
+        places.write_whole(file, (_comment(file) + _text(config)).encode())
         return before
 
 
@@ -65,7 +64,7 @@ def _parsed(file: str) -> Any:
 
     config = model_server_config_pb2.ModelServerConfig()
     try:
-        text = storage.to_path(file).read_text()
+        text = places.place(file).read_text()
     except FileNotFoundError:
         return config
     try:
@@ -96,17 +95,20 @@ def _comment(file: pathlib.Path) -> str:
 
 
 class _only_writer:
-    """Two models of one file may be pushed at once; a store without flock takes the last writer's."""
+    """Lets one process at a time write the file, which two pushes of different models may share.
+
+    An object store has no such lock; there the last writer wins.
+    """
 
     def __init__(self, file: pathlib.Path) -> None:
-        self._lock = file.with_name(f".{file.name}.lock") if storage.is_local(file) else None
-        self._held: Any = None
+        self._lock = file.with_name(f".{file.name}.lock") if places.is_local(file) else None
+        self._opened: Any = None
 
     def __enter__(self) -> None:
         if self._lock is not None:
-            self._held = open(self._lock, "a")
-            fcntl.flock(self._held, fcntl.LOCK_EX)
+            self._opened = open(self._lock, "a")
+            fcntl.flock(self._opened, fcntl.LOCK_EX)
 
     def __exit__(self, *_: object) -> None:
-        if self._held is not None:
-            self._held.close()
+        if self._opened is not None:
+            self._opened.close()

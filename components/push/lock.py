@@ -1,8 +1,9 @@
-"""The lock of a base directory: one push at a time, and the loser is told who holds it and since when.
+"""Locks a base directory, so that one push runs at a time; a second push fails and names the first.
 
-Enters: a base.  Leaves: the lock, held.  The one idea: where the kernel locks files it also lets go of a dead owner's
-lock; where nothing does (an object store, a file system without flock) the lock is a file with its owner in it, renewed
-as the push goes on, and taken over when its owner is dead or has not been heard of for STALE_AFTER.
+Input: a base directory.  Output: a context in which the lock is held.  The kernel locks a local file, and releases the
+lock when its process dies.  Without kernel locks (an object store, a file system without flock) the lock is a file
+that names its owner.  The owner renews it during the push; another push takes it over when the owner is dead or has
+not renewed it for STALE_AFTER.
 """
 
 import contextlib
@@ -17,23 +18,23 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tfx_ranking.components import storage
+from tfx_ranking.components import places
 from tfx_ranking.components.errors import PushError
 
 LOCK = ".push.lock"
-OWNER = ".push.owner"  # in place of LOCK where the kernel locks nothing
-STALE_AFTER = 15 * 60.0  # seconds without a sign of life
+OWNER = ".push.owner"  # instead of LOCK where the kernel has no locks
+STALE_AFTER = 15 * 60.0  # seconds without a renewal
 RENEW_AFTER = 60.0  # seconds
 _NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextlib.contextmanager
 def hold(base: pathlib.Path) -> Iterator[Callable[[], None]]:
-    """Holds the lock of a base that is there; gives what is to be called now and then to show that the owner lives.
+    """Holds the lock of an existing base; yields a function that renews the lock, to be called now and then.
 
-    Raises PushError when another push holds it; the sign of life does, when the lock was taken over in the meantime.
+    Raises PushError when another push holds the lock.  The function raises it when another push took the lock over.
     """
-    if not storage.is_local(base):
+    if not places.is_local(base):
         with _owned(base / OWNER) as renew:
             yield renew
         return
@@ -42,7 +43,7 @@ def hold(base: pathlib.Path) -> Iterator[Callable[[], None]]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise _lost(base, _parsed(lock.read())) from None
+            raise _held_by(base, _parsed(lock.read())) from None
         except OSError as error:
             if error.errno not in _NO_FLOCK:
                 raise
@@ -57,46 +58,47 @@ def hold(base: pathlib.Path) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def _owned(file: pathlib.Path) -> Iterator[Callable[[], None]]:
-    """A lock that is a file; it is there as long as it is held."""
+    """A lock that is a file, which exists as long as the lock is held."""
     owner = _owner()
     while not _created(file, owner):
         other = _read(file)
         if other is None:
-            continue  # given back in this very moment
+            continue  # released a moment ago
         if not is_stale(other):
-            raise _lost(file.parent, other)
+            raise _held_by(file.parent, other)
         if _read(file) == other:
             file.unlink(missing_ok=True)
 
     def renew() -> None:
-        found = _read(file)
-        if found is None or found["token"] != owner["token"]:
+        current = _read(file)
+        if current is None or current["token"] != owner["token"]:
+            by = describe(current) if current else "another process"
             raise PushError(
-                f"{file.parent}: {describe(found) if found else 'another process'} has taken the lock over, since this "
-                f"push was not heard of for {STALE_AFTER / 60:.0f} minutes. Nothing was pushed; push again."
+                f"{file.parent}: {by} has taken the lock over, because this push did not renew it for "
+                f"{STALE_AFTER / 60:.0f} minutes. Nothing was pushed; push again."
             )
         if time.time() - owner["renewed"] > RENEW_AFTER:
             owner["renewed"] = time.time()
-            storage.replace_file(file, json.dumps(owner).encode())
+            places.write_whole(file, json.dumps(owner).encode())
 
-    renew()  # a store that cannot create exclusively keeps the last writer
+    renew()  # in a store without exclusive creation the last writer has the lock
     try:
         yield renew
     finally:
-        found = _read(file)
-        if found and found["token"] == owner["token"]:
+        current = _read(file)
+        if current and current["token"] == owner["token"]:
             file.unlink(missing_ok=True)
 
 
 def is_stale(owner: dict[str, Any]) -> bool:
-    """Whether whoever wrote this holds the lock no more: dead on this host, or not heard of for long."""
+    """Whether the owner lost the lock: its process is dead (on this host), or did not renew it for STALE_AFTER."""
     if owner.get("host") == os.uname().nodename:
         return _began(int(owner.get("process", 0))) != owner.get("began")
     return time.time() - float(owner.get("renewed", 0)) > STALE_AFTER
 
 
 def describe(owner: dict[str, Any]) -> str:
-    """Who, and since when.
+    """The owner's process, host and start as text.
 
     >>> describe({"process": 7, "host": "web1", "since": 0.0}).partition(" (")[0]
     'process 7 on web1, since 1970-01-01 00:00:00 UTC'
@@ -118,7 +120,7 @@ def _owner() -> dict[str, Any]:
 
 
 def _began(process: int) -> str:
-    """When a process of this host began, in the kernel's ticks, since numbers are used again; "" for a dead one."""
+    """When a process of this host began, in kernel ticks; "" for a dead one.  Process numbers are used again."""
     try:
         return pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -128,14 +130,14 @@ def _began(process: int) -> str:
 def _created(file: pathlib.Path, owner: dict[str, Any]) -> bool:
     content = json.dumps(owner).encode()
     try:
-        if storage.is_local(file):
-            beside = file.with_name(f"{file.name}.{owner['token']}")  # linked, so that it is never seen half written
+        if places.is_local(file):
+            beside = file.with_name(f"{file.name}.{owner['token']}")  # linked, so that nobody reads half of it
             beside.write_bytes(content)
             try:
                 os.link(beside, file)
             except FileExistsError:
                 raise
-            except OSError:  # nor are there links here; whoever reads half of it takes the lock for nobody's
+            except OSError:  # no links here either; who reads half a file sees a lock without an owner
                 with open(file, "xb") as written:
                     written.write(content)
             finally:
@@ -145,7 +147,11 @@ def _created(file: pathlib.Path, owner: dict[str, Any]) -> bool:
         else:
             try:
                 file.fs.pipe_file(file.path, content, mode="create")  # type: ignore[attr-defined]
-            except (NotImplementedError, TypeError, ValueError):  # this store cannot; `renew` finds out who was last
+            except (
+                NotImplementedError,
+                TypeError,
+                ValueError,
+            ):  # this store cannot; `renew` sees which writer was last
                 file.write_bytes(content)
     except FileExistsError:
         return False
@@ -167,5 +173,5 @@ def _parsed(text: str) -> dict[str, Any]:
     return owner if isinstance(owner, dict) and "token" in owner else {"token": ""}
 
 
-def _lost(base: pathlib.Path, owner: dict[str, Any]) -> PushError:
+def _held_by(base: pathlib.Path, owner: dict[str, Any]) -> PushError:
     return PushError(f"{base}: {describe(owner)}, is pushing there now. Nothing was pushed; try again later.")

@@ -1,87 +1,121 @@
-"""The versions under a base directory as TensorFlow Serving sees them, and which of them is live.
+"""Reads the versions under a base directory as TensorFlow Serving sees them, and finds the live one.
 
-Enters: a directory.  Leaves: numbers, digests.  The one idea: a model is its bytes, so one digest over the sorted
-paths and bytes of its directory is its identity, wherever it is copied to.  Nothing here imports TensorFlow or TFX.
+Input: a base directory, local or in an object store.  Output: version numbers, directories and digests.
 
->>> parse_version("0012"), parse_version(".pushing-7"), parse_version("-1")
-(12, None, None)
+>>> parse_version("0012"), parse_version(".pushing-7"), parse_version("-1"), parse_version("²")
+(12, None, None, None)
 """
 
+import dataclasses
 import pathlib
 import re
 from typing import Any
 
-from tfx_ranking.components import storage
+from tfx_ranking.components import places
 from tfx_ranking.components.exported import receipt
 from tfx_ranking.components.exported.model_files import FORMAT_SERVING, digest, is_loadable
+from tfx_ranking.components.places import Path
 from tfx_ranking.components.push import labels as version_labels
 from tfx_ranking.components.push import ledger as push_ledger
-from tfx_ranking.components.storage import PathLike
 
 
 def parse_version(name: str) -> int | None:
-    """The version that TensorFlow Serving takes a directory's name for; None for a name that it ignores."""
-    # As its ParseVersionNumber does: blanks around are skipped, leading zeros count nothing, negative ones are ignored.
+    """The version that TensorFlow Serving reads from a directory's name; None for a name that it ignores."""
+    # The rule of its ParseVersionNumber: surrounding blanks and leading zeros do not count, a sign is not allowed.
     if not re.fullmatch(r"\s*[0-9]+\s*", name, re.ASCII) or int(name) >= 1 << 63:
         return None
     return int(name)
 
 
-def version_directories(base: PathLike) -> dict[int, pathlib.Path]:
-    """Every integer-named child of `base`, whole or broken, lowest version first; none where `base` is not there."""
-    numbered = [(parse_version(child.name), child) for child in storage.children(storage.to_path(base))]
-    return dict(sorted((number, child) for number, child in numbered if number is not None))
+@dataclasses.dataclass(frozen=True)
+class ServingBase:
+    """A base directory: the folder that TensorFlow Serving watches for versions of one model.
 
+    Create it where a path or a URL enters the program.  Each method reads the folder again, because other processes
+    push there too.
 
-def labels(base: PathLike) -> dict[str, int]:
-    """Label → version, as the models.config says in which the labels of `base` are kept; {} where none are."""
-    kept = kept_labels(base)
-    return version_labels.read(kept) if kept else {}
-
-
-def kept_labels(base: PathLike) -> version_labels.Labels | None:
-    """Where the labels of `base` are kept; None where they are not."""
-    ledger = push_ledger.read(base)
-    if not ledger.models_config or not storage.to_path(ledger.models_config).is_file():
-        return None
-    return version_labels.Labels(ledger.models_config, ledger.model)
-
-
-def live_version(base: PathLike) -> int | None:
-    """The version that serves: the one labelled stable, else the highest that is loadable; None when nothing does.
-
-    TensorFlow Serving serves the highest to whoever names no version.  A labelled version that is gone or broken is
-    none: whoever asks for the label gets an error.
+    >>> ServingBase("serving/shop").folder
+    PosixPath('serving/shop')
     """
-    versions, stable = version_directories(base), labels(base).get(version_labels.STABLE)
-    if stable is not None:
-        return stable if stable in versions and is_loadable(versions[stable]) else None
-    return next((number for number in reversed(versions) if is_loadable(versions[number])), None)
+
+    path: dataclasses.InitVar[Path]
+    folder: pathlib.Path = dataclasses.field(init=False)  # in an object store a UPath, which has the same methods
+
+    def __post_init__(self, path: Path) -> None:
+        object.__setattr__(self, "folder", places.place(path))
+
+    @property
+    def absolute(self) -> str:
+        """The path as ML Metadata records it."""
+        return places.absolute(self.folder)
+
+    def directories(self) -> dict[int, pathlib.Path]:
+        """Every child whose name is a version, complete or broken, lowest version first; {} without a folder."""
+        numbered = [(parse_version(child.name), child) for child in places.children(self.folder)]
+        return dict(sorted((number, child) for number, child in numbered if number is not None))
+
+    def directory(self, version: int) -> pathlib.Path:
+        """An existing version's directory, whose name may have leading zeros.  Raises KeyError without one."""
+        return self.directories()[version]
+
+    def ledger(self) -> push_ledger.Ledger:
+        """The record of earlier pushes; empty without one.  Raises PushError when the file cannot be read."""
+        return push_ledger.read(self.folder)
+
+    def labels_file(self) -> version_labels.Labels | None:
+        """The models.config that holds the labels; None when this base has no labels."""
+        ledger = self.ledger()
+        if not ledger.models_config or not places.place(ledger.models_config).is_file():
+            return None
+        return version_labels.Labels(ledger.models_config, ledger.model)
+
+    def labels(self) -> dict[str, int]:
+        """Label → version, from models.config; {} when this base has no labels."""
+        file = self.labels_file()
+        return version_labels.read(file) if file else {}
+
+    def live_version(self) -> int | None:
+        """The version that serves: the one labelled stable, else the highest loadable one; None when nothing serves.
+
+        TensorFlow Serving answers a client that names no version with the highest one.  When the labelled version is
+        missing or broken, nothing is live: a client that uses the label gets an error.
+        """
+        directories, stable = self.directories(), self.labels().get(version_labels.STABLE)
+        if stable is not None:
+            return stable if stable in directories and is_loadable(directories[stable]) else None
+        return next((number for number in reversed(directories) if is_loadable(directories[number])), None)
+
+    def digests(self, ledger: push_ledger.Ledger) -> dict[int, str]:
+        """Version → digest of every loadable version: from the ledger, else computed from the files."""
+        return {
+            number: ledger.entry(number).digest or digest(directory)
+            for number, directory in self.directories().items()
+            if is_loadable(directory)
+        }
+
+    def state(self) -> dict[str, Any]:
+        """The live version as JSON: `{"base", "version", "digest"}`; version and digest are "" when nothing serves.
+
+        The pipeline passes it to the steps that depend on the base, so that TFX runs them again when it changes.
+        """
+        version = self.live_version()
+        if version is None:
+            return {"base": self.absolute, "version": "", "digest": ""}
+        return {"base": self.absolute, "version": str(version), "digest": digest(self.directory(version))}
+
+    def live_spans(self) -> list[int]:
+        """The spans that the live model was trained on; see `receipt.live_spans`."""
+        version = self.live_version()
+        return receipt.live_spans(None if version is None else self.directory(version))
 
 
-def model_directory(path: PathLike) -> pathlib.Path | None:
-    """The SavedModel that `path` means: itself, the one in an exporter's artifact, or the one that serves from a base;
-    None where there is none."""
-    root = storage.to_path(path)
+def model_directory(path: Path) -> pathlib.Path | None:
+    """The SavedModel at a path: the path itself, the one in an exporter's artifact, or the live version of a base;
+    None without one."""
+    root = places.place(path)
     for directory in (root, root / FORMAT_SERVING):
         if is_loadable(directory):
             return directory
-    version = live_version(root) if root.is_dir() else None
-    return None if version is None else version_directories(root)[version]
-
-
-def live_spans(base: PathLike) -> list[int]:
-    """The spans that the model which serves under `base` was trained on; see `receipt.live_spans`."""
-    return receipt.live_spans(model_directory(base))
-
-
-def state(base: PathLike) -> dict[str, Any]:
-    """What lives under `base`, JSON-able: `{"base", "version", "digest"}`; both "" when nothing lives.
-
-    Taken when the pipeline is put together, it makes the cache of whatever depends on the destination tell the truth.
-    """
-    version = live_version(base)
-    absolute = storage.absolute(base)
-    if version is None:
-        return {"base": absolute, "version": "", "digest": ""}
-    return {"base": absolute, "version": str(version), "digest": digest(version_directories(base)[version])}
+    base = ServingBase(root)
+    version = base.live_version() if root.is_dir() else None
+    return None if version is None else base.directory(version)

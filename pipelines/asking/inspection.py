@@ -24,7 +24,7 @@ from tfx_ranking.components.exported.model_files import (
     digest,
 )
 from tfx_ranking.components.exported.saved_model import Signature, signature_definitions
-from tfx_ranking.components.push.versions import model_directory
+from tfx_ranking.components.push.versions import ServingBase, model_directory, parse_version
 from tfx_ranking.components.serving.warmup import WARMUP_IN_MODEL
 from tfx_ranking.pipelines.text_layout import wrapped
 
@@ -81,10 +81,10 @@ def inspect(directory: pathlib.Path) -> Inspected:
     directory = _model_in(directory.absolute())
     promised = contract.read(directory) or {}
     calls = _calls(directory, promised)
-    neighbours = [int(child.name) for child in directory.parent.iterdir() if child.name.isdigit()]
+    is_version = parse_version(directory.name) is not None
     return Inspected(
         directory,
-        tuple(sorted(neighbours)) if directory.name.isdigit() else (),
+        tuple(ServingBase(directory.parent).directories()) if is_version else (),
         digest(str(directory)),
         calls,
         _features(directory, promised),

@@ -9,10 +9,9 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from tfx_ranking.components import storage
 from tfx_ranking.components.errors import RankingError, UsageError
 from tfx_ranking.components.exported import model_files
-from tfx_ranking.components.push import versions
+from tfx_ranking.components.push.versions import ServingBase
 from tfx_ranking.pipelines.lineage import origin
 from tfx_ranking.pipelines.lineage.store import Store
 from tfx_ranking.pipelines.lineage.values import (
@@ -197,8 +196,9 @@ def _periods(
 
 def _live(store: Store, base: str) -> LiveVersion:
     try:
-        reached = storage.to_path(base).is_dir()
-        version = versions.live_version(base) if reached else None
+        destination = ServingBase(base)
+        reached = destination.folder.is_dir()
+        version = destination.live_version() if reached else None
     except (OSError, ImportError, ValueError):  # an object store that cannot be read from here
         reached, version = False, None
     if not reached:
@@ -207,7 +207,7 @@ def _live(store: Store, base: str) -> LiveVersion:
     if version is None:
         return LiveVersion(base, "", "", seen=True)
     # Not the digest that was recorded for this version: somebody may have put another model's folder there.
-    digest = model_files.digest(versions.version_directories(base)[version])
+    digest = model_files.digest(destination.directory(version))
     return LiveVersion(base, str(version), digest, seen=True)
 
 

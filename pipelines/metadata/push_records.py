@@ -12,9 +12,9 @@ from ml_metadata import errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from tfx_ranking.components import storage
+from tfx_ranking.components import places
 from tfx_ranking.components.push import versions
-from tfx_ranking.components.push.push import Pushed
+from tfx_ranking.components.push.pushing import Pushed
 
 PUSH, ROLLBACK = "tfx_ranking.Push", "tfx_ranking.Rollback"
 
@@ -27,9 +27,9 @@ class Judged(NamedTuple):
     metric: str = ""  # e.g. "ndcg@10 0.6021"
 
 
-def highest_version(store: metadata_store.MetadataStore, base: storage.PathLike) -> int | None:
+def highest_version(store: metadata_store.MetadataStore, base: places.Path) -> int | None:
     """The highest version that was ever recorded as pushed to a base; None where none was."""
-    here = storage.absolute(base)
+    here = places.absolute(base)
     given = []
     for each in store.get_artifacts_by_type("PushedModel"):
         if _text(each, "pushed_destination").rpartition("/")[0] == here:
@@ -54,13 +54,13 @@ def judged(store: metadata_store.MetadataStore, digest: str) -> Judged:
 
 
 def record(
-    store: metadata_store.MetadataStore, kind: str, base: storage.PathLike, done: Pushed, reason: str, summary: str
+    store: metadata_store.MetadataStore, kind: str, base: places.Path, done: Pushed, reason: str, summary: str
 ) -> int:
     """Writes that a version was pushed or rolled back by hand; gives the execution's id."""
     properties: dict[str, Any] = {
         "pushed": 1,
         "unchanged": int(done.unchanged),
-        "pushed_destination": f"{storage.absolute(base)}/{done.directory.name}",
+        "pushed_destination": f"{places.absolute(base)}/{done.directory.name}",
         "pushed_version": str(done.version),
         "digest": done.digest,
         "reason": reason,
@@ -74,11 +74,11 @@ def record(
 
 
 def record_refusal(
-    store: metadata_store.MetadataStore, kind: str, base: storage.PathLike, digest: str, reason: str, refused: str
+    store: metadata_store.MetadataStore, kind: str, base: places.Path, digest: str, reason: str, refused: str
 ) -> int:
     """Writes that a model was not pushed, and why; gives the execution's id."""
     said = {"pushed": 0, "digest": digest, "reason": reason, "refused": refused, "summary": f"not pushed: {reason}"}
-    return _put(store, kind, {**said, "base": storage.absolute(base)})
+    return _put(store, kind, {**said, "base": places.absolute(base)})
 
 
 def _put(store: metadata_store.MetadataStore, kind: str, properties: Mapping[str, Any]) -> int:

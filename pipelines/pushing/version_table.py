@@ -1,34 +1,37 @@
-"""The versions under a base directory, as `tfx-ranking versions` shows them.
+"""Lists the versions under a base directory, for `tfx-ranking versions`.
 
-Enters: a base.  Leaves: immutable values, and their table.  The one idea: the directories say what is there, the ledger
-what is known of them; a version that was put there by hand is shown as well.
+Input: a base directory.  Output: one value per version, or a text table.  The directories show which versions exist;
+the ledger adds what is known about them.  A version that was copied there by hand is listed too.
 """
 
 import dataclasses
 import datetime
+import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfx_ranking.components import storage
+from tfx_ranking.components import places
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger as push_ledger
-from tfx_ranking.components.push import versions as serving_versions
+from tfx_ranking.components.push.labels import STABLE
+from tfx_ranking.components.push.versions import ServingBase
+from tfx_ranking.pipelines.text_layout import columns
 
 if TYPE_CHECKING:
     from ml_metadata.metadata_store import metadata_store
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Version:
-    """One version.  "" and None for what is not known."""
+    """One version.  "" and None for unknown facts."""
 
     version: int
     directory: str
     live: bool
     labels: tuple[str, ...]  # in models.config
-    pushed_at: str  # UTC, ISO 8601; of one that was not pushed, when its directory changed last
+    pushed_at: str  # UTC, ISO 8601; without a ledger entry, the last change of the directory's files
     pipeline: str
-    run: str  # that made the model
+    run: str  # the run that made the model
     blessing: str
     metric: str
     digest: str  # when it was pushed
@@ -39,15 +42,15 @@ class Version:
     problem: str  # why TensorFlow Serving could not serve it; ""
 
 
-def versions(base: storage.PathLike, store: "metadata_store.MetadataStore | None" = None) -> tuple[Version, ...]:
-    """What stands under a base, newest version first; () where nothing does.
+def versions(base: places.Path, store: "metadata_store.MetadataStore | None" = None) -> tuple[Version, ...]:
+    """The versions under a base, newest first; () without any.
 
-    store: is asked how a model was judged of which the ledger does not say.
+    store: ML Metadata; it gives the evaluation of a version whose ledger entry has none.
     """
-    ledger, live = push_ledger.read(base), serving_versions.live_version(base)
-    labels = serving_versions.labels(base)
-    found = []
-    for number, directory in reversed(serving_versions.version_directories(base).items()):
+    destination = ServingBase(base)
+    ledger, live, labels = destination.ledger(), destination.live_version(), destination.labels()
+    listed = []
+    for number, directory in reversed(destination.directories().items()):
         entry = ledger.entry(number)
         if not entry.run:
             entry = push_ledger.made_by(entry, directory)
@@ -57,27 +60,33 @@ def versions(base: storage.PathLike, store: "metadata_store.MetadataStore | None
             digest = entry.digest or model_files.digest(directory)
             judged = push_records.judged(store, digest)
             entry = dataclasses.replace(entry, digest=digest, blessing=judged.blessing, metric=judged.metric)
-        files = [file.stat() for file in storage.files_in(directory).values()]
-        changed = max((each.st_mtime for each in files), default=0.0)
-        since = datetime.datetime.fromtimestamp(changed, datetime.timezone.utc).isoformat(timespec="seconds")
-        found.append(
+        files = [file.stat() for file in places.files(directory).values()]
+        changed = max((file.st_mtime for file in files), default=0.0)
+        changed_at = datetime.datetime.fromtimestamp(changed, datetime.timezone.utc).isoformat(timespec="seconds")
+        listed.append(
             Version(
-                number,
-                str(directory),
-                number == live,
-                tuple(sorted(label for label, version in labels.items() if version == number)),
-                entry.pushed_at or since,
-                *(entry.pipeline, entry.run, entry.blessing, entry.metric, entry.digest),
-                *(entry.rollback_of, entry.restores, entry.rolled_back_at),
-                sum(each.st_size for each in files),
-                _problem(directory),
+                version=number,
+                directory=str(directory),
+                live=number == live,
+                labels=tuple(sorted(label for label, version in labels.items() if version == number)),
+                pushed_at=entry.pushed_at or changed_at,
+                pipeline=entry.pipeline,
+                run=entry.run,
+                blessing=entry.blessing,
+                metric=entry.metric,
+                digest=entry.digest,
+                rollback_of=entry.rollback_of,
+                restores=entry.restores,
+                rolled_back_at=entry.rolled_back_at,
+                size=sum(file.st_size for file in files),
+                problem=_problem(directory),
             )
         )
-    return tuple(found)
+    return tuple(listed)
 
 
-def text(found: Sequence[Version]) -> str:
-    """A table, the newest version first."""
+def text(listed: Sequence[Version]) -> str:
+    """A table, the newest version first, without the columns that are empty for every version."""
     heading = ["version", "pushed at (UTC)", "run", "blessing", "metric", "label", "size", ""]
     rows = [heading] + [
         [
@@ -86,24 +95,24 @@ def text(found: Sequence[Version]) -> str:
             each.run[:19],
             each.blessing,
             each.metric,
-            ", ".join((*each.labels, *(["live"] if each.live and "stable" not in each.labels else []))),
+            ", ".join((*each.labels, *(["live"] if each.live and STABLE not in each.labels else []))),
             size_text(each.size),
             "; ".join(_notes(each)),
         ]
-        for each in found
+        for each in listed
     ]
     used = [column for column in range(len(heading)) if any(row[column] for row in rows[1:])]
-    widths = {column: max(len(row[column]) for row in rows) for column in used}
-    return "\n".join("  ".join(row[column].ljust(widths[column]) for column in used).rstrip() for row in rows)
+    return "\n".join(columns([[row[column] for column in used] for row in rows]))
 
 
-def as_json(found: Sequence[Version]) -> list[dict[str, Any]]:
-    """The same as plain values."""
-    return [dataclasses.asdict(each) for each in found]
+def as_json(listed: Sequence[Version]) -> list[dict[str, Any]]:
+    """The versions as plain values."""
+    return [dataclasses.asdict(each) for each in listed]
 
 
 def size_text(size: int) -> str:
-    """
+    """A number of bytes as text.
+
     >>> size_text(999), size_text(3_140_000), size_text(25_000_000_000)
     ('999 B', '3.1 MB', '25.0 GB')
     """
@@ -124,7 +133,7 @@ def _notes(each: Version) -> list[str]:
     return notes
 
 
-def _problem(directory: Any) -> str:
+def _problem(directory: pathlib.Path) -> str:
     if model_files.is_loadable(directory):
         return ""
     if not any((directory / name).is_file() for name in model_files.GRAPHS):

@@ -11,7 +11,6 @@ twice, each check is an execution like any other, and TFX's cache answers for th
 import dataclasses
 import datetime
 import enum
-import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,8 +19,7 @@ from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
 from tfx_ranking.components.ingestion import sources, spans
-from tfx_ranking.components.push import ledger as push_ledger
-from tfx_ranking.components.push import versions
+from tfx_ranking.components.push.versions import ServingBase
 from tfx_ranking.pipelines.lineage.live_run import LiveRun, live_run
 from tfx_ranking.pipelines.lineage.store import Store
 from tfx_ranking.pipelines.lineage.values import Artifact
@@ -154,8 +152,9 @@ def decide(config_file: pathlib.Path, root: pathlib.Path, run: Runner, now: date
     config = ranking_config.load(config_file)
     if config.push is None:
         raise ConfigError("push.base: retraining goes by the model that serves; say where that is.")
-    state = versions.state(config.push.base)
-    source = sources.resolve(config.data, functools.partial(versions.live_spans, config.push.base))
+    base = ServingBase(config.push.base)
+    state = base.state()
+    source = sources.resolve(config.data, base.live_spans)
     if not state["version"]:
         return Decision(config, None, source, reasons=("nothing serves yet: the first training",))
     live = live_run(_store(config, root), str(state["version"]), state["digest"])
@@ -213,7 +212,7 @@ def runner_here(config_file: pathlib.Path, root: pathlib.Path, orchestrator: str
 def _rolled_back(decision: Decision, root: pathlib.Path) -> int | None:
     """The version that was trained on just these files and rolled back: with the same config they give its bytes."""
     assert decision.config.push is not None
-    ledger = push_ledger.read(decision.config.push.base)
+    ledger = ServingBase(decision.config.push.base).ledger()
     back = {each.digest: each.version for each in ledger.entries if ledger.rolled_back(each.digest)}
     files = {each["digest"] for entries in decision.source["files"].values() for each in entries}
     if not back:

@@ -17,7 +17,7 @@ import rich.table
 from ml_metadata import metadata_store
 
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.push.versions import live_version
+from tfx_ranking.components.push.versions import ServingBase
 from tfx_ranking.pipelines.metadata.connection import open_or_make
 from tfx_ranking.pipelines.metadata.run_records import Step, steps
 from tfx_ranking.pipelines.quiet import print_loading
@@ -125,7 +125,7 @@ def outcome(config: RankingConfig, latest: Sequence[Step]) -> str:
         return f"exported: {model}, pushed nowhere: the config has no push\nnext:     tfx-ranking inspect {model}"
     pushed = by_node["RankingPusher"]
     lines = [pushed.figure or pushed.state]
-    version = live_version(config.push.base)
+    version = ServingBase(config.push.base).live_version()
     if version:
         directory = f"{config.push.base}/{version}"
         look = f"inspect {directory}" if "://" not in directory else f"versions {config.push.base}"

@@ -154,6 +154,11 @@ def test_a_model_that_is_not_ours(tmp_path):
     assert "features" not in text.splitlines()
 
 
+def test_a_neighbour_whose_name_is_a_digit_but_not_a_number(model):
+    (model.parent / "²").mkdir()  # "²".isdigit() is True; TensorFlow Serving ignores it
+    assert inspection.inspect(model).versions == (1, 2, 3)
+
+
 def test_a_damaged_receipt_is_a_plain_error(model, capsys):
     write(model, model_files.LINEAGE_IN_MODEL, b"{")
     assert command_tree.main(["inspect", str(model)]) == 1

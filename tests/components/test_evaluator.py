@@ -16,7 +16,7 @@ from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import evaluator, live_model, storage
+from tfx_ranking.components import evaluator, live_model, places
 from tfx_ranking.components.config.evaluation_section import Bless
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.evaluation import report as evaluation_report
@@ -320,7 +320,7 @@ def test_the_live_model_itself_improves_by_exactly_nothing_and_passes(tmp_path, 
 def test_what_cannot_be_compared_with_is_no_baseline_and_that_is_said(tmp_path, examples, rankers, baseline):
     if baseline == "nothing":
         nothing = artifact(Model, tmp_path / "live")
-        live_model.LiveModel.test_call(destination=versions.state(tmp_path / "serving"), model=nothing)
+        live_model.LiveModel.test_call(destination=versions.ServingBase(tmp_path / "serving").state(), model=nothing)
     report, _, blessing = evaluate(tmp_path, examples, rankers["bad"], rankers.get(baseline, tmp_path / "live"))
     expected = {
         "nothing": "no baseline: first model",
@@ -463,8 +463,8 @@ def test_previous_lists_in_an_object_store(tmp_path, examples, rankers):
     told = live / "Format-Serving" / model_files.LINEAGE_IN_MODEL
     with object_server.serving("artifacts"):
         bucket = "minio://artifacts/examples"
-        for name, file in storage.files_in(tmp_path / "examples").items():
-            storage.to_path(f"{bucket}/{name}").write_bytes(file.read_bytes())
+        for name, file in places.files(tmp_path / "examples").items():
+            places.place(f"{bucket}/{name}").write_bytes(file.read_bytes())
         shutil.rmtree(tmp_path / "examples")
         told.write_text(json.dumps({"artifacts": {"examples": [{"uri": bucket}]}}))
         there, evaluation, blessing = evaluate(tmp_path / "there", examples, rankers["good"], live, asking_back(5))
@@ -590,7 +590,7 @@ def test_in_a_pipeline_the_destination_decides_what_runs_again(tmp_path, example
     asked = iter("abcdefgh")
 
     def run(ranker):
-        destination = versions.state(base)
+        destination = versions.ServingBase(base).state()
         lists = Importer(source_uri=str(examples), artifact_type=Examples).with_id("lists")
         model = Importer(source_uri=str(rankers[ranker]), artifact_type=Model).with_id("model")
         live = live_model.LiveModel(destination=destination)

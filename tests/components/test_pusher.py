@@ -8,7 +8,7 @@ import servable_models
 
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger, versions
-from tfx_ranking.components.push.push import Terms, push, roll_back
+from tfx_ranking.components.push.pushing import Terms, push, roll_back
 from tfx_ranking.components.serving import samples, serving_process
 
 
@@ -36,7 +36,7 @@ def models(tmp_path):
 
 
 def seen(base):
-    return {version: model_files.digest(path) for version, path in versions.version_directories(base).items()}
+    return {version: model_files.digest(path) for version, path in versions.ServingBase(base).directories().items()}
 
 
 CONFIG = {
@@ -60,7 +60,7 @@ def run(pusher, source, base, blessed=None, highest=""):
         blessing.set_string_custom_property("reason", "its ndcg@10 is lower")
         blessing.set_string_custom_property("summary", "ndcg@10 0.6021 (first model): blessed")
     inputs = {"model": model} if blessed is None else {"model": model, "model_blessing": blessing}
-    destination = {**versions.state(base), "asked": "2024-01-01", "highest": highest}
+    destination = {**versions.ServingBase(base).state(), "asked": "2024-01-01", "highest": highest}
     pusher.RankingPusher.test_call(**inputs, config=CONFIG, destination=destination, pushed_model=pushed_model)
     return pushed_model
 
@@ -152,7 +152,7 @@ def test_what_was_rolled_back_is_not_pushed_again_by_itself(models, tmp_path, pu
     assert again.get_string_custom_property("refused") == "rolled back"
     summary = again.get_string_custom_property("summary")
     assert summary.startswith("not pushed, version 3 still serves: these bytes were rolled back (version 2, 20")
-    assert f"`tfx-ranking push MODEL {base} --force` pushes them all the same" in summary
+    assert f"`tfx-ranking push MODEL {base} --force` pushes them anyway" in summary
     assert run(pusher, models[0], base, blessed=1).get_string_custom_property("summary") == (
         "nothing changed, version 3 serves"
     )

@@ -101,7 +101,7 @@ def test_since_the_live_model(tmp_path):
     for span in range(1, 5):
         write_span(logs, span)
     cfg = config(logs / "day-{SPAN}.csv", window={"since": "live"})
-    of = lambda: sources.resolve(cfg.data, lambda: versions.live_spans(base))["spans"]  # noqa: E731
+    of = lambda: sources.resolve(cfg.data, lambda: versions.ServingBase(base).live_spans())["spans"]  # noqa: E731
     assert of() == [1, 2, 3, 4]  # nothing serves
     model = base / "1"
     for name in ("saved_model.pb", "variables/variables.index", model_files.LINEAGE_IN_MODEL):

@@ -86,7 +86,7 @@ def test_the_whole_demo(tmp_path):
     root = tmp_path / "demo"
     printed = run_demo(root)
     base = root / "serving" / "shop-search"
-    versions = list(serving_versions.version_directories(base).values())
+    versions = list(serving_versions.ServingBase(base).directories().values())
     assert len(versions) == 1
     assert (versions[0] / "saved_model.pb").is_file()
     assert (root / "metadata.sqlite").is_file()
@@ -110,7 +110,7 @@ def test_the_whole_demo(tmp_path):
     np.testing.assert_allclose(served, lists.scores["trained with propensities"], rtol=1e-5, atol=1e-5)
 
     again = run_demo(root)
-    assert list(serving_versions.version_directories(base).values()) == versions
+    assert list(serving_versions.ServingBase(base).directories().values()) == versions
     assert demo.render(comparison) in again
 
 

@@ -10,7 +10,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from tfx_ranking.components.errors import PushError, PushRefused
 from tfx_ranking.components.push import labels, versions
 from tfx_ranking.components.push.labels import Labels
-from tfx_ranking.components.push.push import Terms, push, roll_back
+from tfx_ranking.components.push.pushing import Terms, push, roll_back
 
 
 def untried(model):
@@ -52,9 +52,9 @@ def test_live_is_the_one_labelled_stable(models, tmp_path, kept):
     push(models[0], base, Terms("next", labels=kept), check=untried)
     canary = push(models[1], base, Terms("next", labels=kept, label="canary"), check=untried)
     assert (canary.version, canary.label) == (2, "canary")
-    assert versions.labels(base) == {"stable": 1, "canary": 2}
-    assert versions.live_version(base) == 1
-    assert versions.state(base)["version"] == "1"
+    assert versions.ServingBase(base).labels() == {"stable": 1, "canary": 2}
+    assert versions.ServingBase(base).live_version() == 1
+    assert versions.ServingBase(base).state()["version"] == "1"
     assert versions.model_directory(base) == base / "1"
     assert push(models[1], base, Terms("next", labels=kept, label="canary"), check=untried).unchanged
 
@@ -65,8 +65,8 @@ def test_a_canary_becomes_stable_without_a_second_copy(models, tmp_path, kept):
     push(models[1], base, Terms("next", labels=kept, label="canary"), check=untried)
     done = push(base / "2", base, check=untried)  # the base knows where its labels are kept
     assert (done.version, done.label, done.unchanged) == (2, "stable", False)
-    assert list(versions.version_directories(base)) == [1, 2]
-    assert versions.live_version(base) == 2
+    assert list(versions.ServingBase(base).directories()) == [1, 2]
+    assert versions.ServingBase(base).live_version() == 2
 
 
 def test_a_rollback_moves_the_label(models, tmp_path, kept):
@@ -75,8 +75,8 @@ def test_a_rollback_moves_the_label(models, tmp_path, kept):
         push(model, base, Terms("next", labels=kept), check=untried)
     done = roll_back(base, check=untried)
     assert (done.version, done.label, done.rollback_of, done.restores) == (2, "stable", 3, 2)
-    assert list(versions.version_directories(base)) == [1, 2, 3]
-    assert versions.live_version(base) == 2
+    assert list(versions.ServingBase(base).directories()) == [1, 2, 3]
+    assert versions.ServingBase(base).live_version() == 2
     with pytest.raises(PushRefused, match=r"rolled back \(version 3"):
         push(models[2], base, Terms("next", labels=kept), check=untried)
     assert roll_back(base, check=untried).version == 1
@@ -90,7 +90,7 @@ def test_what_has_a_label_is_not_pruned(models, tmp_path, kept):
     for model in models[1:]:
         push(model, base, Terms("next", keep=1, labels=kept, label="canary"), check=untried)
     # 1 is stable, 4 the canary, and 3 was it until now: it is asked until the server has read the file.
-    assert list(versions.version_directories(base)) == [1, 3, 4]
+    assert list(versions.ServingBase(base).directories()) == [1, 3, 4]
 
 
 def test_a_labelled_version_that_is_gone_serves_nobody(models, tmp_path, kept):
@@ -98,9 +98,9 @@ def test_a_labelled_version_that_is_gone_serves_nobody(models, tmp_path, kept):
     for model in models[:2]:
         push(model, base, Terms("next", labels=kept), check=untried)
     shutil.rmtree(base / "2")
-    assert versions.live_version(base) is None
+    assert versions.ServingBase(base).live_version() is None
     assert push(models[2], base, Terms("next", labels=kept), check=untried).version == 3
-    assert versions.live_version(base) == 3
+    assert versions.ServingBase(base).live_version() == 3
 
 
 def test_labels_of_versions_that_are_gone_go_with_the_next_move(models, tmp_path, kept):
@@ -118,7 +118,7 @@ def test_without_the_file_no_labels_are_kept_any_more(models, tmp_path, kept):
     push(models[0], base, Terms("next", labels=kept), check=untried)
     push(models[1], base, Terms("next", labels=kept, label="canary"), check=untried)
     (tmp_path / "models.config").unlink()
-    assert versions.live_version(base) == 2
+    assert versions.ServingBase(base).live_version() == 2
     assert push(models[2], base, Terms("next"), check=untried).label == ""
     assert not (tmp_path / "models.config").exists()
 
@@ -143,7 +143,7 @@ def test_a_file_that_is_none_is_not_overwritten(models, tmp_path, kept):
     with pytest.raises(PushError, match=r"models\.config: not TensorFlow Serving's models\.config"):
         push(models[0], tmp_path / "serving", Terms("next", labels=kept), check=untried)
     assert (tmp_path / "models.config").read_text() == "versions: [1]"
-    assert versions.version_directories(tmp_path / "serving") == {}
+    assert versions.ServingBase(tmp_path / "serving").directories() == {}
 
 
 @pytest.mark.parametrize(

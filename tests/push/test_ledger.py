@@ -8,10 +8,10 @@ import servable_models
 
 from tfx_ranking.components.errors import PushError
 from tfx_ranking.components.push import ledger as push_ledger
-from tfx_ranking.components.push import staging
+from tfx_ranking.components.push import version_files
 from tfx_ranking.components.push import versions as serving_versions
 from tfx_ranking.components.push.ledger import Entry, Ledger
-from tfx_ranking.components.push.push import Terms, push, roll_back
+from tfx_ranking.components.push.pushing import Terms, push, roll_back
 
 
 def untried(model):
@@ -24,7 +24,7 @@ def models(tmp_path):
 
 
 def versions(base):
-    return list(serving_versions.version_directories(base))
+    return list(serving_versions.ServingBase(base).directories())
 
 
 def test_a_ledger_reads_as_it_was_written(tmp_path):
@@ -107,7 +107,7 @@ def test_old_versions_that_cannot_be_deleted_do_not_undo_the_push(models, tmp_pa
         raise PermissionError(13, "Permission denied", str(version))
 
     with monkeypatch.context() as broken:
-        broken.setattr(staging, "withdraw", fail)
+        broken.setattr(version_files, "withdraw", fail)
         done = push(models[1], base, Terms("next", keep=1), check=untried)
     assert done.version == 2
     assert "old versions could not be deleted" in done.problem
@@ -131,6 +131,6 @@ def test_a_live_version_that_somebody_deleted_is_pushed_again_under_a_new_number
     for model in models[:2]:
         push(model, base, Terms("next"), check=untried)
     shutil.rmtree(base / "2")
-    assert serving_versions.live_version(base) == 1
+    assert serving_versions.ServingBase(base).live_version() == 1
     assert push(models[1], base, Terms("next"), check=untried).version == 3
     assert roll_back(base, terms=Terms("next"), check=untried).restores == 1

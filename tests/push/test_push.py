@@ -15,11 +15,10 @@ import pytest
 
 from tfx_ranking.components.errors import PushError
 from tfx_ranking.components.exported import model_files
-from tfx_ranking.components.push import ledger, lock, staging
-from tfx_ranking.components.push import push as pushing
+from tfx_ranking.components.push import ledger, lock, pushing, version_files
 from tfx_ranking.components.push import versions as serving_versions
 from tfx_ranking.components.push.labels import Labels
-from tfx_ranking.components.push.push import Terms
+from tfx_ranking.components.push.pushing import Terms
 
 
 def make_model(directory, content=b"graph"):
@@ -44,7 +43,7 @@ def models(tmp_path):
 
 def seen(base):
     """What TensorFlow Serving sees: version to digest."""
-    versions = serving_versions.version_directories(base)
+    versions = serving_versions.ServingBase(base).directories()
     return {version: model_files.digest(path) for version, path in versions.items()}
 
 
@@ -109,12 +108,12 @@ def test_a_flipped_byte_in_the_copy_is_found(models, tmp_path):
 
     def flip(step):
         if step == "copied":
-            (base / staging.STAGING / "assets" / "brand").write_bytes(b"acmf\n")
+            (base / version_files.STAGING / "assets" / "brand").write_bytes(b"acmf\n")
 
     with pytest.raises(PushError, match=r"assets/brand: the copy at .* differs from the model"):
         push(models[0], base, on_step=flip)
     assert seen(base) == {}
-    assert not (base / staging.STAGING).exists()
+    assert not (base / version_files.STAGING).exists()
 
 
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
@@ -145,7 +144,7 @@ def test_a_file_larger_than_there_is_room_for(models, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert seen(base) == before
-    assert not (base / staging.STAGING).exists()
+    assert not (base / version_files.STAGING).exists()
 
 
 def test_a_target_that_cannot_be_written(models, tmp_path):
@@ -197,7 +196,7 @@ def test_two_pushes_at_once_one_wins_and_the_other_says_so(models, tmp_path):
 NEXT = Terms("next")
 PUSH_AND_DIE = """
 import os, signal, sys
-from tfx_ranking.components.push.push import Terms, push
+from tfx_ranking.components.push.pushing import Terms, push
 from tfx_ranking.components.push.labels import Labels
 
 source, base, step_to_die_at, nth, terms = sys.argv[1:]
@@ -250,11 +249,11 @@ def test_a_kill_after_the_version_appeared_is_made_good_by_the_same_push(models,
     new = model_files.digest(models[2])
     with pushing_process(models[2], base, step, 1, terms) as killed:
         assert killed.wait() == -signal.SIGKILL
-    assert serving_versions.live_version(base) == (2 if step == "published" else 3)
+    assert serving_versions.ServingBase(base).live_version() == (2 if step == "published" else 3)
     assert seen(base)[3] == new
     again = pushing.push(models[2], base, terms, check=lambda model: "")
     assert (again.version, again.unchanged) == (3, step != "published")
-    assert serving_versions.live_version(base) == 3
+    assert serving_versions.ServingBase(base).live_version() == 3
     pushing.push(make_model(tmp_path / "next", b"next"), base, terms, check=lambda model: "")
     assert list(seen(base)) == [3, 4]  # 3 had the label, and is asked until the server has read the file
     assert sorted(child.name for child in base.iterdir()) == [ledger.LEDGER, lock.LOCK, "3", "4"]

@@ -14,7 +14,7 @@ from tfx_ranking.components.errors import PushError
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger, lock
 from tfx_ranking.components.push import versions as serving_versions
-from tfx_ranking.components.push.push import Terms, push, roll_back
+from tfx_ranking.components.push.pushing import Terms, push, roll_back
 
 NEXT = Terms("next")
 
@@ -44,7 +44,7 @@ def disk(tmp_path):
 
 
 def seen(base):
-    versions = serving_versions.version_directories(base)
+    versions = serving_versions.ServingBase(base).directories()
     return {version: model_files.digest(path) for version, path in versions.items()}
 
 

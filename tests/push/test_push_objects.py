@@ -12,13 +12,12 @@ import object_server
 import pytest
 import servable_models
 
-from tfx_ranking.components import storage
+from tfx_ranking.components import places
 from tfx_ranking.components.errors import PushError
 from tfx_ranking.components.exported import model_files
-from tfx_ranking.components.push import ledger, lock, staging
-from tfx_ranking.components.push import push as pushing
+from tfx_ranking.components.push import ledger, lock, pushing, version_files
 from tfx_ranking.components.push import versions as serving_versions
-from tfx_ranking.components.push.push import Terms, push, roll_back
+from tfx_ranking.components.push.pushing import Terms, push, roll_back
 
 
 def untried(model):
@@ -45,12 +44,12 @@ def models(tmp_path):
 
 def seen(base):
     """What loads, and what it holds."""
-    versions = serving_versions.version_directories(base)
+    versions = serving_versions.ServingBase(base).directories()
     return {version: model_files.digest(path) for version, path in versions.items() if model_files.is_loadable(path)}
 
 
 def names(base):
-    return [child.name for child in storage.children(storage.to_path(base))]
+    return [child.name for child in places.children(places.place(base))]
 
 
 def test_push_and_rollback_and_prune(base, models):
@@ -59,7 +58,7 @@ def test_push_and_rollback_and_prune(base, models):
 
     def check(model):
         assert model_files.is_loadable(model)
-        assert storage.is_local(model)  # what came back from the store, in a folder that a loader takes
+        assert places.is_local(model)  # what came back from the store, in a folder that a loader takes
         tried.append(model_files.digest(model))
         return "loaded"
 
@@ -69,7 +68,7 @@ def test_push_and_rollback_and_prune(base, models):
     assert tried == digests
     assert push(models[2], base, Terms("next"), check=check).unchanged
     assert seen(base) == dict(enumerate(digests, start=1))
-    assert serving_versions.state(base) == {"base": base, "version": "3", "digest": digests[2]}
+    assert serving_versions.ServingBase(base).state() == {"base": base, "version": "3", "digest": digests[2]}
     done = roll_back(base, terms=Terms("next", keep=2), check=check)
     assert (done.version, done.restores, done.pruned) == (4, 2, (1, 2))
     assert seen(base) == {3: digests[2], 4: digests[1]}
@@ -78,26 +77,26 @@ def test_push_and_rollback_and_prune(base, models):
 
 def test_the_graph_comes_last(base, models):
     def look(step):
-        at = storage.to_path(base)
+        at = places.place(base)
         if step == "publishing":
             assert not model_files.is_loadable(at / "1")
-            assert serving_versions.live_version(at) is None
+            assert serving_versions.ServingBase(at).live_version() is None
         steps.append(step)
 
     steps = []
     push(models[0], base, Terms("next"), check=untried, on_step=look)
     assert steps.count("publishing") == len(model_files.file_digests(models[0])) - 1
-    assert serving_versions.live_version(base) == 1
+    assert serving_versions.ServingBase(base).live_version() == 1
 
 
 def test_a_byte_that_flips_on_the_way_is_found(base, models):
     def flip(step):
         if step == "publishing":
-            (storage.to_path(base) / "1" / "variables" / "variables.index").write_bytes(b"other")
+            (places.place(base) / "1" / "variables" / "variables.index").write_bytes(b"other")
 
     with pytest.raises(PushError, match=r"differs from the model"):
         push(models[0], base, Terms("next"), check=untried, on_step=flip)
-    assert serving_versions.version_directories(base) == {}
+    assert serving_versions.ServingBase(base).directories() == {}
     assert push(models[0], base, Terms("next"), check=untried).version == 2
 
 
@@ -146,7 +145,7 @@ def test_a_store_that_nobody_knows(models):
 PUSH_AND_DIE = """
 import os, signal, sys
 import buckets
-from tfx_ranking.components.push.push import Terms, push
+from tfx_ranking.components.push.pushing import Terms, push
 
 source, base, step_to_die_at, nth = sys.argv[1:]
 steps = []
@@ -176,4 +175,4 @@ def test_a_kill_at_any_step_leaves_what_loads_whole(models, tmp_path, step, nth)
     assert again.unchanged == (step == "published")
     assert seen(base) == {1: old, again.version: new}
     assert names(base) == [ledger.LEDGER, "1", str(again.version)]
-    assert not (storage.to_path(base) / staging.STAGING).exists()
+    assert not (places.place(base) / version_files.STAGING).exists()

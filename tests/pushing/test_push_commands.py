@@ -77,7 +77,7 @@ def test_a_push_is_recorded_as_the_components_own(shop):
 def test_what_was_not_blessed_is_pushed_by_force_alone(shop):
     with pytest.raises(PushRefused, match=r"not pushed: it was evaluated and not blessed: ndcg@10 is lower.*--force"):
         by_hand.push("artifacts/shop/exported1", "serving", check=untried)
-    assert versions.version_directories("serving") == {}
+    assert versions.ServingBase("serving").directories() == {}
     (told,) = pushes(shop, push_records.PUSH)
     assert (told["pushed"], told["refused"]) == (0, "not blessed")
     assert told["summary"].startswith("not pushed: it was evaluated and not blessed: ndcg@10 is lower than 0.6021")
@@ -107,10 +107,10 @@ def test_a_push_that_fails_is_recorded_as_well(shop, tmp_path):
 def test_a_rollback_is_recorded_with_what_it_restores(shop):
     by_hand.push("artifacts/shop/exported0", "serving", check=untried)
     by_hand.push("artifacts/shop/exported1", "serving", force=True, check=untried)
-    first, second = versions.version_directories("serving")
+    first, second = versions.ServingBase("serving").directories()
     done = by_hand.roll_back("serving", check=untried)
     third = done.pushed.version
-    assert done.summary == f"rolled back: version {third} has the bytes of {first}, {second} serves no more"
+    assert done.summary == f"rolled back: version {third} has the bytes of {first}, {second} no longer serves"
     (told,) = pushes(shop, push_records.ROLLBACK)
     assert (told["rollback_of"], told["restores"], told["pushed_version"]) == (str(second), str(first), str(third))
     assert told["digest"] == model_files.digest("artifacts/shop/exported0/Format-Serving")
@@ -150,10 +150,10 @@ def test_a_canary_becomes_stable_by_its_directory(shop, tmp_path):
     raw = {"name": "shop", "data": {"input": "x", "format": "csv"}, "items": {"f": {}}, "push": section}
     (tmp_path / "ranking.yaml").write_text(json.dumps(raw))
     done = by_hand.push("artifacts/shop/exported0", "serving", check=untried)
-    assert (done.pushed.label, versions.labels("serving")) == ("canary", {"canary": 1})
+    assert (done.pushed.label, versions.ServingBase("serving").labels()) == ("canary", {"canary": 1})
     done = by_hand.push("serving/1", "serving", check=untried)
     assert (done.pushed.version, done.pushed.label, done.pushed.unchanged) == (1, "stable", False)
-    assert versions.labels("serving") == {"canary": 1, "stable": 1}
+    assert versions.ServingBase("serving").labels() == {"canary": 1, "stable": 1}
     assert pushes(shop, push_records.PUSH)[-1]["label"] == "stable"
 
 

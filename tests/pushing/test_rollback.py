@@ -7,7 +7,7 @@ from tfx_ranking.components.errors import PushError, PushRefused
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger
 from tfx_ranking.components.push import versions as serving_versions
-from tfx_ranking.components.push.push import Terms, push, roll_back
+from tfx_ranking.components.push.pushing import Terms, push, roll_back
 
 NEXT = Terms("next")
 
@@ -25,7 +25,7 @@ def base(tmp_path):
 
 
 def seen(base):
-    versions = serving_versions.version_directories(base)
+    versions = serving_versions.ServingBase(base).directories()
     return {version: model_files.digest(path) for version, path in versions.items()}
 
 
@@ -34,7 +34,7 @@ def test_a_rollback_publishes_the_old_bytes_under_a_higher_version(base):
     done = roll_back(base, terms=NEXT, check=untried)
     assert (done.version, done.rollback_of, done.restores) == (4, 3, 2)
     assert seen(base) == {**before, 4: before[2]}
-    assert serving_versions.live_version(base) == 4
+    assert serving_versions.ServingBase(base).live_version() == 4
     entry = ledger.read(base).entry(4)
     assert (entry.rollback_of, entry.restores, entry.digest) == (3, 2, before[2])
     assert ledger.read(base).entry(3).rolled_back_at
@@ -46,7 +46,10 @@ def test_a_second_rollback_goes_further_back_and_a_third_finds_nothing(base):
     done = roll_back(base, terms=NEXT, check=untried)
     assert (done.version, done.rollback_of, done.restores) == (5, 4, 1)
     assert seen(base)[5] == before[1]
-    with pytest.raises(PushError, match=r"no version to go back to: below 5.*\(there are 1, 2, 3, 4, 5\).*--to"):
+    with pytest.raises(
+        PushError,
+        match=r"no version to go back to: every version below the live one \(5\).*1, 2, 3, 4, 5\).*--to",
+    ):
         roll_back(base, terms=NEXT, check=untried)
     assert list(seen(base)) == [1, 2, 3, 4, 5]
 

@@ -52,7 +52,7 @@ class Shop:
     def serve(self, version=1) -> None:
         """Lets a run train on what is there now, and its model serve."""
         config = ranking_config.load(self.file)
-        source = sources.resolve(config.data, lambda: versions.live_spans(config.push.base))
+        source = sources.resolve(config.data, lambda: versions.ServingBase(config.push.base).live_spans())
         model = saved_model(self.folder / "serving" / str(version), f"model {version}")
         run, make = f"run-{version}", self.maker.artifact
         examples = make("Examples", f"examples/{version}", spans=json.dumps(source.get("spans", [])))

@@ -13,7 +13,7 @@ from tfx_ranking.pipelines.lineage import store as lineage_store
 
 def answers(store: lineage_store.Store, pipeline: str, base: str | pathlib.Path) -> dict[str, object]:
     """All answers without ids, times, digests of models and folders, which differ between runs and machines."""
-    version = str(versions.live_version(base))
+    version = str(versions.ServingBase(base).live_version())
     run = next(each for each in origin.runs(store) if each.pipeline == pipeline)
     upstream, downstream = origin.upstream(store, f"{base}/{version}"), origin.downstream(store, run.id)
 

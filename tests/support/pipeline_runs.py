@@ -51,7 +51,7 @@ class PipelineRun:
     def served(self) -> pathlib.Path:
         """The version that TensorFlow Serving would load."""
         base = pathlib.Path(self.config.push.base)
-        return base / str(versions.live_version(base))
+        return base / str(versions.ServingBase(base).live_version())
 
     def records(self, node: str, channel: str, split: str) -> list[bytes]:
         """The records of one split of an Examples artifact."""

@@ -95,7 +95,7 @@ class Shop:
 
     def versions(self) -> list[int]:
         """The versions that TensorFlow Serving sees."""
-        return list(serving_versions.version_directories(self.base))
+        return list(serving_versions.ServingBase(self.base).directories())
 
     def running(self) -> list[str]:
         """The components that ML Metadata says are running, one for each execution."""

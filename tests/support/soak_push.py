@@ -28,13 +28,13 @@ from multiprocessing.process import BaseProcess
 
 import buckets  # noqa: F401  registers bucket://
 
-from tfx_ranking.components import storage
+from tfx_ranking.components import places
 from tfx_ranking.components.errors import PushError, PushRefused
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger, lock
 from tfx_ranking.components.push import versions as serving_versions
 from tfx_ranking.components.push.labels import Labels
-from tfx_ranking.components.push.push import Terms, push, roll_back
+from tfx_ranking.components.push.pushing import Terms, push, roll_back
 from tfx_ranking.components.serving import samples, serving_process
 
 MODELS = 5
@@ -143,7 +143,7 @@ class Views:
 
     def look(self, kind: str, base: str, terms: Terms) -> None:
         """Looks at one destination as a server does."""
-        versions = serving_versions.version_directories(base)
+        versions = serving_versions.ServingBase(base).directories()
         for version, directory in versions.items():
             local = pathlib.Path(str(directory).removeprefix("bucket://"))  # the object store lies in a folder
             if not model_files.is_loadable(directory):
@@ -166,9 +166,9 @@ class Views:
                 self.loads += 1
             except PushRefused as error:
                 self.bad.append(f"{kind}: version {version}: {error}")
-        if self.seen[kind] and serving_versions.live_version(base) is None:
+        if self.seen[kind] and serving_versions.ServingBase(base).live_version() is None:
             self.bad.append(f"{kind}: nothing serves any more")
-        if terms.labels and not {*serving_versions.labels(base).values()} <= {*versions}:
+        if terms.labels and not {*serving_versions.ServingBase(base).labels().values()} <= {*versions}:
             self.bad.append(f"{kind}: models.config names a version that is not there")
 
 
@@ -228,7 +228,7 @@ def soak(kills: int, seed: int, folder: pathlib.Path) -> int:
         for model in models.values():
             done = push(model, base, last, check=try_model)
         views.look(kind, base, terms)
-        named = {child.name for child in storage.children(storage.to_path(base))}
+        named = {child.name for child in places.children(places.place(base))}
         debris = {name for name in named if serving_versions.parse_version(name) is None}
         debris -= {ledger.LEDGER, lock.LOCK}
         if debris or done.directory.name not in named:

@@ -133,7 +133,7 @@ def soak(folder: pathlib.Path, days: int) -> list[Day]:
         day.seconds = round(time.monotonic() - began, 1)
         day.exit, day.said, day.run = outcome.exit.name, outcome.said, outcome.run_id
         day.refused = tuple(each.span for each in outcome.decision.refused if each.span is not None)
-        day.version = str(versions.state(folder / "serving" / "shop")["version"])
+        day.version = str(versions.ServingBase(folder / "serving" / "shop").state()["version"])
         day.quality = reference.quality(folder / "serving" / "shop" / day.version) if day.version else day.quality
         day.candidate = reference.quality(exported(file, folder, day.run)) if day.run else day.candidate
         day.evening = datetime.datetime.now(datetime.timezone.utc).isoformat()

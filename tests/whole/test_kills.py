@@ -40,7 +40,7 @@ class Watch:
 
     def look(self) -> None:
         while not self.over:
-            for version, directory in versions.version_directories(self.base).items():
+            for version, directory in versions.ServingBase(self.base).directories().items():
                 if version not in self.seen:
                     self.seen[version] = model_files.digest(directory)
             time.sleep(0.001)

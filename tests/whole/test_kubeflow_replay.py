@@ -127,7 +127,7 @@ def _written(folder: pathlib.Path) -> metadata_store.MetadataStore:
 
 
 def test_both_runs_push_what_they_trained(root, cluster):
-    assert list(versions.version_directories(root / "serving"))[-1] >= 1
+    assert list(versions.ServingBase(root / "serving").directories())[-1] >= 1
     newest, first = origin.runs(_store(root))
     assert [first.id, newest.id] == cluster.runs
     assert [(each.state, each.steps, each.cached) for each in (first, newest)] == [("done", 10, 0)] * 2
@@ -204,13 +204,13 @@ def test_the_types_are_those_of_local_runs(root, cluster, here):
 def test_a_step_whose_command_is_broken_fails_the_run(root, cluster):
     executor = "tfx_ranking.components.example_gen.RankingExampleGen_Executor"
     assert executor in cluster.text
-    before = versions.version_directories(root / "serving")
+    before = versions.ServingBase(root / "serving").directories()
     with pytest.raises(kubeflow_replay.Failed, match="RankingExampleGen"):
         kubeflow_replay.run(cluster.text.replace(executor, f"{executor}_gone"), root, {})
     newest = origin.runs(_store(root))[0]
     assert newest.state == "failed"
     assert "RankingExampleGen_Executor_gone" in newest.reason
-    assert versions.version_directories(root / "serving") == before
+    assert versions.ServingBase(root / "serving").directories() == before
 
 
 def test_input_that_is_not_there_is_told_by_the_run(root, cluster):

@@ -17,7 +17,7 @@ import run_support
 from lineage_answers import answers
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import storage
+from tfx_ranking.components import places
 from tfx_ranking.components.push import versions
 from tfx_ranking.pipelines.cli import command_tree
 from tfx_ranking.pipelines.kubeflow import compiler
@@ -64,7 +64,7 @@ def shops(request, tmp_path_factory):
 def _answers(shop: run_support.Shop, store: lineage_store.Store, bucket: str = "") -> dict[str, object]:
     """bucket: where the logs lie and the models go, if not in the shop's folder."""
     base = f"{bucket}/serving/shop" if bucket else str(shop.base)
-    served = origin.upstream(store, f"{base}/{versions.live_version(base)}")
+    served = origin.upstream(store, f"{base}/{versions.ServingBase(base).live_version()}")
     files = [file for each in served.executions for file in each.files]
     assert {file.path.rpartition("/")[0] for file in files} == {f"{bucket or shop.folder}/logs"}
     return answers(store, shop.folder.name, base)
@@ -93,7 +93,7 @@ def test_a_served_model_is_found_wherever_it_was_copied_to(shops, tmp_path, caps
     opened, connection = shops
     for shop in opened:
         copied = tmp_path / shop.folder.name
-        shutil.copytree(shop.base / str(versions.live_version(shop.base)), copied)
+        shutil.copytree(shop.base / str(versions.ServingBase(shop.base).live_version()), copied)
         assert command_tree.main(["lineage", str(copied), "--metadata", connection]) == 0
         assert str(shop.folder / "logs") in capsys.readouterr().out
 
@@ -111,7 +111,7 @@ def test_a_run_on_kubeflow_gives_the_same_answers_from_the_same_store(shops, sql
         keys = {name: f"logs/{name}" for name in object_server.SECRETS}
         shop.set("kubeflow.secrets", {"MLMD_PASSWORD": "mlmd/password", **keys})
         for file in (shop.folder / "logs").iterdir():
-            storage.to_path(f"{bucket}/logs/{file.name}").write_bytes(file.read_bytes())
+            places.place(f"{bucket}/logs/{file.name}").write_bytes(file.read_bytes())
         config = compiler.reachable(
             ranking_config.load(shop.config_file), [f"{bucket}/logs/*.csv"], f"{bucket}/serving/shop"
         )
