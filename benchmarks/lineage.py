@@ -1,10 +1,10 @@
-"""What a question of lineage costs on a store of 2,000 runs, beside two plain walks over ML Metadata.
+"""Measures the questions of lineage on a store of 2,000 runs, and compares them with two plain walks over ML Metadata.
 
-Makes a store of 18,000 executions and 100,000 artifacts: a daily span a run, trained from the model of the day before
-except on each thirtieth day, three of four pushed.  A command is measured as a whole process, from its start to its
-last line, with its largest memory.  A question alone is measured in one process beside the walk that makes a call a
-node and ML Metadata's own get_lineage_subgraph (where it has that: TFX 1.16), in turns, each on a store opened anew;
-the answers are compared.  The fastest turn counts.
+Makes a store of 18,000 executions and 100,000 artifacts: one run per daily span, trained from the model of the day
+before except on every thirtieth day; three of four models are pushed.  A command is measured as a whole process, from
+its start to its last line, with its peak memory.  A question is measured in one process, in turns with a walk that
+makes one call per node and with ML Metadata's own get_lineage_subgraph (TFX 1.16 has it).  Each turn opens the store
+again, and the answers are compared.  The fastest turn counts.
 
     python benchmarks/lineage.py [--runs 2000] [--turns 5] [--store FOLDER]
 """
@@ -31,9 +31,9 @@ from tfx_ranking.pipelines.lineage import origin
 from tfx_ranking.pipelines.lineage import store as lineage_store
 
 ARTIFACTS = 50  # of each run
-FRESH = 30  # days after which a training starts from nothing
+FRESH = 30  # days after which a training starts without an earlier model
 INPUTS = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT, mlmd.Event.INTERNAL_INPUT)
-Nodes = tuple[frozenset[int], frozenset[int]]  # ids of executions and of all that they took and gave
+Nodes = tuple[frozenset[int], frozenset[int]]  # ids of executions, and of all their inputs and outputs
 PIPELINE = "shop"
 DAY = 86_400
 FIRST = 1_700_000_000  # the version that the first run pushed
@@ -52,7 +52,9 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--runs", type=int, default=2_000)
     arguments.add_argument("--turns", type=int, default=5)
-    arguments.add_argument("--store", type=pathlib.Path, help="a folder to make the store in, or that holds it")
+    arguments.add_argument(
+        "--store", type=pathlib.Path, help="the folder of the store; made if it is missing"
+    )
     options = arguments.parse_args()
     print(f"{options.runs:,} runs, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as temporary:
@@ -63,13 +65,13 @@ def main() -> None:
             maker = Maker(folder, options.runs)
             for day in range(options.runs):
                 maker.run(day)
-        # Counted without loading them: a process that is started from here begins with the memory of this one.
+        # Counted in SQLite, without loading them: a child process starts with the memory of this one.
         with contextlib.closing(sqlite3.connect(file)) as opened:
             counts = [
                 opened.execute(f"SELECT COUNT(*) FROM {kind}").fetchone()[0] for kind in ("Execution", "Artifact")
             ]
         print(f"{counts[0]:,} executions, {counts[1]:,} artifacts")
-        day = options.runs // 2 // FRESH * FRESH + FRESH - 2  # the last but one of a chain
+        day = options.runs // 2 // FRESH * FRESH + FRESH - 2  # the second to last of a chain
         _commands(file, day, options.turns)
         _walks(file, day, options.turns)
 
@@ -87,12 +89,12 @@ def _commands(file: pathlib.Path, day: int, turns: int) -> None:
         ["runs", "--limit", "0"],
     ):
         seconds, cpu, memory = zip(*(_process([*command, "--metadata", str(file)]) for _ in range(turns)))
-        told = " ".join(each for each in command if "/" not in each)
-        print(f"{told:<33} {min(seconds):8.2f} {min(cpu):9.2f} {max(memory) / 1024:6.0f} MB")
+        shown = " ".join(each for each in command if "/" not in each)
+        print(f"{shown:<33} {min(seconds):8.2f} {min(cpu):9.2f} {max(memory) / 1024:6.0f} MB")
 
 
 def _process(arguments: list[str]) -> tuple[float, float, int]:
-    """Seconds, those of CPU, and the largest resident set in KB."""
+    """Seconds, CPU seconds, and the peak resident set in KB."""
     began = time.perf_counter()
     program = [sys.executable, "-m", "tfx_ranking.pipelines.cli", *arguments]
     with subprocess.Popen(program, stdout=subprocess.DEVNULL) as process:
@@ -131,25 +133,25 @@ def _walks(file: pathlib.Path, day: int, turns: int) -> None:
         executions, artifacts = answers["tfx-ranking"]
         print(f"\n{title}: {len(executions):,} executions, {len(artifacts):,} artifacts")
         for name, times in seconds.items():
-            same = "" if answers[name] == answers["tfx-ranking"] else ", ANOTHER ANSWER"
+            same = "" if answers[name] == answers["tfx-ranking"] else ", DIFFERENT ANSWER"
             ratio = min(times) / min(seconds["tfx-ranking"])
             print(f"{name:<33} {min(times):8.3f} s {ratio:6.1f}x{same}")
 
 
 def _upstream(file: pathlib.Path, artifact: int, down: bool) -> Nodes:
-    found = origin.upstream(lineage_store.connect(str(file)), f"artifact:{artifact}")
-    return frozenset(each.id for each in found.executions), frozenset(found.artifacts)
+    lineage = origin.upstream(lineage_store.connect(str(file)), f"artifact:{artifact}")
+    return frozenset(each.id for each in lineage.executions), frozenset(lineage.artifacts)
 
 
 def _impact(file: pathlib.Path, artifact: int, down: bool) -> Nodes:
     store = lineage_store.connect(str(file))
     executions, _ = origin.walk_down(store, store.artifacts([artifact]).values())
     linked = {link.artifact for each in executions.values() for link in (*each.inputs, *each.outputs)}
-    return frozenset(executions), frozenset(linked)  # without copies of models that no step took
+    return frozenset(executions), frozenset(linked)  # without copies of models that no step used
 
 
 def _naive(file: pathlib.Path, artifact: int, down: bool) -> Nodes:
-    """From node to node, with the run and the node that each execution belongs to, as a lineage says them."""
+    """Walks from node to node, and fetches the contexts of each execution, which a lineage shows too."""
     store = metadata_store.MetadataStore(_connection(file))
     executions: dict[int, Any] = {}
     artifacts = {artifact: store.get_artifacts_by_id([artifact])[0]}
@@ -173,8 +175,8 @@ def _naive(file: pathlib.Path, artifact: int, down: bool) -> Nodes:
 
 
 def _subgraph(file: pathlib.Path, artifact: int, down: bool) -> Nodes:
-    """ML Metadata's own walk.  It knows no difference between what a model is made of and compared with, which is taken
-    out of its answer here, and leaves out what else the steps gave, which is put in."""
+    """ML Metadata's own walk.  It follows baselines too, which are removed from its answer here, and it leaves out the
+    other outputs of the steps, which are added."""
     store = metadata_store.MetadataStore(_connection(file))
     options = mlmd.LineageSubgraphQueryOptions(max_num_hops=100)
     options.starting_artifacts.filter_query = f"id = {artifact}"
@@ -217,11 +219,11 @@ def _connection(file: pathlib.Path) -> Any:
 
 
 class Maker:
-    """Writes runs into one sqlite file, a transaction a run."""
+    """Writes runs into one sqlite file, one transaction per run."""
 
     def __init__(self, folder: pathlib.Path, runs: int) -> None:
         self.folder = folder
-        self.last = max(day for day in range(runs) if day % 4 != 3)  # that is pushed
+        self.last = max(day for day in range(runs) if day % 4 != 3)  # the last day with a push
         self.served = self._serve(self.last)
         connection = mlmd.ConnectionConfig()
         connection.sqlite.filename_uri = str(folder / "metadata.sqlite")
@@ -230,12 +232,12 @@ class Maker:
         self.types: dict[tuple[str, str], int] = {}
         self.pipeline = self._context("pipeline", PIPELINE)
         self.nodes = {node: self._context("node", f"{PIPELINE}.{node}") for node in NODES}
-        self.live = ""  # the digest of what serves
-        self.trained: Any = None  # the day before
+        self.live = ""  # the digest of the live model
+        self.trained: Any = None  # the model of the day before
         self.made = 0
 
     def run(self, day: int) -> None:
-        """One run: examples of a span to a push."""
+        """Writes one run, from the examples of a span to a push."""
         steps: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = []
         digest = self.served if day == self.last else f"{day + 1:064x}"
         value, version = 0.5 + day * 1e-5, str(FIRST + day * DAY)
@@ -289,14 +291,14 @@ class Maker:
                 inputs["base_model"] = self.trained
             properties = {"config": config, **({"source": source} if node == "RankingExampleGen" else {})}
             steps.append((node, inputs, {name: made[name] for name in gives[node]}, properties))
-        more = ARTIFACTS - len(made)  # reports, checkpoints, caches: what a run keeps beside that
+        more = ARTIFACTS - len(made)  # reports, checkpoints, caches: the other artifacts of a run
         for i in range(more):
             steps[i % len(steps)][2][f"report{i}"] = self._artifact("Report", NODES[i % len(steps)])
         self._put(f"run-{day:04}", steps)
         self.trained = made["trained"]
 
     def _serve(self, day: int) -> str:
-        """Lays down what the last push will have, as far as it is looked at; gives its digest."""
+        """Writes the directory of the last push, as far as the questions read it; returns its digest."""
         directory = self.folder / "serving" / str(FIRST + day * DAY)
         (directory / "variables").mkdir(parents=True)
         for name in ("saved_model.pb", "variables/variables.index"):
@@ -325,9 +327,9 @@ class Maker:
         uri = str(self.folder / "artifacts" / PIPELINE / node / str(self.made))
         artifact = mlmd.Artifact(type_id=self._type("Artifact", kind), uri=uri, state=mlmd.Artifact.LIVE)
         for name, value in properties.items():
-            held = artifact.properties if (kind, name) == ("Examples", "span") else artifact.custom_properties
+            fields = artifact.properties if (kind, name) == ("Examples", "span") else artifact.custom_properties
             field = {str: "string_value", int: "int_value", float: "double_value"}[type(value)]
-            setattr(held[name], field, value)
+            setattr(fields[name], field, value)
         return artifact
 
     def _type(self, of: str, name: str) -> int:

@@ -227,7 +227,7 @@ def _code(executions: Iterable[Execution]) -> dict[str, str]:
 def _packages(one: SideRecords, other: SideRecords, unknown: list[str]) -> tuple[ChangedValue, ...]:
     for each in (one, other):
         if not each.packages:
-            unknown.append(f"packages of {each.side.query}: no receipt of its run exists any more")
+            unknown.append(f"packages of {each.side.query}: its run has no receipt, or its files are gone")
     return tuple(_changes(one.packages, other.packages)) if one.packages and other.packages else ()
 
 

@@ -48,7 +48,7 @@ def served_page(periods: Sequence[ServingPeriod], base: str) -> str:
         facts: list[tuple[str, CellContent]] = [
             ("from", clock(each.since)),
             ("until", clock(each.until) if each.until else Cell("now", "live")),
-            ("pushed", _push_reason(each.push)),
+            ("reason", _push_reason(each.push)),
             ("model", Cell(each.push.digest or "?", "code")),
         ]
         if model:
