@@ -35,6 +35,7 @@ from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import trainer
 from tfx_ranking.components.lists.list_examples import ListBatch
 from tfx_ranking.components.metrics import ranking_metrics
+from tfx_ranking.components.metrics.convention import Convention
 from tfx_ranking.components.training import training_data
 from tfx_ranking.pipelines.metadata.connection import artifacts_root
 from tfx_ranking.pipelines.running import local
@@ -135,7 +136,7 @@ def compare(folder: pathlib.Path, seeds: Sequence[int]) -> None:
         by_seed = [values for values, _ in run_pipeline(folder, pathlib.Path(root), seeds).values()]
     trees = [test.measure(lightgbm_scores(train, test, {"seed": seed})) for seed in seeds]
     ours, theirs = np.mean(by_seed, axis=0), test.measure(lightgbm_scores(train, test))
-    print(f"\n{ranking_metrics.describe(METRIC, ranking_metrics.Convention())} on rank.test, {len(theirs)} lists")
+    print(f"\n{ranking_metrics.describe(METRIC, Convention())} on rank.test, {len(theirs)} lists")
     # The mean over all orders of equal scores is what a random order has.
     print(f"random order                         {np.nanmean(test.measure(np.zeros(len(test.labels)))):.4f}")
     print(f"LightGBM, its default seed           {np.nanmean(theirs):.4f}")

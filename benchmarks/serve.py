@@ -186,9 +186,10 @@ def drawn_network(cfg: RankingConfig) -> Any:
     import tensorflow as tf
 
     from tfx_ranking.components.scorers import networks
+    from tfx_ranking.components.scorers.inputs import Input
 
     keras.utils.set_random_seed(1)
-    network = networks.build([networks.Input("items/numeric", "numeric", FEATURES)], cfg.model)
+    network = networks.build([Input("items/numeric", "numeric", FEATURES)], cfg.model)
     network({"items/numeric": tf.zeros([1, FEATURES]), "row_lengths": tf.constant([1], tf.int64)})
     return network
 

@@ -32,6 +32,7 @@ from tfx_ranking.components import trainer
 from tfx_ranking.components.config import RankingConfig, parse
 from tfx_ranking.components.lists.list_examples import Column, ListBatch, encode, write_records
 from tfx_ranking.components.scorers import networks
+from tfx_ranking.components.scorers.inputs import Input
 from tfx_ranking.components.training import training_data
 from tfx_ranking.pipelines.search_logs import NumericLists, numeric_lists
 
@@ -131,7 +132,7 @@ def bare_rates(items: int, epochs: int, jit_compile: bool) -> list[float]:
     """Items/s of each warm epoch of Keras' own `fit`."""
     lists = numeric_lists(items, FEATURES)
     keras.utils.set_random_seed(1)
-    inputs = [networks.Input("items/numeric", "numeric", FEATURES)]
+    inputs = [Input("items/numeric", "numeric", FEATURES)]
     network = keras.Sequential(networks.build(inputs, config(1).model).stack)
     network.build((None, FEATURES))
     check_network(network)

@@ -31,6 +31,7 @@ from tfx_ranking.components.evaluation import report as evaluation_report
 from tfx_ranking.components.exported import contract, model_files, saved_model
 from tfx_ranking.components.lists import list_examples
 from tfx_ranking.components.metrics import ranking_metrics
+from tfx_ranking.components.metrics.convention import Convention
 
 READS = (
     *("data.group_id", "data.label"),
@@ -240,7 +241,7 @@ class _Measure(beam.DoFn):
             np.nan_to_num(scores),
             labels,
             row_splits,
-            ranking_metrics.Convention.of(self._evaluation),
+            Convention.of(self._evaluation),
         )
         return {"finite": finite, **{name: np.where(finite, each, np.nan) for name, each in values.items()}}
 

@@ -182,7 +182,7 @@ class ScoredLists(NamedTuple):
 def compare(root: pathlib.Path) -> Comparison:
     """Measures the newest run under `root`; takes half a minute, as it trains the ranker without propensities."""
     from tfx_ranking.components import config as ranking_config
-    from tfx_ranking.components.metrics.ranking_metrics import Convention
+    from tfx_ranking.components.metrics.convention import Convention
 
     config = ranking_config.load(root / "ranking.yaml")
     return measure(score_lists(config, root), Convention.of(config.evaluation))

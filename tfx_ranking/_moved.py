@@ -28,7 +28,11 @@ MODULES = {
     "tfx_ranking.components.scorers": "tfx_ranking.components.scorers.networks",
     "tfx_ranking.pipelines.lineage": "tfx_ranking.pipelines.lineage.origin",
 }
-NAMES: dict[str, str] = {}  # "old module:name" to "new module:name"
+NAMES: dict[str, str] = {  # "old module:name" to "new module:name"
+    "tfx_ranking.components.metrics:Convention": "tfx_ranking.components.metrics.convention:Convention",
+    "tfx_ranking.components.scorers:Input": "tfx_ranking.components.scorers.inputs:Input",
+    "tfx_ranking.components.scorers:network_inputs": "tfx_ranking.components.scorers.inputs:network_inputs",
+}
 
 
 def install() -> None:

@@ -1,6 +1,6 @@
 """Imports functions by their dotted names.
 
-Input: a dotted name, as in "tfx_ranking.components.losses.ranking_losses.softmax".  Output: the function.
+Input: a dotted name, as in "tfx_ranking.components.losses.listwise.softmax".  Output: the function.
 The tables hold dotted names because the functions load TensorFlow, which takes seconds, and most users of the tables
 (the config's checks, the docs, `--help`) need only the names.
 """

@@ -1,8 +1,8 @@
 """Lists the metrics that the config can name, with or without a cutoff as in `ndcg@10`.
 
 To add a metric:
-1. Write the function `f(ranking, k, convention)` as those of `metrics/ranking_metrics.py`: it takes a `Ranking` of all
-   lists, the cutoff (None for the whole list) and the `Convention`; it returns float64 [list].
+1. Write the function `f(ranking, k, convention)` in `metrics/measures.py` or in a file of yours: it takes a `Ranking`
+   of all lists, the cutoff (None for the whole list) and the `Convention`; it returns float64 [list].
 2. Add a row to `METRICS`.  The config, its JSON schema, docs/config.md and `ranking_metrics` read this table.
 
 From outside the package, do step 2 with `METRICS["mine"] = Metric(...)` before the config is loaded.
@@ -16,7 +16,7 @@ from tfx_ranking.components.choices.functions import load_function
 from tfx_ranking.components.errors import Refused, did_you_mean
 
 IN_CONFIG = ("gain", "relevant_from", "no_relevant")  # fields of the convention that `evaluation` sets
-_MODULE = "tfx_ranking.components.metrics.ranking_metrics"
+_MODULE = "tfx_ranking.components.metrics.measures"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Metric:
     sentence: str  # for the docs
     function: str  # dotted name
     cutoff: Literal["optional", "required", "none"] = "optional"  # whether the name takes `@k`
-    depends_on: tuple[str, ...]  # fields of `ranking_metrics.Convention` that change the value
+    depends_on: tuple[str, ...]  # fields of `metrics.convention.Convention` that change the value
     by_gain: bool = False  # whether a list without a gain, not one without a relevant item, falls under `no_relevant`
 
     @property

@@ -1,8 +1,8 @@
 """Lists the scorers that `model.scorer` can name.  A dotted path there names the user's own function instead.
 
 To add a scorer:
-1. Write the function `build(inputs, model) -> keras.Model` as those of `scorers/networks.py`, whose module docstring
-   says what the network receives and gives.
+1. Write the function `build(inputs, model) -> keras.Model` in `scorers/networks.py` or in a file of yours.
+   `scorers/inputs.py` documents what the network receives, `scorers/networks.py` what it returns.
 2. Add a row to `SCORERS`.  The config, its JSON schema, docs/config.md and the trainer read this table.
 
 From outside the package, do step 2 with `SCORERS["mine"] = Scorer(...)` before the config is loaded.

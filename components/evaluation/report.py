@@ -20,6 +20,7 @@ from tfx_ranking.components.config.evaluation_section import Bless, Evaluation
 from tfx_ranking.components.exported.contract import FIRST, Comparison
 from tfx_ranking.components.ingestion import spans
 from tfx_ranking.components.metrics import ranking_metrics
+from tfx_ranking.components.metrics.convention import Convention
 
 TOLERANCE = 1e-9  # of every comparison with a threshold: two sums of the same numbers may differ in their last digits
 
@@ -103,7 +104,7 @@ def summarise(
     verdict = judge(decisive["value"], decisive.get("baseline"), evaluation.bless, broken["model"], no_baseline)
     if not no_baseline and len(set(about.get("digests", {}).values())) == 1:
         verdict = verdict._replace(reason=f"{verdict.reason} (it is the same model, byte by byte)")
-    convention = ranking_metrics.Convention.of(evaluation)
+    convention = Convention.of(evaluation)
     previous: dict[str, Any] = {}
     if not no_baseline and (before.table is not None or before.absent or before.refused):
         previous = {"spans": list(before.spans), "examples": before.uri, "absent": before.absent}
@@ -226,7 +227,7 @@ def _figures(table: pa.Table, evaluation: Evaluation, with_baseline: bool) -> di
         values = np.asarray(table[f"model.{name}"])
         kept = int(np.count_nonzero(~np.isnan(values)))
         found[name] = {
-            "convention": ranking_metrics.describe(name, ranking_metrics.Convention.of(evaluation)),
+            "convention": ranking_metrics.describe(name, Convention.of(evaluation)),
             "value": _number(ranking_metrics.mean(values)),
             "lists": kept,
             "dropped": len(values) - kept,

@@ -64,7 +64,7 @@ def column_name(config: RankingConfig, output: str, number: int, width: int) -> 
 
     >>> from tfx_ranking.components.config import parse
     >>> config = parse({"name": "a", "data": {"input": "x", "format": "csv"}, "items": {"price": {}, "age": {}}})
-    >>> column_name(config, "items/numeric", 1, width=2)
+    >>> column_name(config, "items/numeric", 0, width=2)  # the config sorts features by name
     'age'
     """
     level, _, rest = output.partition("/")

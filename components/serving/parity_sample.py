@@ -75,12 +75,9 @@ def fed(sample: Sample, at: Sequence[int]) -> dict[str, Any]:
     """What training feeds the network for some of the sample's lists."""
     import tensorflow as tf
 
-    from tfx_ranking.components.scorers import networks
+    from tfx_ranking.components.scorers.inputs import network_inputs
 
-    inputs: dict[str, Any] = networks.network_inputs(
-        tf.io.parse_example([sample.transformed[i] for i in at], sample.specs)
-    )
-    return inputs
+    return network_inputs(tf.io.parse_example([sample.transformed[i] for i in at], sample.specs))
 
 
 def choose(sizes: npt.NDArray[np.int64], lists: int) -> npt.NDArray[np.int64]:

@@ -18,13 +18,14 @@ from tfx_ranking.components.config.refusals import below
 from tfx_ranking.components.errors import ConfigError, RankingError
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, Column, ListBatch, columns
 from tfx_ranking.components.scorers import networks
+from tfx_ranking.components.scorers.inputs import network_inputs
 from tfx_ranking.components.serving import answers, parsing
 
 
 class ServingRanker:
     """A ranker as it serves: raw lists in, a score an item out.
 
-    network: called on `scorers.network_inputs`, gives float32 [item], or a dict of them with `scores` in it.
+    network: called on `network_inputs`, gives float32 [item], or a dict of them with `scores` in it.
     transform_fn: the folder of the transform graph's SavedModel.  Raises RankingError when what the network is fed
     depends on a column that no request has (the label, the position and so on).
     """
@@ -62,7 +63,7 @@ class ServingRanker:
 
     def compute(self, batch: ListBatch, training: bool = False) -> dict[str, tf.Tensor]:
         """The same, traced where it is called; `training` as Keras has it."""
-        answered = self.network(networks.network_inputs(self.transform(batch)), training=training)
+        answered = self.network(network_inputs(self.transform(batch)), training=training)
         outputs = answered if isinstance(answered, Mapping) else {"scores": answered}
         scores = networks.scores_of(outputs)
         return {"scores": _flat(scores), **{name: _flat(each) for name, each in outputs.items() if name != "scores"}}

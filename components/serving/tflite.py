@@ -23,7 +23,7 @@ TFLITE_IN_ARTIFACT = "Format-TFLite/ranker.tflite"
 def write(network: keras.Model, inputs: Mapping[str, tf.Tensor], path: pathlib.Path) -> float:
     """Converts, asks TFLite's interpreter for the scores of `inputs`, and gives the largest difference.
 
-    inputs: what the network is fed (`scorers.network_inputs`), any number of lists.  The model's inputs have their
+    inputs: what the network is fed (`network_inputs`), any number of lists.  The model's inputs have their
     names as tensors may have them, of any length; its output is `scores`, float32 [item].
     Raises RankingError with the converter's words when the network has an op that TFLite lacks.
     """

@@ -16,6 +16,7 @@ from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import DataError, RankingError
 from tfx_ranking.components.lists.list_examples import ListBatch
 from tfx_ranking.components.metrics import ranking_metrics
+from tfx_ranking.components.metrics.convention import Convention
 from tfx_ranking.components.scorers import networks
 from tfx_ranking.components.training import training_data
 
@@ -67,7 +68,7 @@ class Watch(keras.callbacks.Callback):
         self.config, self.settings, self.began_training = config, config.training, began
         stopping = self.settings.early_stopping
         self.metric = str(ranking_metrics.parse(stopping.metric if stopping else DEFAULT_METRIC))
-        self.convention = ranking_metrics.Convention.of(config.evaluation)
+        self.convention = Convention.of(config.evaluation)
         self.items = int(train_data.row_splits[-1])
         self.epochs: list[dict[str, Any]] = []
         self.best: tuple[int, float, list[np.ndarray]] | None = None

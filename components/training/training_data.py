@@ -18,7 +18,7 @@ from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.features.feature_columns import column_name
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, ListBatch, Tokens, split_files
 from tfx_ranking.components.lists.ragged import as_ragged
-from tfx_ranking.components.scorers.networks import DEFAULT_EMBEDDING, Input
+from tfx_ranking.components.scorers.inputs import DEFAULT_EMBEDDING, Input
 
 SPECIALS = ("group_id", "label", "weight", "position")
 PARSED_AT_ONCE = 256  # lists

@@ -27,7 +27,7 @@ from tfx_ranking.components.config.feature_sections import Feature
 from tfx_ranking.components.exported.model_files import CONFIG_IN_MODEL, WEIGHTS_IN_MODEL
 from tfx_ranking.components.features import feature_columns
 from tfx_ranking.components.scorers import networks
-from tfx_ranking.components.scorers.networks import Input
+from tfx_ranking.components.scorers.inputs import Input
 from tfx_ranking.components.training import weights
 
 ALL = "all of it"

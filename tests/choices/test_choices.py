@@ -113,6 +113,7 @@ def test_a_loss_from_outside(shop_module, monkeypatch):
 
 def test_a_metric_from_outside(shop_module, monkeypatch):
     from tfx_ranking.components.metrics import ranking_metrics
+    from tfx_ranking.components.metrics.convention import Convention
 
     with pytest.raises(ConfigError, match=r"evaluation\.metrics\[0\]: expected one of ndcg, .*; got 'hits@1'"):
         config(evaluation={"metrics": ["hits@1"]})
@@ -126,7 +127,7 @@ def test_a_metric_from_outside(shop_module, monkeypatch):
     [name] = config(evaluation={"metrics": ["hits@1"]}).evaluation.metrics
     values = ranking_metrics.per_list([name], scores=[0.9, 0.1, 0.2, 0.8], labels=[1, 1, 1, 0], row_splits=[0, 2, 4])
     np.testing.assert_array_equal(values[name], [1, 0])  # the first list's best item is relevant, the second's is not
-    assert ranking_metrics.describe(name, ranking_metrics.Convention()) == "hits@1(relevant_from=1, ties=averaged)"
+    assert ranking_metrics.describe(name, Convention()) == "hits@1(relevant_from=1, ties=averaged)"
     with pytest.raises(ConfigError, match="expected a cutoff, as in hits@10; got 'hits'"):
         config(evaluation={"bless": {"metric": "hits"}})
     assert all("Number of relevant items among the first k." in text for text in schema_and_page())
@@ -134,11 +135,12 @@ def test_a_metric_from_outside(shop_module, monkeypatch):
 
 def test_a_scorer_from_outside(shop_module, monkeypatch):
     from tfx_ranking.components.scorers import networks
+    from tfx_ranking.components.scorers.inputs import Input
 
     with pytest.raises(ConfigError, match=r"model\.scorer: expected one of linear, dnn, .*; got 'tower'"):
         config(model={"scorer": "tower"})
     monkeypatch.setitem(SCORERS, "tower", Scorer(sentence="One tower.", function=f"{shop_module}.build"))
-    built = networks.build([networks.Input("items/numeric", "numeric", 2)], config(model={"scorer": "tower"}).model)
+    built = networks.build([Input("items/numeric", "numeric", 2)], config(model={"scorer": "tower"}).model)
     scores = built({"items/numeric": np.ones((3, 2), np.float32), "row_lengths": np.array([2, 1])})
     assert scores.shape == (3,)
     assert all("One tower." in text for text in schema_and_page())

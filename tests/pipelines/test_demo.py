@@ -17,11 +17,11 @@ import sklearn.metrics
 from tfx_ranking.components import config
 from tfx_ranking.components.config.training_sections import PowerPropensity
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.components.metrics import ranking_metrics
+from tfx_ranking.components.metrics.convention import Convention
 from tfx_ranking.components.push import versions as serving_versions
 from tfx_ranking.pipelines import demo, search_logs
 
-CONVENTION = ranking_metrics.Convention()  # the config's: exponential gain, lists without a relevant item dropped
+CONVENTION = Convention()  # the config's: exponential gain, lists without a relevant item dropped
 SMALL = search_logs.Simulation(queries=40, days=2, products=100)
 
 

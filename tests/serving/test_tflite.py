@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfx_ranking.components.config.training_sections import Model
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.scorers import networks
-from tfx_ranking.components.scorers.networks import Input
+from tfx_ranking.components.scorers.inputs import Input
 from tfx_ranking.components.serving import tflite
 
 INPUTS = [

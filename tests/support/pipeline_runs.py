@@ -66,7 +66,7 @@ class PipelineRun:
         import tensorflow as tf
         import tensorflow_transform as tft
 
-        from tfx_ranking.components.scorers import networks
+        from tfx_ranking.components.scorers.inputs import network_inputs
 
         spec = tft.TFTransformOutput(str(self.uri("Transform", "transform_graph"))).transformed_feature_spec()
         network = keras.saving.load_model(self.uri("RankingTrainer", "model") / "Format-Keras" / "ranker.keras")
@@ -74,7 +74,7 @@ class PipelineRun:
         for record in self.records("Transform", "transformed_examples", "test"):
             parsed = tf.io.parse_example([record], spec)
             fed = {name: value for name, value in parsed.items() if name.startswith(("items/", "context/"))}
-            scores[parsed["group_id"].numpy()[0]] = network(networks.network_inputs(fed), training=False).numpy()
+            scores[parsed["group_id"].numpy()[0]] = network(network_inputs(fed), training=False).numpy()
         return scores
 
 

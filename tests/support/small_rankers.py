@@ -29,6 +29,7 @@ from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.lists.list_examples import ListBatch, Tokens, columns, encode, write_records
 from tfx_ranking.components.schema_gen import ranking_schema
 from tfx_ranking.components.scorers import networks
+from tfx_ranking.components.scorers.inputs import network_inputs
 from tfx_ranking.components.serving import parity_sample
 from tfx_ranking.components.serving.serving_ranker import ServingRanker
 from tfx_ranking.components.signature_exporter import RankerPaths
@@ -105,7 +106,7 @@ def training_path(transform_graph: str, keras_model: str) -> TrainingPath:
             return {}, []
         parsed = tf.io.parse_example(tf.constant(list(list_examples)), output.raw_feature_spec())
         fed = {name: each for name, each in layer(parsed).items() if name.startswith(("items/", "context/"))}
-        inputs = networks.network_inputs(fed)
+        inputs = network_inputs(fed)
         scores = networks.scores_of(network(inputs, training=False))
         return fed, np.split(np.asarray(scores, np.float32), np.cumsum(inputs["row_lengths"])[:-1])
 

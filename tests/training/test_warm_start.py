@@ -20,7 +20,7 @@ from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.exported.model_files import CONFIG_IN_MODEL, WEIGHTS_IN_MODEL
 from tfx_ranking.components.features import feature_columns
 from tfx_ranking.components.scorers import networks as scorers
-from tfx_ranking.components.scorers.networks import Input
+from tfx_ranking.components.scorers.inputs import Input
 from tfx_ranking.components.training import warm_start, weights
 from tfx_ranking.components.training.warm_start import ALL, Base
 

@@ -13,7 +13,7 @@ from tfx_ranking.components.config.training_sections import InitializeFrom, Mode
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.scorers import networks
-from tfx_ranking.components.scorers.networks import Input
+from tfx_ranking.components.scorers.inputs import Input
 from tfx_ranking.components.training import weights
 
 INPUTS = (Input("items/numeric", "numeric", 3), Input("items/brand", "category", 4, 2))

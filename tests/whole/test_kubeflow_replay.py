@@ -140,7 +140,7 @@ def test_the_served_scores_are_those_of_training(root, cluster):
     import tensorflow as tf
     import tensorflow_transform as tft
 
-    from tfx_ranking.components.scorers import networks
+    from tfx_ranking.components.scorers.inputs import network_inputs
 
     store = _store(root)
     served = root / "serving" / "1"
@@ -158,7 +158,7 @@ def test_the_served_scores_are_those_of_training(root, cluster):
     for record in read_records(split_files(uri("Transform", "transformed_examples"), "test")):
         parsed = tf.io.parse_example([record], spec)
         fed = {name: value for name, value in parsed.items() if name.startswith(("items/", "context/"))}
-        by_id[parsed["group_id"].numpy()[0]] = network(networks.network_inputs(fed), training=False).numpy()
+        by_id[parsed["group_id"].numpy()[0]] = network(network_inputs(fed), training=False).numpy()
     ids = decode(records, {"group_id": columns(config)["group_id"]}).context["group_id"]
     expected = np.concatenate([by_id[each] for each in ids])
     scores, _ = serving_client.fresh_process_score(served, "list_example", records)
