@@ -20,7 +20,7 @@ from tfx_ranking.components.config import RankingConfig, own_code
 from tfx_ranking.components.config.data_section import SPLIT_NAMES
 from tfx_ranking.components.config.push_sections import Push
 from tfx_ranking.components.config.ranking_config import Metadata
-from tfx_ranking.components.errors import RankingError, UsageError, as_sentence
+from tfx_ranking.components.errors import RankingError, Refused, UsageError, as_sentence
 from tfx_ranking.pipelines.metadata.connection import VARIABLE, config_connection
 from tfx_ranking.pipelines.quiet import quiet_imports
 
@@ -145,8 +145,8 @@ def _replaced(config: RankingConfig, option: str, **sections: tuple[Any, dict[st
         return dataclasses.replace(
             config, **{name: dataclasses.replace(section, **keys) for name, (section, keys) in sections.items()}
         )
-    except ValueError as error:
-        raise UsageError(f"{option}: {as_sentence(error)}") from None
+    except Refused as refused:
+        raise UsageError(f"{option}: {as_sentence(refused.message)}") from None
 
 
 def _connection(metadata: str) -> dict[str, Any]:

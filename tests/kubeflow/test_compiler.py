@@ -281,7 +281,7 @@ def test_a_refused_container(key, value, message):
         ({"env": {"A-B": "x"}}, "kubeflow.env.A-B: expected the name of an environment variable"),
         ({"secrets": {"A": "mlmd"}}, "kubeflow.secrets.A: expected SECRET/KEY"),
         ({"secrets": {"A": "Mlmd/key"}}, "kubeflow.secrets.A: expected SECRET/KEY"),
-        ({"secrets": {"A": "mlmd/key"}, "env": {"A": "x"}}, "kubeflow.secrets.A: the same variable stands under env"),
+        ({"secrets": {"A": "mlmd/key"}, "env": {"A": "x"}}, "kubeflow.secrets.A: the same variable is also under env"),
     ],
 )
 def test_refused_variables(section, message):
@@ -305,7 +305,7 @@ def test_without_kubeflows_client_it_says_what_to_install(command, tmp_path):
 import importlib.util, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *more: None if name.split(".")[0] == "kfp" else find(name, *more)
-from tfx_ranking.pipelines.cli import command_tree as cli
+from tfx_ranking.pipelines.cli import command_tree
 code = command_tree.main({command!r})
 assert not [name for name in sys.modules if name in ("tfx", "tensorflow")]
 raise SystemExit(code)

@@ -15,6 +15,7 @@ import pytest
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.config import refusals
+from tfx_ranking.components.config.ranking_config import _absolute
 from tfx_ranking.components.exported.model_files import WEIGHTS_IN_MODEL
 
 BASE: dict[str, Any] = {
@@ -214,7 +215,7 @@ def pipeline(raw: dict[str, Any], folder: pathlib.Path) -> Any:
     # Without its checks: a key is changed alone here, whatever another then contradicts.
     token = refusals.reading_selection.set(True)
     try:
-        config = ranking_config._absolute(ranking_config.parse(raw), folder)
+        config = _absolute(ranking_config.parse(raw), folder)
     finally:
         refusals.reading_selection.reset(token)
     return ranking_pipeline(config, folder)
@@ -258,7 +259,7 @@ def leaves(kind: Any, path: str = "") -> set[str]:
 
 
 def dataclasses_in(kind: Any) -> list[Any]:
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return [kind]
     return [found for argument in typing.get_args(kind) for found in dataclasses_in(argument)]
 
