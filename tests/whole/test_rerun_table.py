@@ -259,7 +259,9 @@ def leaves(kind: Any, path: str = "") -> set[str]:
 
 
 def dataclasses_in(kind: Any) -> list[Any]:
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+    if typing.get_origin(kind) is typing.Annotated:  # a name of a table of choices, or a transform step: one value
+        return []
+    if dataclasses.is_dataclass(kind):
         return [kind]
     return [found for argument in typing.get_args(kind) for found in dataclasses_in(argument)]
 
