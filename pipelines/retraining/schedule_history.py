@@ -1,7 +1,7 @@
-"""What a schedule did and will do, as files tell it: `tfx-ranking schedule status`.
+"""The history and the state of a schedule, as `tfx-ranking schedule status` prints them.
 
-Enters: the folder that the service keeps (`artifacts/<name>/schedule`).  Leaves: immutable values and text.  The one
-idea: the service writes, whoever asks reads; no service need be running.
+Input: the folder that the service keeps (`artifacts/<name>/schedule`).  Output: immutable values and text.
+The service writes these files, and you may read them while no service runs.
 """
 
 import contextlib
@@ -13,46 +13,61 @@ import sqlite3
 from typing import Any
 
 from tfx_ranking.components.errors import RankingError
+from tfx_ranking.pipelines.retraining.exit_codes import Exit
 from tfx_ranking.pipelines.running import process_lock
 
 JOBS = "jobs.sqlite"  # APScheduler's store
 SERVICE_LOCK = "service.lock"
 PLAN, HISTORY = "plan.json", "history.jsonl"
-PUSHED, NOTHING_TO_DO, FAILED, STOPPED = "pushed", "nothing to do", "failed", "stopped"
-OUTCOMES = {0: PUSHED, 10: NOTHING_TO_DO, 11: "not blessed", 12: "data refused", 130: STOPPED}  # by exit code
-DIED = "died with the service"
+STOPPED, DIED = "stopped", "died with the service"
+OUTCOMES = {  # by the exit code of `retrain`; any other code is a failure
+    **{code: code.outcome for code in Exit},
+    Exit.WRONG_USAGE: Exit.FAILED.outcome,
+    Exit.INTERRUPTED: STOPPED,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """One run of `tfx-ranking retrain` by the schedule."""
+    """One run of `tfx-ranking retrain` by the schedule.  Times are ISO 8601 with the schedule's UTC offset."""
 
-    began: str  # ISO 8601 with the schedule's UTC offset, as all times here
-    attempt: int = 1  # from 1; above 1 after failures
+    began: str
+    attempt: int = 1  # 1 for the first; a retry after a failure counts on
     ended: str = ""  # "" while it runs
     exit_code: int | None = None
     outcome: str = "running"  # or one of OUTCOMES, "failed", "died with the service"
-    said: str = ""  # the last line that it printed
-    log: str = ""  # the file with all that it printed
-    failed_hooks: tuple[str, ...] = ()  # each with why
+    message: str = ""  # the last line that it printed
+    log: str = ""  # the file with its whole output
+    failed_hooks: tuple[str, ...] = ()  # each with the reason
+
+    def as_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "said": self.message}  # until 0.3: 0.1's name
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "Attempt":
+        """Reads `as_json`'s document, or one that release 0.1 wrote."""
+        message = document.get("message", document.get("said", ""))  # until 0.3: 0.1's name
+        names = {field.name for field in dataclasses.fields(cls)} & set(document)
+        fields = {name: document[name] for name in names}
+        return cls(**{**fields, "message": message, "failed_hooks": tuple(document.get("failed_hooks", ()))})
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Status:
-    """A schedule at one moment."""
+    """The state of a schedule."""
 
     name: str
-    when: str  # as it was asked for
+    when: str  # as the user wrote it, as in `every 6h`
     timezone: str
     service: str  # the service's process id; "" when it is not running
-    next_run: str  # "" when none is planned
+    next_run: str  # ISO 8601; "" when none is planned
     missed: bool  # the next run was due while no service ran
-    running: str  # the process that runs the pipeline now, by the schedule or by hand; "" when none does
+    running: str  # the id of the process that runs the pipeline now, from the schedule or by hand; "" when none
     last: Attempt | None
 
 
 def status(name: str, folder: pathlib.Path, run_lock: pathlib.Path) -> Status:
-    """Raises RankingError when there never was a schedule in `folder`."""
+    """Reads the state of the schedule in `folder`.  Raises RankingError when there never was one."""
     try:
         plan = json.loads((folder / PLAN).read_text())
     except FileNotFoundError:
@@ -67,48 +82,56 @@ def status(name: str, folder: pathlib.Path, run_lock: pathlib.Path) -> Status:
     zone = datetime.datetime.fromisoformat(plan["started"]).tzinfo
     local = datetime.datetime.fromtimestamp(due, zone_of(plan["timezone"]) or zone) if due else None
     missed = bool(local and not service and local < now())
-    said = local.isoformat(timespec="seconds") if local else ""
-    return Status(name, plan["when"], plan["timezone"], service, said, missed, process_lock.holder(run_lock), last)
+    return Status(
+        name=name,
+        when=plan["when"],
+        timezone=plan["timezone"],
+        service=service,
+        next_run=local.isoformat(timespec="seconds") if local else "",
+        missed=missed,
+        running=process_lock.holder(run_lock),
+        last=last,
+    )
 
 
-def text(found: Status) -> str:
-    """A few lines for a person."""
-    if found.service:
-        service = f"running (process {found.service})"
+def text(state: Status) -> str:
+    """The state in a few lines of text."""
+    if state.service:
+        service = f"running (process {state.service})"
     else:
-        service = "not running; start it again to go on"
-    upcoming = found.next_run.replace("T", " ") or "none planned"
-    if found.missed:
-        upcoming = f"missed at {upcoming}, caught up when the service starts"
-    elif found.next_run and not found.service:
-        upcoming += ", if the service runs by then"
-    running = f"process {found.running}" if found.running else "none"
+        service = "not running; start it again to continue"
+    upcoming = state.next_run.replace("T", " ") or "none planned"
+    if state.missed:
+        upcoming = f"missed at {upcoming}, will run when the service starts"
+    elif state.next_run and not state.service:
+        upcoming += ", if the service runs then"
+    running = f"process {state.running}" if state.running else "none"
     lines = [
-        f"schedule:  {found.name}, {found.when} ({found.timezone})",
+        f"schedule:  {state.name}, {state.when} ({state.timezone})",
         f"service:   {service}",
         f"next run:  {upcoming}",
         f"run now:   {running}",
     ]
-    last = found.last
+    last = state.last
     if last is None:
         return "\n".join([*lines, "last run:  none yet"])
     attempt = f", attempt {last.attempt}" if last.attempt > 1 else ""
     span = last.began.replace("T", " ") + (f" to {last.ended.replace('T', ' ')}" if last.ended else "")
     lines.append(f"last run:  {last.outcome}{attempt}, {span}")
-    lines += [f"           {last.said}"] if last.said else []
+    lines += [f"           {last.message}"] if last.message else []
     lines += [f"           log: {last.log}"] if last.log else []
     lines += [f"           hook failed: {each}" for each in last.failed_hooks]
     return "\n".join(lines)
 
 
-def as_json(found: Status) -> dict[str, Any]:
-    return dataclasses.asdict(found)
+def as_json(state: Status) -> dict[str, Any]:
+    return {**dataclasses.asdict(state), "last": state.last and state.last.as_json()}
 
 
 def record(folder: pathlib.Path, attempt: Attempt) -> None:
-    """Appends what is now known of an attempt; the last line of one `began` and `attempt` counts."""
+    """Appends an attempt to the history; among lines with the same `began` and `attempt` the last one counts."""
     with (folder / HISTORY).open("a") as file:
-        file.write(json.dumps(dataclasses.asdict(attempt)) + "\n")
+        file.write(json.dumps(attempt.as_json()) + "\n")
 
 
 def latest(folder: pathlib.Path) -> Attempt | None:
@@ -119,10 +142,9 @@ def latest(folder: pathlib.Path) -> Attempt | None:
         return None
     for line in reversed(lines):
         try:
-            said = json.loads(line)
-        except json.JSONDecodeError:  # a line that was being written when the machine went down
+            return Attempt.from_json(json.loads(line))
+        except json.JSONDecodeError:  # half a line: the machine went down while it was written
             continue
-        return Attempt(**{**said, "failed_hooks": tuple(said["failed_hooks"])})
     return None
 
 
@@ -131,7 +153,7 @@ def now() -> datetime.datetime:
 
 
 def zone_of(name: str) -> datetime.tzinfo | None:
-    """The time zone of this name; None for a name that is none, as tzlocal gives some machines' own."""
+    """The time zone of this name; None for an unknown name, which is what tzlocal gives on some machines."""
     import zoneinfo
 
     try:
@@ -141,19 +163,21 @@ def zone_of(name: str) -> datetime.tzinfo | None:
 
 
 def _next_run(jobs: pathlib.Path) -> float | None:
-    """Seconds since 1970, as APScheduler's store has it; read without APScheduler, which would want to run what is
-    due."""
+    """When the job store's next run is due, in seconds since 1970.
+
+    Read without APScheduler, which would run a job that is due.
+    """
     if not jobs.exists():
         return None
     try:
         with contextlib.closing(sqlite3.connect(f"{jobs.absolute().as_uri()}?mode=ro", uri=True)) as store:
-            found = store.execute("select next_run_time from apscheduler_jobs").fetchone()
+            row = store.execute("select next_run_time from apscheduler_jobs").fetchone()
     except sqlite3.DatabaseError as error:
         raise RankingError(unreadable(jobs, error)) from None
-    return found[0] if found else None
+    return row[0] if row else None
 
 
 def unreadable(jobs: pathlib.Path, error: Exception) -> str:
-    """What to do about a job store that is none."""
+    """The error message for a job store that is not a SQLite file: what to do about it."""
     reason = str(getattr(error, "orig", error))
-    return f"{jobs}: cannot be read ({reason}). Remove it: the service then plans its next run anew."
+    return f"{jobs}: cannot be read ({reason}). Remove it: the service then plans its next run from the start."

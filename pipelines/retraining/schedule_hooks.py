@@ -1,7 +1,6 @@
-"""Telling somebody what a scheduled run came to: a webhook or a command.
+"""Sends the outcome of a scheduled run to a webhook or a command.
 
-Enters: a hook, and the payload as a dict.  Leaves: nothing, or why it could not be told.  The one idea: a hook that
-fails never fails the run.
+Input: a hook, and the payload as a dict.  Output: "", or why the hook failed.  A failed hook never fails the run.
 """
 
 import json
@@ -11,23 +10,23 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-_SECONDS = 30.0  # that a hook may take
+_SECONDS = 30.0  # time limit of a hook
 
 
 def send(hook: str, payload: dict[str, Any]) -> str:
-    """POSTs the payload as JSON to an http(s) address, or runs a command with the JSON as its standard input.
+    """POSTs the payload as JSON to an http(s) address, or runs a command with the JSON on its standard input.
 
-    Returns "" or why it failed.
+    Returns "", or why it failed.
     """
     body = json.dumps(payload)
     try:
         return _post(hook, body) if hook.startswith(("http://", "https://")) else _run(hook, body)
-    except Exception as error:  # whatever it is, the run has ended and its outcome stands
+    except Exception as error:  # of any kind: the run has ended and its outcome stays
         return f"{hook_name(hook)}: {error}"
 
 
 def hook_name(hook: str) -> str:
-    """What may be printed of a hook: an address without its path, which often holds a secret."""
+    """The part of a hook that may be printed: an address without its path, which often contains a secret."""
     scheme, _, rest = hook.partition("://")
     return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}/…" if rest else hook
 
@@ -54,5 +53,7 @@ def _run(command: str, body: str) -> str:
         )
     except subprocess.TimeoutExpired:
         return f"{command}: took longer than {_SECONDS:.0f} s"
-    said = done.stderr.strip().splitlines()
-    return f"{command}: exit code {done.returncode}{f' ({said[-1]})' if said else ''}" if done.returncode else ""
+    if not done.returncode:
+        return ""
+    lines = done.stderr.strip().splitlines()
+    return f"{command}: exit code {done.returncode}{f' ({lines[-1]})' if lines else ''}"

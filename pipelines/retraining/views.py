@@ -1,4 +1,4 @@
-"""What `tfx-ranking retrain` tells of a decision and its outcome, for people and for programs."""
+"""Renders a retraining decision and its outcome as text and as JSON."""
 
 import dataclasses
 from typing import Any
@@ -8,12 +8,13 @@ from tfx_ranking.pipelines.retraining.decision import Decision, Outcome
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """The outcome for programs."""
+    """The outcome as a JSON document."""
     decision, live = outcome.decision, outcome.decision.live
     return {
         "exit": int(outcome.exit),
-        "outcome": outcome.what,
-        "said": outcome.said,
+        "outcome": outcome.name,
+        "message": outcome.message,
+        "said": outcome.message,  # until 0.3: 0.1's name
         "run": outcome.run_id,
         "live": live
         and {
@@ -33,20 +34,20 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def decision_text(decision: Decision) -> str:
-    """What the decision went by, for people."""
+    """The facts behind a decision, one a line."""
     live = decision.live
     lines = ["serving: nothing"]
     if live is not None:
-        of = f", trained on spans {spans.said(live.spans)}" if live.spans else ""
-        lines = [f"serving: version {live.version}{of}{f' (run {live.run})' if live.run else ''}"]
+        trained_on = f", trained on spans {spans.said(live.spans)}" if live.spans else ""
+        lines = [f"serving: version {live.version}{trained_on}{f' (run {live.run})' if live.run else ''}"]
     if "spans" in decision.source:
         missing = decision.source.get("missing_spans")
-        without = f" ({spans.said(missing)} missing)" if missing else ""
-        taken = decision.source["spans"]
-        lines.append(f"window:  span{'s' * (len(taken) > 1)} {spans.said(taken)}{without}")
+        note = f" ({spans.said(missing)} missing)" if missing else ""
+        window = decision.source["spans"]
+        lines.append(f"window:  span{'s' * (len(window) > 1)} {spans.said(window)}{note}")
     if decision.source.get("repeated"):
         lines.append(f"twice:   {', '.join(decision.source['repeated'])}")
     for each in decision.checks:
         verdict = f"refused: {each.refused}" if each.refused else f"{each.lists:,} lists, good"
-        lines.append(f"new:     {each.what}: {verdict}")
+        lines.append(f"new:     {each.name}: {verdict}")
     return "\n".join([*lines, *(f"reason:  {each}" for each in decision.reasons)])

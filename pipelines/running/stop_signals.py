@@ -1,7 +1,7 @@
-"""What a signal to stop means: the first one, stop in order; a second one, stop at once.
+"""Counts the signals to stop that a process receives: the first one means stop in order, a second one stop at once.
 
-Enters: signals, as they come.  Leaves: their meaning.  The one idea: a service manager signals every process of a
-service, and a process passes a signal on to the one that it waits for, so two that come together are one.
+Signals within a second of the first count as one: a service manager signals every process of a service, and a process
+also passes the signal on to the one that it waits for.
 """
 
 import time
@@ -10,19 +10,19 @@ _TOGETHER = 1.0  # seconds
 
 
 class StopSignals:
-    """Those of one process."""
+    """The stop signals of one process."""
 
     def __init__(self) -> None:
-        self.first: float | None = None  # when, by time.monotonic
-        self.at_once = False  # whether a second one came
+        self.first: float | None = None  # the time of the first one, by time.monotonic
+        self.at_once = False  # True after a second one
 
     @property
-    def asked(self) -> bool:
-        """Whether a stop was asked for."""
+    def received(self) -> bool:
+        """Whether a stop signal was received."""
         return self.first is not None
 
-    def again(self) -> bool:
-        """To be called for each signal: whether it is a second one."""
+    def record(self) -> bool:
+        """Records a signal; call it for each one.  Returns whether it is a second one, to stop at once."""
         now = time.monotonic()
         self.first = now if self.first is None else self.first
         self.at_once = self.at_once or now - self.first > _TOGETHER
