@@ -38,7 +38,7 @@ from tfx_ranking.components.metrics import ranking_metrics
 from tfx_ranking.components.metrics.convention import Convention
 from tfx_ranking.components.training import training_data
 from tfx_ranking.pipelines.metadata.connection import artifacts_root
-from tfx_ranking.pipelines.running import local
+from tfx_ranking.pipelines.running import process
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FEATURES, METRIC = 300, "ndcg@10"
@@ -169,7 +169,7 @@ def run_pipeline(folder: pathlib.Path, root: pathlib.Path, seeds: Sequence[int])
         raw = yaml.safe_load(RANKING)
         raw["training"]["seed"] = seed
         (root / "ranking.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
-        run_id = local.run_here(root / "ranking.yaml", root)
+        run_id = process.run_here(root / "ranking.yaml", root)
         config = ranking_config.load(root / "ranking.yaml")
         written = artifacts_root(config, root) / "RankingEvaluator" / "evaluation"
         newest = max(written.iterdir(), key=lambda each: int(each.name))

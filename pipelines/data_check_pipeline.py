@@ -1,7 +1,8 @@
-"""The pipeline's first steps over new files alone: may they be trained on, and do they differ from the live model's?
+"""The pipeline's first steps over new files alone, which check whether they may be trained on.
 
-Enters: a config, the new files, what to hold them against.  Leaves: a TFX `Pipeline` of the same name, so that its runs
-stand beside the others and share their lock.  The lists are not divided: all of them are looked at.
+Input: a config, the new files, and the live model's statistics and schema.  Output: a TFX `Pipeline`.  It has the
+ranking pipeline's name, so that its runs are recorded beside the others and use the same lock.  The lists are not
+split: all of them are checked.
 """
 
 import dataclasses
@@ -27,15 +28,18 @@ def data_check_pipeline(
     live: Mapping[str, str],
     beam_args: Sequence[str] = (),
 ) -> pipeline.Pipeline:
-    """source: the new files, as `sources.resolve` describes files.  live: uris of `statistics` and `schema`."""
-    # Nothing of the window these files are part of, so that the cache answers when that has moved on.
+    """The pipeline that checks new files.
+
+    source: the new files, in the form of `sources.resolve`.  live: the live model's `statistics` and `schema` by uri.
+    """
+    # Without the window that the files are part of, so that the cache still answers when the window has moved on.
     alone = dataclasses.replace(config.data, splits=Splits(validation=0.0, test=0.0), window=None, span=None)
     config = dataclasses.replace(config, data=alone)
     files = {ALL: [entry for entries in source["files"].values() for entry in entries]}
-    found = {"files": files, "span": source["span"], "version": None}
-    found |= {"spans": source["spans"]} if "spans" in source else {}
+    new = {"files": files, "span": source["span"], "version": None}
+    new |= {"spans": source["spans"]} if "spans" in source else {}
     examples = example_gen.RankingExampleGen(
-        config=config.select(*example_gen.READS), source=json.dumps(found, ensure_ascii=False)
+        config=config.select(*example_gen.READS), source=json.dumps(new, ensure_ascii=False)
     )
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     check = data_check.RankingDataCheck(

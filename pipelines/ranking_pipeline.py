@@ -1,8 +1,10 @@
-"""The ranking pipeline: the whole DAG on one screen, an ordinary TFX `Pipeline`.
+"""The ranking pipeline: the whole DAG on one screen, as an ordinary TFX `Pipeline`.
 
-Enters: a ranking config and where artifacts go.  Leaves: a pipeline that any TFX runner takes.  The one idea: each
-step gets only the parts of the config that it reads, and the state of the world that it depends on (the input's
-fingerprint, the digest of the user's own functions, what the destination serves), so TFX's cache is right by itself.
+Input: a ranking config and a folder for the artifacts.  Output: a pipeline for any TFX runner.
+
+Each component gets only the parts of the config that it reads, and the external state that it depends on: the digests
+of the input files and of the user's own functions, the version that the destination serves.  So TFX's cache answers
+exactly when nothing has changed.
 """
 
 import json
@@ -27,8 +29,8 @@ from tfx_ranking.components import (
 )
 from tfx_ranking.components.config import RankingConfig, own_code
 from tfx_ranking.components.live_model import LiveModel
+from tfx_ranking.pipelines.external_state import DEFAULT_PREPROCESSING_FN, ExternalState, current_state
 from tfx_ranking.pipelines.metadata.connection import artifacts_root, config_connection
-from tfx_ranking.pipelines.world import OURS, World, here
 
 
 def ranking_pipeline(
@@ -37,28 +39,28 @@ def ranking_pipeline(
     beam_args: Sequence[str] = (),
     source: Mapping[str, Any] | None = None,
 ) -> pipeline.Pipeline:
-    """Logs to a pushed ranker: the components that `config` asks for, artifacts under `root`.
+    """The pipeline from logs to a pushed ranker, with its artifacts under `root`.
 
-    source: the files to read, as `sources.resolve` describes them; what `config.data` names now when left out.
+    source: the files to read, in the form of `sources.resolve`; by default the files that `config.data` names now.
     """
     return pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=str(artifacts_root(config, root)),
-        components=ranking_components(config, here(config, root, source)),
+        components=ranking_components(config, current_state(config, root, source)),
         enable_cache=True,
         metadata_connection_config=config_connection(config, root),
         beam_pipeline_args=list(beam_args),
     )
 
 
-def ranking_components(config: RankingConfig, world: World) -> list[Any]:
-    """The DAG; world: what the components are told beside the config."""
-    examples = example_gen.RankingExampleGen(**world.examples)
+def ranking_components(config: RankingConfig, state: ExternalState) -> list[Any]:
+    """The components, connected.  state: their parameters beside the config."""
+    examples = example_gen.RankingExampleGen(**state.examples)
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     schema: Any
     if config.data.schema:
         schema = ImportSchemaGen(schema_file=config.data.schema)
-        schema.exec_properties["digest"] = world.schema  # it reads the path alone: edits would go unseen
+        schema.exec_properties["digest"] = state.schema  # the component sees only the path, not an edit of the file
     else:
         schema = schema_gen.RankingSchemaGen(
             statistics=statistics.outputs["statistics"], config=config.select(*schema_gen.READS)
@@ -67,14 +69,14 @@ def ranking_components(config: RankingConfig, world: World) -> list[Any]:
     transform = Transform(
         examples=examples.outputs["examples"],
         schema=schema.outputs["schema"],
-        preprocessing_fn=config.transform.preprocessing_fn or OURS,
+        preprocessing_fn=config.transform.preprocessing_fn or DEFAULT_PREPROCESSING_FN,
         custom_config={
-            "config": json.loads(config.select(*preprocessing.READS)),  # unpacked: Transform makes JSON of it all
+            "config": json.loads(config.select(*preprocessing.READS)),  # a mapping: Transform makes JSON of all of it
             "code": own_code.digest("transform.preprocessing_fn", config.transform.preprocessing_fn),
         },
         disable_statistics=True,
     )
-    live = LiveModel(**world.live) if world.live else None
+    live = LiveModel(**state.live) if state.live else None
     ranker = trainer.RankingTrainer(
         transformed_examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
@@ -82,7 +84,7 @@ def ranking_components(config: RankingConfig, world: World) -> list[Any]:
         base_model=live.outputs["model"] if live and config.training.warm_start else None,
         config=config.select(*trainer.READS),
         code_digest=own_code.digest("model.scorer", config.model.own_scorer),
-        **world.trainer,
+        **state.trainer,
     )
     exported = signature_exporter.SignatureExporter(
         trained_model=ranker.outputs["model"],
@@ -103,13 +105,13 @@ def ranking_components(config: RankingConfig, world: World) -> list[Any]:
         config=config.select(*evaluator.READS),
     )
     steps.append(evaluation)
-    if world.push:
+    if state.push:
         steps.append(
             pusher.RankingPusher(
                 model=exported.outputs["model"],
                 model_blessing=evaluation.outputs["blessing"],
                 config=config.select(*pusher.READS),
-                **world.push,
+                **state.push,
             )
         )
     return steps

@@ -12,15 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfx_ranking.pipelines.cli import run_commands
-
-CODES = """exit codes:
-  0    pushed (with --dry-run: would train)
-  10   nothing to do
-  11   trained, not blessed: the live model stays
-  12   data refused: nothing was trained, the live model stays
-  1    failed
-  2    wrong usage
-  130  interrupted; the same command goes on from what was done"""
+from tfx_ranking.pipelines.retraining import exit_codes
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -30,7 +22,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         _retrain,
         "Train on new data when there is a reason to, and push what is no worse. For cron, systemd and Kubernetes.",
         "tfx-ranking retrain ranking.yaml",
-        CODES,
+        exit_codes.help_text(),
     )
     retrain.add_argument("config", type=pathlib.Path, help="ranking.yaml")
     retrain.add_argument("--root", type=pathlib.Path, help="folder of the artifacts (default: the config's)")
@@ -63,26 +55,26 @@ def _retrain(arguments: argparse.Namespace) -> int:
         )
         say(f"{'training' if job.check is None else 'checking the new data'}, log: {begun.log}")
         steps = progress.follow(begun, config_connection(config, root), console)
-        if begun.stop_asked and job.check is not None:  # in the check's last component: no training begins
+        if begun.stop_requested and job.check is not None:  # in the check's last component: no training begins
             raise KeyboardInterrupt
-        ended = [retraining.Ended(**each) for each in begun.ended]
+        results = [retraining.RunResult(**each) for each in begun.results]
         if begun.process.returncode == 0:
-            return ended
+            return results
         failed = next((f"{step.node} failed: " for step in steps if step.state in ("failed", "running")), "")
         reason = begun.failure or f"the process ended with code {begun.process.returncode}"
-        failure = retraining.Ended(begun.run_id, f"{failed}{reason} Log: {begun.log}", begun.of_the_data)
-        return [*ended, *[failure] * (len(job.sources) - len(ended))]
+        failure = retraining.RunResult(begun.run_id, f"{failed}{reason} Log: {begun.log}", begun.data_error)
+        return [*results, *[failure] * (len(job.sources) - len(results))]
 
     outcome = retraining.retrain(
         arguments.config,
         root,
         run,
         arguments.dry_run,
-        decided=lambda decision: say(views.decision_text(decision)),
+        on_decision=lambda decision: say(views.decision_text(decision)),
     )
     if arguments.json:
         print(json.dumps(views.outcome_json(outcome), indent=2))
-    elif outcome.exit in (retraining.Exit.FAILED, retraining.Exit.DATA_REFUSED):
+    elif outcome.exit in (exit_codes.Exit.FAILED, exit_codes.Exit.DATA_REFUSED):
         print(outcome.line, file=sys.stderr)
     else:
         say(outcome.line)

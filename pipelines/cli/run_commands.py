@@ -31,7 +31,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def runner_options(parser: argparse.ArgumentParser) -> None:
     """How a pipeline is run, for the commands that run one."""
-    parser.set_defaults(if_interrupted="the same command goes on from what was done")
+    parser.set_defaults(if_interrupted="the same command continues after the finished steps")
     parser.add_argument(
         "--orchestrator", choices=("beam", "local"), default="beam", help="which TFX runner (default: beam)"
     )

@@ -98,11 +98,11 @@ def _schedule(arguments: argparse.Namespace) -> int:
     from tfx_ranking.pipelines.retraining import schedule_plan
     from tfx_ranking.pipelines.retraining import schedule_service as schedule
 
-    plan = schedule_plan.Plan(
+    plan = schedule_plan.SchedulePlan(
         name=config.name,
         folder=artifacts / "schedule",
         run_lock=artifacts / run_records.LOCK,
-        command=schedule.retrain(config, file.absolute(), root),
+        command=schedule.retrain_command(config, file.absolute(), root),
         cron=arguments.cron,
         every=arguments.every,
         timezone=arguments.timezone,

@@ -70,8 +70,8 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
         from tfx.orchestration.data_types import RuntimeParameter
         from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
+        from tfx_ranking.pipelines.external_state import deferred_state
         from tfx_ranking.pipelines.ranking_pipeline import ranking_components
-        from tfx_ranking.pipelines.world import elsewhere
 
     connection = json_format.MessageToDict(_store_of(config, root))
     ours = ["--pipeline", config.name, "--metadata", json.dumps(connection, ensure_ascii=False, sort_keys=True)]
@@ -81,7 +81,7 @@ def compile(config: RankingConfig, image: str, root: str, modules: pathlib.Path 
         )
     )
     with own_code.importable(config.own_code.values(), modules):
-        components = ranking_components(config, elsewhere(config))
+        components = ranking_components(config, deferred_state(config))
     types = {each.id: each.type for each in components}
     ours += ["--nodes", ",".join(types)]
     job = runner.run(

@@ -44,11 +44,10 @@ from tfx.utils import import_utils
 
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.exported import receipt
-from tfx_ranking.pipelines import world
+from tfx_ranking.pipelines import external_state
 from tfx_ranking.pipelines.kubeflow.compiler import RUN
 from tfx_ranking.pipelines.metadata import heartbeat, run_records
 from tfx_ranking.pipelines.metadata.connection import fill_variables, open_or_make
-from tfx_ranking.pipelines.running.local import reason
 
 # Where Kubeflow's launcher puts what it has fetched, and looks for what it is to store.
 _LOCAL = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
@@ -104,7 +103,7 @@ def _recorded(
     there now."""
     with metadata.Metadata(connection) as handle:
         contexts = context_lib.prepare_contexts(handle, here.contexts())
-        run_records.say_what_is_to_run(handle.store, here.run, here.nodes)
+        run_records.record_nodes(handle.store, here.run, here.nodes)
         earlier = execution_lib.get_executions_associated_with_all_contexts(handle, contexts)  # tries of this step
         run_records.end_dead_executions(handle.store, here.pipeline, locked=False, again=[each.id for each in earlier])
         inputs, seen, why = {}, dict(parameters), None
@@ -114,7 +113,7 @@ def _recorded(
                 name: [_known(handle.store, of_run, each.uri) for each in listed.artifacts]
                 for name, listed in asked.inputs.artifacts.items()
             }
-            seen = world.found(here.node, parameters, handle.store)
+            seen = external_state.refresh_parameters(here.node, parameters, handle.store)
         except Exception as error:  # it is this step that fails, which is recorded as any other failure below
             why = error
         execution = execution_publish_utils.register_execution(
@@ -123,12 +122,12 @@ def _recorded(
     try:
         if why is not None:
             raise why
-        with heartbeat.beating(connection, execution.id):
+        with heartbeat.write_heartbeats(connection, execution.id):
             yield execution.id, inputs, seen
     except BaseException as error:
         with metadata.Metadata(connection) as handle:
             execution_publish_utils.publish_failed_execution(handle, contexts, execution.id)
-            run_records.say_why_it_failed(handle.store, here.run, reason(error), execution.id)
+            run_records.record_failure(handle.store, here.run, run_records.failure_text(error), execution.id)
         raise  # without waiting: a container that is to end is killed soon
     _insist(
         connection,
@@ -282,7 +281,7 @@ def main() -> None:
         run(arguments, beam_args)
     except (Exception, Stopped) as error:
         traceback.print_exc()
-        print(f"{arguments.node} failed: {reason(error)}", file=sys.stderr)
+        print(f"{arguments.node} failed: {run_records.failure_text(error)}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

@@ -261,7 +261,7 @@ class Store:
 
     def _state(self, execution: Any, pipeline: str) -> str:
         state = STATES.get(execution.last_known_state, "running")
-        if state == "running" and (alive := heartbeat.beats(execution)) is not None:
+        if state == "running" and (alive := heartbeat.is_alive(execution)) is not None:
             return "running" if alive else "dead"
         if state == "running":
             started = self._lock_holder_started(pipeline)

@@ -1,7 +1,7 @@
-"""A step on another machine says that it is alive; one that has not for long is dead.
+"""Heartbeats: a step on another machine shows that it is alive.
 
-Enters: an execution of ML Metadata.  Leaves: its custom property `heartbeat`, seconds since 1970, anew every half
-minute.  The one idea: no lock reaches from one machine to another, but all of them write to one store.
+Input: an execution in ML Metadata.  Output: its custom property `heartbeat`, in seconds since 1970, written every half
+minute.  A lock does not reach from one machine to another, but all of them write to the same store.
 """
 
 import contextlib
@@ -13,18 +13,18 @@ from typing import Any
 from ml_metadata import errors, metadata_store
 
 HEARTBEAT = "heartbeat"
-EVERY = 30.0  # seconds
-DEAD_AFTER = 300.0  # seconds without one; clocks may differ by some, a store may be away for a moment
+EVERY = 30.0  # seconds between two heartbeats
+DEAD_AFTER = 300.0  # seconds without one; clocks may differ, and the store may be unreachable for a moment
 
 
 @contextlib.contextmanager
-def beating(connection: Any, execution: int) -> Iterator[None]:
-    """Writes while the body runs; whoever registers the execution writes the first one with it."""
+def write_heartbeats(connection: Any, execution: int) -> Iterator[None]:
+    """Writes heartbeats while the body runs; the caller writes the first one when it registers the execution."""
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(EVERY):
-            # A store that is away for a moment is no reason to end a training.
+            # The store may be unreachable for a moment; the training goes on.
             with contextlib.suppress(RuntimeError, errors.StatusError):
                 _beat(connection, execution)
 
@@ -37,8 +37,8 @@ def beating(connection: Any, execution: int) -> Iterator[None]:
         thread.join()
 
 
-def beats(execution: Any) -> bool | None:
-    """Whether a running execution is alive; None for one without a heartbeat, of which a lock tells."""
+def is_alive(execution: Any) -> bool | None:
+    """Whether a running execution is alive; None for one without a heartbeat, whose pipeline has a lock instead."""
     if HEARTBEAT not in execution.custom_properties:
         return None
     return bool(time.time() - execution.custom_properties[HEARTBEAT].double_value < DEAD_AFTER)

@@ -1,8 +1,8 @@
-"""What ML Metadata knows of pushes, and what a push or a rollback by hand leaves there.
+"""Reads and writes the records of pushes in ML Metadata.
 
-Enters: a store, and what was done.  Leaves: an execution `tfx_ranking.Push` or `tfx_ranking.Rollback` that gives a
-PushedModel with the properties that RankingPusher writes.  The one idea: whoever asks what served asks one kind of
-artifact, whoever pushed.  Imports neither TFX nor TensorFlow.
+Input: a store, and a push or a rollback by hand.  Output: an execution `tfx_ranking.Push` or `tfx_ranking.Rollback`.
+Its PushedModel has the same properties as RankingPusher's.  So a query for what was served reads one type of artifact,
+whether a pipeline or a person pushed.  Imports neither TFX nor TensorFlow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ from tfx_ranking.components.push.pushing import Pushed
 PUSH, ROLLBACK = "tfx_ranking.Push", "tfx_ranking.Rollback"
 
 
-class Judged(NamedTuple):
-    """What a store says of a model: "" for what it does not know."""
+class LastEvaluation(NamedTuple):
+    """How a model was last evaluated; "" for what the store does not have."""
 
     blessing: str = ""  # "blessed", "not blessed"
     reason: str = ""
@@ -28,35 +28,35 @@ class Judged(NamedTuple):
 
 
 def highest_version(store: metadata_store.MetadataStore, base: places.Path) -> int | None:
-    """The highest version that was ever recorded as pushed to a base; None where none was."""
-    here = places.absolute(base)
-    given = []
+    """The highest version that was ever pushed to a base; None when none was."""
+    absolute = places.absolute(base)
+    pushed = []
     for each in store.get_artifacts_by_type("PushedModel"):
-        if _text(each, "pushed_destination").rpartition("/")[0] == here:
-            given.append(versions.parse_version(_text(each, "pushed_version")))
-    return max((version for version in given if version is not None), default=None)
+        if _text(each, "pushed_destination").rpartition("/")[0] == absolute:
+            pushed.append(versions.parse_version(_text(each, "pushed_version")))
+    return max((version for version in pushed if version is not None), default=None)
 
 
-def judged(store: metadata_store.MetadataStore, digest: str) -> Judged:
-    """How a model was evaluated last; a blessing says so by the id of its model."""
+def last_evaluation(store: metadata_store.MetadataStore, digest: str) -> LastEvaluation:
+    """The last evaluation of the model with this digest; a blessing names its model by id."""
     ids = {str(each.id) for each in _models(store, digest)}
     blessings = [
         each for each in store.get_artifacts_by_type("ModelBlessing") if _text(each, "current_model_id") in ids
     ]
     if not blessings:
-        return Judged()
+        return LastEvaluation()
     last = max(blessings, key=lambda each: each.id)
     blessed = "blessed" if _text(last, "blessed") == "1" else "not blessed"
     name, _, rest = _text(last, "summary").partition(" ")
     value = rest.partition(" ")[0]
     is_metric = value.replace(".", "", 1).replace("-", "", 1).isdigit()
-    return Judged(blessed, _text(last, "reason"), f"{name} {value}" if is_metric else "")
+    return LastEvaluation(blessed, _text(last, "reason"), f"{name} {value}" if is_metric else "")
 
 
 def record(
     store: metadata_store.MetadataStore, kind: str, base: places.Path, done: Pushed, reason: str, summary: str
 ) -> int:
-    """Writes that a version was pushed or rolled back by hand; gives the execution's id."""
+    """Records a push or a rollback by hand; returns the execution's id."""
     properties: dict[str, Any] = {
         "pushed": 1,
         "unchanged": int(done.unchanged),
@@ -76,9 +76,16 @@ def record(
 def record_refusal(
     store: metadata_store.MetadataStore, kind: str, base: places.Path, digest: str, reason: str, refused: str
 ) -> int:
-    """Writes that a model was not pushed, and why; gives the execution's id."""
-    said = {"pushed": 0, "digest": digest, "reason": reason, "refused": refused, "summary": f"not pushed: {reason}"}
-    return _put(store, kind, {**said, "base": places.absolute(base)})
+    """Records that a model was not pushed, and why; returns the execution's id."""
+    properties = {
+        "pushed": 0,
+        "digest": digest,
+        "reason": reason,
+        "refused": refused,
+        "summary": f"not pushed: {reason}",
+        "base": places.absolute(base),
+    }
+    return _put(store, kind, properties)
 
 
 def _put(store: metadata_store.MetadataStore, kind: str, properties: Mapping[str, Any]) -> int:
@@ -102,23 +109,23 @@ def _put(store: metadata_store.MetadataStore, kind: str, properties: Mapping[str
 
 
 def _models(store: metadata_store.MetadataStore, digest: str) -> list[Any]:
-    """The Model artifacts of these bytes, oldest first."""
-    found = [each for each in store.get_artifacts_by_type("Model") if digest and _text(each, "digest") == digest]
-    return sorted(found, key=lambda each: each.id)
+    """The Model artifacts with this digest, oldest first."""
+    models = [each for each in store.get_artifacts_by_type("Model") if digest and _text(each, "digest") == digest]
+    return sorted(models, key=lambda each: each.id)
 
 
 def _contexts(store: metadata_store.MetadataStore, models: Sequence[Any]) -> list[Any]:
-    """The pipeline whose model it is."""
+    """The context of the pipeline that made the newest of the models; [] when no pipeline did."""
     try:
-        of_model = store.get_contexts_by_artifact(models[-1].id) if models else []
-    except errors.NotFoundError:  # it is in none: no pipeline made it
-        of_model = []
-    return [each for each in of_model if each.type == "pipeline"]
+        contexts = store.get_contexts_by_artifact(models[-1].id) if models else []
+    except errors.NotFoundError:  # the model is in no context: no pipeline made it
+        contexts = []
+    return [each for each in contexts if each.type == "pipeline"]
 
 
 def _artifact_type(store: metadata_store.MetadataStore, name: str) -> int:
     try:
-        return int(store.get_artifact_type(name).id)  # as TFX has written it, with what it knows of the type
+        return int(store.get_artifact_type(name).id)  # TFX's own, with the type's properties
     except errors.NotFoundError:
         return int(store.put_artifact_type(mlmd.ArtifactType(name=name)))
 

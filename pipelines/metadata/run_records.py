@@ -1,7 +1,6 @@
-"""A pipeline's runs as ML Metadata knows them: what ran, in which state, for how long, with which figure.
+"""Reads and writes the records of a pipeline's runs in ML Metadata: its components, their states, their failures.
 
-Enters: a config, or an ML Metadata store.  Leaves: paths, connections and immutable values.  Imports neither TFX nor
-TensorFlow, so that looking costs a fraction of a second.
+Input: an ML Metadata store.  Output: immutable values.  Imports neither TFX nor TensorFlow.
 """
 
 import dataclasses
@@ -12,6 +11,7 @@ from typing import Any
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
+from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines.metadata import heartbeat
 
 STATES = {
@@ -21,9 +21,9 @@ STATES = {
     metadata_store_pb2.Execution.FAILED: "failed",
     metadata_store_pb2.Execution.CANCELED: "failed",
 }
-DIED = "its process died"  # why an execution failed that nobody could say it of any more
-NODES = "nodes"  # of a run's context: the components that it is to have, as they come
-LOCK = "run.lock"  # in `artifacts_root`: held by the process that runs the pipeline
+DIED = "its process died"  # the recorded reason of a step whose process died before it could record its failure
+NODES = "nodes"  # property of a run's context: the components that the run has, in their order
+LOCK = "run.lock"  # file in `artifacts_root`, locked by the process that runs the pipeline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,19 +33,19 @@ class Step:
     node: str
     state: str  # waiting, running, done, cached, failed
     seconds: float = 0.0
-    figure: str = ""  # the one figure that matters, as the component wrote it
-    uri: str = ""  # of the artifact that the figure is of
+    figure: str = ""  # the component's most important figure, as it wrote it
+    uri: str = ""  # of the artifact that has the figure
 
 
-def say_what_is_to_run(store: metadata_store.MetadataStore, run_id: str, nodes: Sequence[str]) -> None:
-    """Writes into a run's context, which is there, what components it has, so that one that never began is missed."""
+def record_nodes(store: metadata_store.MetadataStore, run_id: str, nodes: Sequence[str]) -> None:
+    """Records in a run's existing context which components the run has, so that lineage can name those never begun."""
     context = store.get_context_by_type_and_name("pipeline_run", run_id)
     context.custom_properties[NODES].string_value = ", ".join(nodes)
     store.put_contexts([context])
 
 
-def steps(store: metadata_store.MetadataStore, run_id: str, nodes: Sequence[str]) -> list[Step]:
-    """The components of one run in the order of `nodes`, as far as they have come."""
+def read_steps(store: metadata_store.MetadataStore, run_id: str, nodes: Sequence[str]) -> list[Step]:
+    """The components of one run in the order of `nodes`, with their current states."""
     context = store.get_context_by_type_and_name("pipeline_run", run_id)
     executions = store.get_executions_by_context(context.id) if context else []
     by_node: dict[str, Step] = {}
@@ -62,17 +62,17 @@ def steps(store: metadata_store.MetadataStore, run_id: str, nodes: Sequence[str]
 def end_dead_executions(
     store: metadata_store.MetadataStore, pipeline_name: str, locked: bool = True, again: Collection[int] = ()
 ) -> list[int]:
-    """Marks the executions that died running as failed, their half-made artifacts as abandoned; gives their ids.
+    """Marks executions whose process died as failed and their unfinished artifacts as abandoned; returns their ids.
 
-    Dead is what had a heartbeat and has none any more.  locked: the caller holds the pipeline's lock, so whatever runs
-    without a heartbeat has no process any more.  again: earlier tries of what begins now.
+    An execution is dead when its heartbeat stopped.  locked: the caller holds the pipeline's lock, so a running
+    execution without heartbeat is dead, too.  again: ids of earlier attempts at the step that begins now: dead, too.
     """
     context = store.get_context_by_type_and_name("pipeline", pipeline_name)
     running = [
         execution
         for execution in (store.get_executions_by_context(context.id) if context else [])
         if execution.last_known_state in (metadata_store_pb2.Execution.RUNNING, metadata_store_pb2.Execution.NEW)
-        and (execution.id in again or {None: locked, False: True, True: False}[heartbeat.beats(execution)])
+        and (execution.id in again or {None: locked, False: True, True: False}[heartbeat.is_alive(execution)])
     ]
     for execution in running:
         execution.last_known_state = metadata_store_pb2.Execution.FAILED
@@ -88,10 +88,10 @@ def end_dead_executions(
     return [execution.id for execution in running]
 
 
-def say_why_it_failed(store: metadata_store.MetadataStore, run_id: str, reason: str, only: int | None = None) -> None:
-    """Writes into a run's failed executions why they did, where nothing is written yet; TFX leaves it to the log.
+def record_failure(store: metadata_store.MetadataStore, run_id: str, reason: str, only: int | None = None) -> None:
+    """Records why a run's executions failed, on those that have no reason yet; TFX itself only logs it.
 
-    only: the execution that it is the reason of, where others of the run may fail at the same time.
+    only: the id of the execution to record it on; others of the run may fail at the same time for other reasons.
     """
     context = store.get_context_by_type_and_name("pipeline_run", run_id)
     failed = [
@@ -105,6 +105,24 @@ def say_why_it_failed(store: metadata_store.MetadataStore, run_id: str, reason: 
         execution.custom_properties["reason"].string_value = reason
     if failed:
         store.put_executions(failed)
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The error that caused this one, without the errors that Beam and TFX wrap around it.
+
+    A RankingError is returned as it is: its message already names its cause.
+    """
+    while error.__cause__ is not None and not isinstance(error, RankingError):
+        error = error.__cause__
+    return error
+
+
+def failure_text(error: BaseException) -> str:
+    """The first cause in one paragraph."""
+    error = first_cause(error)
+    text = str(error) or type(error).__name__
+    text = text.split(" [while running '")[0]
+    return text if isinstance(error, RankingError) else f"{type(error).__name__}: {text}"
 
 
 def _node(store: metadata_store.MetadataStore, execution: Any) -> str:

@@ -78,7 +78,7 @@ def push(
     evaluation, judged = Entry(0), None
     try:
         if store is not None:
-            judged = push_records.judged(store, digest)
+            judged = push_records.last_evaluation(store, digest)
             evaluation = Entry(0, blessing=judged.blessing, metric=judged.metric)
             if judged.blessing == "not blessed" and not force and destination.state()["digest"] != digest:
                 why = f"it was evaluated and not blessed: {judged.reason}; --force pushes it anyway"

@@ -58,7 +58,7 @@ def versions(base: places.Path, store: "metadata_store.MetadataStore | None" = N
             from tfx_ranking.pipelines.metadata import push_records
 
             digest = entry.digest or model_files.digest(directory)
-            judged = push_records.judged(store, digest)
+            judged = push_records.last_evaluation(store, digest)
             entry = dataclasses.replace(entry, digest=digest, blessing=judged.blessing, metric=judged.metric)
         files = [file.stat() for file in places.files(directory).values()]
         changed = max((file.st_mtime for file in files), default=0.0)

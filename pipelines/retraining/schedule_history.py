@@ -20,7 +20,7 @@ JOBS = "jobs.sqlite"  # APScheduler's store
 SERVICE_LOCK = "service.lock"
 PLAN, HISTORY = "plan.json", "history.jsonl"
 STOPPED, DIED = "stopped", "died with the service"
-OUTCOMES = {  # by the exit code of `retrain`; any other code is a failure
+OUTCOMES: dict[int, str] = {  # by the exit code of `retrain`; any other code is a failure
     **{code: code.outcome for code in Exit},
     Exit.WRONG_USAGE: Exit.FAILED.outcome,
     Exit.INTERRUPTED: STOPPED,

@@ -1,7 +1,7 @@
-"""A lock file that a living process holds: taken, and asked who holds it.
+"""A lock file that a process holds while it lives.
 
-Enters: a file's path.  Leaves: the lock held, or the holder's process id.  The one idea: the kernel lets go of the lock
-when its process dies, however it dies, so there is no stale one.
+Input: a file's path.  Output: the lock, or the process id of its holder.
+The kernel releases the lock when the process dies, however it dies.  So there are no stale locks.
 """
 
 import contextlib
@@ -13,18 +13,21 @@ from collections.abc import Iterator
 
 from tfx_ranking.components.errors import RankingError
 
-_DYING = 2.0  # seconds that a killed process may still hold the lock while the kernel takes its memory back
+_DYING = 2.0  # seconds; a killed process holds the lock until the kernel has freed its memory
 
 
 @contextlib.contextmanager
 def hold(file: pathlib.Path, refused: str) -> Iterator[None]:
-    """Holds the lock.  Raises RankingError with `refused`, in which `{holder}` is a process id, when another does."""
+    """Holds the lock while the block runs.
+
+    When another process has it, raises RankingError with the text `refused`, in which `{holder}` becomes its id.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as lock:
         end = time.monotonic() + _DYING
-        while not _taken(lock.fileno(), fcntl.LOCK_EX):
+        while not _try_lock(lock.fileno(), fcntl.LOCK_EX):
             if time.monotonic() > end:
-                raise RankingError(refused.format(holder=_written(file)))
+                raise RankingError(refused.format(holder=_read_holder(file)))
             time.sleep(0.1)
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -33,15 +36,15 @@ def hold(file: pathlib.Path, refused: str) -> Iterator[None]:
 
 
 def holder(file: pathlib.Path) -> str:
-    """The process that holds the lock, "unknown" where it has not said; "" when nobody does."""
+    """The id of the process that holds the lock: "unknown" before it is written, "" when no process holds it."""
     try:
         with file.open() as lock:
-            return "" if _taken(lock.fileno(), fcntl.LOCK_SH) else _written(file)
+            return "" if _try_lock(lock.fileno(), fcntl.LOCK_SH) else _read_holder(file)
     except FileNotFoundError:
         return ""
 
 
-def _taken(descriptor: int, how: int) -> bool:
+def _try_lock(descriptor: int, how: int) -> bool:
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -49,5 +52,5 @@ def _taken(descriptor: int, how: int) -> bool:
     return True
 
 
-def _written(file: pathlib.Path) -> str:
+def _read_holder(file: pathlib.Path) -> str:
     return file.read_text().strip() or "unknown"

@@ -21,7 +21,7 @@ from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import trainer
 from tfx_ranking.components.config import own_code
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.pipelines import world
+from tfx_ranking.pipelines import external_state
 from tfx_ranking.pipelines.kubeflow import step as kubeflow_step
 from tfx_ranking.pipelines.lineage import origin
 from tfx_ranking.pipelines.lineage import store as lineage_store
@@ -233,15 +233,22 @@ def test_the_users_code_is_the_images(tmp_path, monkeypatch):
     (tmp_path / "own_code.py").write_text("def f(): pass\n")
     told = {"config": {}, "code": "as compiled"}
     parameters = {"preprocessing_fn": "own_code.f", "custom_config": json.dumps(told)}
-    found = json.loads(world.found("Transform", parameters, None)["custom_config"])
+    found = json.loads(external_state.refresh_parameters("Transform", parameters, None)["custom_config"])
     assert found == {"config": {}, "code": own_code.digest("transform.preprocessing_fn", "own_code.f")}
-    ours = world.found("Transform", {**parameters, "preprocessing_fn": world.OURS}, None)
+    ours = external_state.refresh_parameters(
+        "Transform", {**parameters, "preprocessing_fn": external_state.DEFAULT_PREPROCESSING_FN}, None
+    )
     assert json.loads(ours["custom_config"])["code"] == ""
     schema = tmp_path / "schema.pbtxt"
     schema.write_text("")
-    first = world.found("ImportSchemaGen", {"schema_file": str(schema), "digest": ""}, None)["digest"]
+
+    def digest() -> str:
+        parameters = {"schema_file": str(schema), "digest": ""}
+        return external_state.refresh_parameters("ImportSchemaGen", parameters, None)["digest"]
+
+    first = digest()
     schema.write_text('feature { name: "price" }')
-    assert "" != first != world.found("ImportSchemaGen", {"schema_file": str(schema), "digest": ""}, None)["digest"]
+    assert "" != first != digest()
 
 
 def test_the_learning_rate_of_a_run_is_its_trainings():
@@ -252,6 +259,6 @@ def test_the_learning_rate_of_a_run_is_its_trainings():
         "training": {"learning_rate": 0.0625},
     }
     config = ranking_config.parse(raw).select(*trainer.READS)
-    found = world.found("RankingTrainer", {"config": config, "learning_rate": 0.25}, None)
+    found = external_state.refresh_parameters("RankingTrainer", {"config": config, "learning_rate": 0.25}, None)
     assert ranking_config.from_selection(config).training.learning_rate == 0.0625
     assert ranking_config.from_selection(found["config"]).training.learning_rate == 0.25

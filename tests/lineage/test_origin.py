@@ -288,7 +288,7 @@ def test_a_heartbeat_is_renewed_while_the_step_works(tmp_path, monkeypatch):
     maker = _with_a_running_step(tmp_path)
     step = _running(maker)
     monkeypatch.setattr(heartbeat, "EVERY", 0.05)
-    with heartbeat.beating(maker.connection, step.id):
+    with heartbeat.write_heartbeats(maker.connection, step.id):
         seen = set()
         end = time.monotonic() + 20
         while len(seen - {0.0}) < 2 and time.monotonic() < end:
@@ -345,7 +345,7 @@ def test_a_run_whose_last_steps_never_started_is_unfinished(tmp_path):
     maker = StoreMaker(tmp_path)
     examples = maker.artifact("Examples", "RankingExampleGen/examples/1", span=0)
     maker.step("one", "RankingExampleGen", {}, {"examples": examples}, called="lists")
-    run_records.say_what_is_to_run(maker.store, "one", ["lists", "Transform", "RankingTrainer"])
+    run_records.record_nodes(maker.store, "one", ["lists", "Transform", "RankingTrainer"])
     (run,) = origin.runs(lineage_store.connect(str(maker.file)))
     assert (run.state, run.reason, run.steps) == ("unfinished", "not started: Transform, RankingTrainer", 1)
     maker.step("one", "Transform", {"examples": examples}, {})
@@ -367,7 +367,7 @@ def test_a_run_without_steps(tmp_path):
     """A run that was killed before its first step."""
     maker = StoreMaker(tmp_path)
     maker.store.put_contexts([maker._context("pipeline_run", "one")])
-    run_records.say_what_is_to_run(maker.store, "one", ["RankingExampleGen"])
+    run_records.record_nodes(maker.store, "one", ["RankingExampleGen"])
     store = lineage_store.connect(str(maker.file))
     (run,) = origin.runs(store)
     assert (run.id, run.state, run.reason, run.steps) == ("one", "unfinished", "not started: RankingExampleGen", 0)

@@ -253,7 +253,6 @@ def test_why_a_step_failed_is_in_ml_metadata(shop):
     from tfx_ranking.components.errors import PushError
     from tfx_ranking.pipelines.lineage import origin
     from tfx_ranking.pipelines.metadata import run_records
-    from tfx_ranking.pipelines.running import local
 
     shop.step("run2", "RankingPusher", {}, {}, FAILED)
     try:
@@ -262,7 +261,7 @@ def test_why_a_step_failed_is_in_ml_metadata(shop):
         except PushError as error:
             raise RuntimeError("Beam's wrapping") from error
     except RuntimeError as error:
-        run_records.say_why_it_failed(shop.store, "run2", local.reason(error))
+        run_records.record_failure(shop.store, "run2", run_records.failure_text(error))
     newest = origin.runs(store.connect(None), 1)[0]
     assert (newest.id, newest.state) == ("run2", "failed")
     assert newest.reason == "RankingPusher: serving/1: No space left on device. Nothing was pushed."

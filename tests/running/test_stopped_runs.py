@@ -1,4 +1,4 @@
-"""A run that is asked to stop: its component ends, is recorded, and the same command goes on behind it."""
+"""Tests a run that is stopped: its component ends and is recorded, and the same command continues after it."""
 
 import signal
 import subprocess
@@ -22,14 +22,14 @@ def test_sigterm_ends_a_run_after_the_running_component(orchestrator, tmp_path):
     )
     wait_for_a_component(shop, process)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130, said
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, output
     states = shop.states()
     done = [node for node, state in states.items() if state == "done"]
-    assert set(states.values()) == {"done", "waiting"}, states  # nothing failed, nothing seems to run
-    (stopped,) = [line for line in said.splitlines() if line.startswith("stopped before ")]
+    assert set(states.values()) == {"done", "waiting"}, states  # nothing failed, nothing is marked as running
+    (stopped,) = [line for line in output.splitlines() if line.startswith("stopped before ")]
     assert states[stopped.removeprefix("stopped before ")] == "waiting"
-    assert "the same command goes on from what was done" in said
+    assert "the same command continues after the finished steps" in output
     (run,) = origin.runs(store.connect(str(shop.folder / "metadata.sqlite")))
     assert run.state == "unfinished"
     waiting = {node for node, state in states.items() if state == "waiting"}

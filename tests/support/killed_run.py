@@ -4,7 +4,7 @@
 
 MOMENT is `output`: at the first file that the component writes (into its outputs, or into the push destination), or
 `done`: when its work is finished and nothing of it recorded.  A component that is answered from the cache does no work
-and is not killed.  Nothing else differs from a run: the rest is `tfx_ranking.pipelines.running.local`.
+and is not killed.  Nothing else differs from a run: the rest is `tfx_ranking.pipelines.running.process`.
 """
 
 import os
@@ -33,7 +33,7 @@ def main() -> None:
         kill()
 
     launcher.Launcher._run_executor = killed
-    runpy.run_module("tfx_ranking.pipelines.running.local", run_name="__main__", alter_sys=True)
+    runpy.run_module("tfx_ranking.pipelines.running.process", run_name="__main__", alter_sys=True)
 
 
 def folders_of(execution_info) -> list[pathlib.Path]:

@@ -13,7 +13,7 @@ from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components.push import versions
 from tfx_ranking.pipelines.metadata import run_records
 from tfx_ranking.pipelines.metadata.connection import artifacts_root, config_connection
-from tfx_ranking.pipelines.running import local
+from tfx_ranking.pipelines.running import process
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class PipelineRun:
         store = self.store()
         context = store.get_context_by_type_and_name("pipeline_run", self.run_id)
         nodes = [execution.type.rsplit(".", 1)[-1] for execution in store.get_executions_by_context(context.id)]
-        return run_records.steps(store, self.run_id, nodes)
+        return run_records.read_steps(store, self.run_id, nodes)
 
     def store(self) -> Any:
         from ml_metadata import metadata_store
@@ -86,7 +86,7 @@ def run_set(name: str, data: pathlib.Path, folder: pathlib.Path, lists: int | No
     raw["training"] = {**real_sets.SHORT_TRAINING, **raw.get("training", {})}
     raw["push"] = {"base": f"serving/{raw['name']}"}
     (folder / "ranking.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
-    return finished(folder, local.run_here(folder / "ranking.yaml", folder))
+    return finished(folder, process.run_here(folder / "ranking.yaml", folder))
 
 
 def finished(folder: pathlib.Path, run_id: str) -> PipelineRun:

@@ -83,15 +83,15 @@ class Shop:
 
     def run(self, orchestrator: str = "beam") -> dict[str, str]:
         """Runs in this process; component to what became of it."""
-        from tfx_ranking.pipelines.running import local
+        from tfx_ranking.pipelines.running import process
 
-        return self.states(local.run_here(self.config_file, self.folder, orchestrator))
+        return self.states(process.run_here(self.config_file, self.folder, orchestrator))
 
     def states(self, run_id: str | None = None) -> dict[str, str]:
         """Component to state, of one run or of the newest."""
         store = self.store
         newest = run_id or max(context.name for context in store.get_contexts_by_type("pipeline_run"))
-        return {step.node: step.state for step in run_records.steps(store, newest, COMPONENTS)}
+        return {step.node: step.state for step in run_records.read_steps(store, newest, COMPONENTS)}
 
     def versions(self) -> list[int]:
         """The versions that TensorFlow Serving sees."""

@@ -1,4 +1,4 @@
-"""The service of `tfx-ranking schedule` as a process, for a command that the test chooses.
+"""Runs the service of `tfx-ranking schedule` as a process, with a command that the test chooses.
 
 python schedule_service.py PLAN_AS_JSON
 """
@@ -12,13 +12,13 @@ from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines.retraining import schedule_plan, schedule_service
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    plan = schedule_plan.Plan(
+    settings = json.loads(sys.argv[1])
+    plan = schedule_plan.SchedulePlan(
         **{
-            **given,
-            "folder": pathlib.Path(given["folder"]),
-            "run_lock": pathlib.Path(given["run_lock"]),
-            "command": tuple(given["command"]),
+            **settings,
+            "folder": pathlib.Path(settings["folder"]),
+            "run_lock": pathlib.Path(settings["run_lock"]),
+            "command": tuple(settings["command"]),
         }
     )
     try:

@@ -1,10 +1,11 @@
-"""Stands in for the process of `tfx-ranking retrain` where a schedule is tested: does what the test wrote down.
+"""Replaces the process of `tfx-ranking retrain` in tests of a schedule: it does what the test wrote down.
 
     python scheduled_job.py FOLDER
 
-`FOLDER/steps.json` is a list, one entry a run (the last one holds for all further runs): `exit` code, what it `says`,
-and `waits`, true for a run whose component ends when `FOLDER/go` is there.  As the real one it ends with 130 after its
-component when it is asked to stop by SIGTERM, and at once by SIGINT.  Each run adds a line to `FOLDER/ran`.
+`FOLDER/steps.json` is a list with one entry for each run; the last entry also counts for all further runs.  An entry
+has the `exit` code, the line that the run `prints`, and `waits`: true for a run whose component ends when `FOLDER/go`
+exists.  Like the real command, it ends with 130: after its component on SIGTERM, at once on SIGINT.  Each run adds a
+line to `FOLDER/ran`.
 """
 
 import json
@@ -31,7 +32,7 @@ def main() -> int:
     if stop:
         print("stopped before the next component")
         return 130
-    print(step.get("says", ""))
+    print(step.get("prints", ""))
     print("log: somewhere")
     return step["exit"]
 

@@ -1,11 +1,11 @@
-"""Weeks of retraining in simulated time, by the real pipeline: bad data never make what serves worse.
+"""Simulates weeks of retraining with the real pipeline, to show that bad data never make the live model worse.
 
     python tests/support/soak_retraining.py --days 60 --folder soak
 
-A shop's log comes in one file a day, of which some are missing, late, delivered twice, malformed, or poisoned: labels
-inverted, which moves their distribution, or shuffled, which does not.  Each day ends with `retrain`; one run is killed
-in its trainer.  `soak` gives what happened, day by day; `check` asks ML Metadata and the models whether it was right.
-All runs are made in one process, which imports TFX once.
+A shop's log has one file a day.  Some files are missing, late, delivered twice, malformed, or poisoned: with inverted
+labels, which changes the labels' distribution, or with shuffled labels, which does not.  Each day ends with `retrain`;
+one run is killed in its trainer.  `soak` returns what happened on each day; `check` verifies it with ML Metadata and
+the models.  All runs are made in one process, which imports TFX once.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ingested
@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.ingestion import spans
 from tfx_ranking.components.lists import list_examples
@@ -35,17 +36,19 @@ from tfx_ranking.components.push import versions
 from tfx_ranking.pipelines import search_logs
 from tfx_ranking.pipelines.lineage import served as lineage_serving
 from tfx_ranking.pipelines.lineage.store import Store
+from tfx_ranking.pipelines.metadata import run_records
 from tfx_ranking.pipelines.metadata.connection import config_connection
 from tfx_ranking.pipelines.retraining import decision as retraining
-from tfx_ranking.pipelines.retraining.decision import Exit
+from tfx_ranking.pipelines.retraining.exit_codes import Exit
+from tfx_ranking.pipelines.running import process
 
 GOOD, MISSING, LATE, TWICE, MALFORMED, INVERTED, SHUFFLED, KILLED = (
     *("good", "missing", "late", "twice", "malformed", "inverted", "shuffled", "killed"),
 )
-# Before shuffled labels come days that cannot be trained on, so that they are the whole window: with good days beside
-# them a model is hardly the worse for them.
+# The days before the shuffled labels cannot be trained on, so the shuffled day is the whole window: beside good days it
+# would hardly make a model worse.
 WEEK = (GOOD, TWICE, LATE, INVERTED, MALFORMED, SHUFFLED, KILLED)
-FORTNIGHT = (  # again and again after the first week
+FORTNIGHT = (  # repeated after the first week
     *(GOOD, GOOD, GOOD, LATE, GOOD, TWICE, GOOD),
     *(MISSING, INVERTED, SHUFFLED, GOOD, MALFORMED, GOOD, GOOD),
 )
@@ -84,19 +87,19 @@ CONFIG: dict[str, Any] = {
 
 @dataclasses.dataclass
 class Day:
-    """What was delivered on a day, and what `retrain` made of it."""
+    """What was delivered on a day, and the outcome of `retrain`."""
 
     number: int
     kind: str
     exit: str = ""
-    said: str = ""
+    message: str = ""
     run: str = ""  # of the training
-    window: tuple[int, ...] = ()  # what it was to be trained on, by the calendar
+    window: tuple[int, ...] = ()  # the spans to train on, by the calendar
     refused: tuple[int, ...] = ()
-    version: str = ""  # that serves in the evening
+    version: str = ""  # the version that serves in the evening
     quality: float = float("nan")  # its NDCG@10 on the reference lists
-    candidate: float = float("nan")  # that of the model which was trained today
-    evening: str = ""  # of the machine's clock, which ML Metadata goes by
+    candidate: float = float("nan")  # NDCG@10 of the model that was trained today
+    evening: str = ""  # by the machine's clock, which ML Metadata uses, too
     seconds: float = 0.0
 
 
@@ -107,9 +110,9 @@ def calendar(days: int) -> list[str]:
 
 
 def soak(folder: pathlib.Path, days: int) -> list[Day]:
-    """Lives through the days; `folder` holds everything afterwards, `days.jsonl` too.
+    """Simulates the days, with all files in `folder`; `days.jsonl` has a line for each day.
 
-    A soak that was killed goes on where it was.
+    A soak that was killed continues after its last complete day.
     """
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     file = folder / "ranking.yaml"
@@ -119,9 +122,9 @@ def soak(folder: pathlib.Path, days: int) -> list[Day]:
     )
     *logs, one, other = (table for _, table in search_logs.simulate_days(simulation))
     reference = Reference(folder, pa.concat_tables([one, other]))
-    kinds, run = calendar(days), retraining.runner_here(file, folder, "local")
-    lived = lived_through(folder) if (folder / "days.jsonl").exists() else []
-    for number, kind in list(enumerate(kinds, 1))[len(lived) :]:
+    kinds, run = calendar(days), runner(file, folder)
+    past = read_days(folder) if (folder / "days.jsonl").exists() else []
+    for number, kind in list(enumerate(kinds, 1))[len(past) :]:
         deliver(folder, number, kinds, logs)
         expected = training_spans(kinds, number)
         day = Day(number, kind, window=tuple(expected))
@@ -131,18 +134,32 @@ def soak(folder: pathlib.Path, days: int) -> list[Day]:
             kill_a_run(file, folder, retraining.decide(file, folder, run, now))
         outcome = retraining.retrain(file, folder, run, now=now)
         day.seconds = round(time.monotonic() - began, 1)
-        day.exit, day.said, day.run = outcome.exit.name, outcome.said, outcome.run_id
+        day.exit, day.message, day.run = outcome.exit.name, outcome.message, outcome.run_id
         day.refused = tuple(each.span for each in outcome.decision.refused if each.span is not None)
         day.version = str(versions.ServingBase(folder / "serving" / "shop").state()["version"])
         day.quality = reference.quality(folder / "serving" / "shop" / day.version) if day.version else day.quality
         day.candidate = reference.quality(exported(file, folder, day.run)) if day.run else day.candidate
         day.evening = datetime.datetime.now(datetime.timezone.utc).isoformat()
-        lived.append(day)
+        past.append(day)
         with (folder / "days.jsonl").open("a") as output:
             output.write(json.dumps(dataclasses.asdict(day)) + "\n")
         served = f"version {day.version:3} ndcg@10 {day.quality:.4f} (trained {day.candidate:.4f})"
-        print(f"day {number:2} {kind:9} {day.exit:13} {served} {day.seconds:5.1f} s  {day.said}", flush=True)
-    return lived
+        print(f"day {number:2} {kind:9} {day.exit:13} {served} {day.seconds:5.1f} s  {day.message}", flush=True)
+    return past
+
+
+def runner(file: pathlib.Path, folder: pathlib.Path) -> retraining.Runner:
+    """Runs jobs in this process, one after the other, so that TFX is imported once for all of them."""
+
+    def run_one(source: Mapping[str, Any], check: Mapping[str, str] | None) -> retraining.RunResult:
+        try:
+            run_id = process.run_here(file, folder, "local", job={"source": source, "check": check})
+        except Exception as error:
+            data_error = isinstance(run_records.first_cause(error), DataError)
+            return retraining.RunResult("", run_records.failure_text(error), data_error)
+        return retraining.RunResult(run_id)
+
+    return lambda job: [run_one(source, job.check) for source in job.sources]
 
 
 def deliver(folder: pathlib.Path, today: int, kinds: Sequence[str], logs: Sequence[pa.Table]) -> None:
@@ -166,20 +183,20 @@ def deliver(folder: pathlib.Path, today: int, kinds: Sequence[str], logs: Sequen
 
 
 def delivered_on(number: int, kind: str) -> int | None:
-    """The day on which a day's log arrives; None for never."""
+    """The day on which a day's log arrives; None when it never does."""
     return None if kind == MISSING else number + DELAY if kind == LATE else number
 
 
 def training_spans(kinds: Sequence[str], today: int) -> list[int]:
-    """What a training of today is to be made of: the window's spans that are there and fit to be trained on."""
-    there = [n for n in range(1, today + 1) if (delivered_on(n, kinds[n - 1]) or today + 1) <= today]
-    newest = max(there, default=0)
+    """The spans that a training of today must read: those in the window that have arrived and may be trained on."""
+    arrived = [n for n in range(1, today + 1) if (delivered_on(n, kinds[n - 1]) or today + 1) <= today]
+    newest = max(arrived, default=0)
     bad = (MALFORMED, INVERTED)
-    return [n for n in there if n > newest - WINDOW and kinds[n - 1] not in bad]
+    return [n for n in arrived if n > newest - WINDOW and kinds[n - 1] not in bad]
 
 
 def kill_a_run(file: pathlib.Path, folder: pathlib.Path, decision: retraining.Decision) -> None:
-    """The training that was decided on, if any, killed when its trainer writes."""
+    """Starts the training of the decision, if there is one, and kills it when its trainer writes."""
     if decision.exit is not None:
         return
     job = folder / "killed.job.json"
@@ -191,7 +208,7 @@ def kill_a_run(file: pathlib.Path, folder: pathlib.Path, decision: retraining.De
 
 
 class Reference:
-    """Two good days that nothing was trained on: the judge of what serves."""
+    """Two good days that no model was trained on; they measure the live model's quality."""
 
     def __init__(self, folder: pathlib.Path, log: pa.Table) -> None:
         self.known: dict[str, float] = {}
@@ -216,20 +233,20 @@ class Reference:
 
             loaded = tf.saved_model.load(str(model))
             scores = score_lists(loaded.signatures["list_example"], self.records, self.row_splits)
-            found = ranking_metrics.per_list(["ndcg@10"], scores, self.labels, self.row_splits)["ndcg@10"]
-            self.known[digest] = float(np.nanmean(found))
+            values = ranking_metrics.per_list(["ndcg@10"], scores, self.labels, self.row_splits)["ndcg@10"]
+            self.known[digest] = float(np.nanmean(values))
         return self.known[digest]
 
 
 def exported(file: pathlib.Path, folder: pathlib.Path, run: str) -> pathlib.Path:
-    """The model that a run exported, good enough to be pushed or not."""
+    """The model that a run exported, whether it was pushed or not."""
     store = Store(config_connection(ranking_config.load(file), folder))
-    (model,) = (each for each in given(store, run) if each.digest and each.type == "Model" and not each.copied)
+    (model,) = (each for each in outputs(store, run) if each.digest and each.type == "Model" and not each.copied)
     return pathlib.Path(model.uri) / "Format-Serving"
 
 
 def check(folder: pathlib.Path, days: Sequence[Day]) -> None:
-    """Raises AssertionError where a day was not as it should have been."""
+    """Raises AssertionError for a day with a wrong outcome."""
     config = ranking_config.load(folder / "ranking.yaml")
     store = Store(config_connection(config, folder))
     best, kinds = 0.0, [day.kind for day in days]
@@ -238,9 +255,9 @@ def check(folder: pathlib.Path, days: Sequence[Day]) -> None:
         assert day.exit in (Exit.PUSHED.name, Exit.NOT_BLESSED.name, Exit.DATA_REFUSED.name, Exit.NOTHING_TO_DO.name), (
             day
         )
-        if day.run:  # trained on exactly what the window says, as lineage tells it
+        if day.run:  # ML Metadata has exactly the window's spans
             examples = [
-                each for each in given(store, day.run) if each.type == "Examples" and "spans" in each.properties
+                each for each in outputs(store, day.run) if each.type == "Examples" and "spans" in each.properties
             ]
             assert {each.spans for each in examples} == {day.window}, (day, [each.spans for each in examples])
             assert not {MALFORMED, INVERTED} & {kinds[span - 1] for span in day.window}
@@ -248,7 +265,7 @@ def check(folder: pathlib.Path, days: Sequence[Day]) -> None:
         if day.kind in (MALFORMED, INVERTED):
             assert day.number in day.refused, day
         if day.kind == SHUFFLED:
-            assert day.number not in day.refused, day  # its distribution tells nothing
+            assert day.number not in day.refused, day  # the labels' distribution is unchanged
         if day.run and day.candidate < best - WORSE:
             assert day.exit != Exit.PUSHED.name, day
         if not np.isnan(day.quality):
@@ -259,8 +276,8 @@ def check(folder: pathlib.Path, days: Sequence[Day]) -> None:
     assert trained == fit, (trained, fit)
     shuffled = [day for day in days if {kinds[span - 1] for span in day.window} == {SHUFFLED} and day.run]
     misled = [day for day in shuffled if day.candidate < day.quality - WORSE]
-    assert misled, shuffled  # or the soak shows nothing
-    assert all("which the live model was blessed on" in day.said for day in misled), misled
+    assert misled, shuffled  # otherwise the soak proves nothing
+    assert all("which the live model was blessed on" in day.message for day in misled), misled
     inverted = [day for day in days if day.kind == INVERTED]
     assert all("relevance moved by" in reason(folder, day) for day in inverted), inverted
     base = str(folder / "serving" / "shop")
@@ -274,22 +291,25 @@ def check(folder: pathlib.Path, days: Sequence[Day]) -> None:
 
 
 def reason(folder: pathlib.Path, day: Day) -> str:
-    """Why the check of a day's own data refused them, from ML Metadata."""
+    """Why a day's data were refused, from ML Metadata."""
     config = ranking_config.load(folder / "ranking.yaml")
     checks = Store(config_connection(config, folder)).of_type("ExampleAnomalies")
-    told = [str(each.properties["refused"]) for each in checks if each.properties.get("refused")]
-    return "; ".join(told) if day.number in day.refused else ""
+    reasons = [str(each.properties["refused"]) for each in checks if each.properties.get("refused")]
+    return "; ".join(reasons) if day.number in day.refused else ""
 
 
-def given(store: Store, run: str) -> list[Any]:
-    """The artifacts that a run's steps gave."""
+def outputs(store: Store, run: str) -> list[Any]:
+    """The output artifacts of a run's steps."""
     steps = store.steps([store.run(run)])[0]
     return list(store.artifacts({link.artifact for each in steps for link in each.outputs}).values())
 
 
 def plot(days: Sequence[Day]) -> str:
-    """NDCG@10 on the reference lists over the days, as SVG: what served each evening as a line, each day's model as a
-    dot (hollow: not pushed), a day without a training as a tick below."""
+    """NDCG@10 on the reference lists over the days, as SVG.
+
+    The line is the live model of each evening; a dot is the model of a day (hollow: not pushed); a tick below is a day
+    without a training.
+    """
     width, height, left, top, bottom = 900, 320, 60, 30, 260
     known = [value for day in days for value in (day.quality, day.candidate) if not np.isnan(value)]
     low, high = min(known), max(known)
@@ -300,7 +320,7 @@ def plot(days: Sequence[Day]) -> str:
 
     def mark(day: Day) -> str:
         pushed = day.exit == Exit.PUSHED.name
-        about = f"<title>day {day.number}, {day.kind}: {Exit[day.exit].said}</title>"
+        about = f"<title>day {day.number}, {day.kind}: {Exit[day.exit].outcome}</title>"
         if np.isnan(day.candidate):
             at = f'x="{x[day.number] - 1:.1f}" y="{bottom + 10}" width="2" height="10"'
             return f'<rect {at} fill="{"#cf222e" if day.exit == Exit.DATA_REFUSED.name else "#8c959f"}">{about}</rect>'
@@ -308,19 +328,17 @@ def plot(days: Sequence[Day]) -> str:
         return f'<circle cx="{x[day.number]:.1f}" cy="{y(day.candidate):.1f}" r="4" {look}>{about}</circle>'
 
     line = " ".join(f"{x[day.number]:.1f},{y(day.quality):.1f}" for day in days if not np.isnan(day.quality))
-    said = (
-        "line: what serves; dots: each day's model, hollow where it was not pushed; ticks: data refused, nothing to do"
-    )
-    texts = [(left, 18, f"NDCG@10 over {len(days)} days"), (left, height - 8, said)]
+    legend = "line: the live model; dots: each day's model, hollow: not pushed; ticks: data refused, nothing to do"
+    texts = [(left, 18, f"NDCG@10 over {len(days)} days"), (left, height - 8, legend)]
     texts += [(8, y(value) + 4, f"{value:.3f}") for value in (low, high)]
     written = "".join(f'<text x="{at:.1f}" y="{down:.1f}">{text}</text>' for at, down, text in texts)
-    drawn = f'<polyline points="{line}" fill="none" stroke="#0969da" stroke-width="2"/>'
+    curve = f'<polyline points="{line}" fill="none" stroke="#0969da" stroke-width="2"/>'
     box = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13"'
-    return f"<svg {box}>{written}{drawn}{''.join(map(mark, days))}</svg>\n"
+    return f"<svg {box}>{written}{curve}{''.join(map(mark, days))}</svg>\n"
 
 
 def summary(days: Sequence[Day]) -> str:
-    """The figures of a soak in a few lines."""
+    """The results of a soak in a few lines."""
     counts = {exit.name: sum(day.exit == exit.name for day in days) for exit in Exit}
     outcomes = ", ".join(f"{count} {name.lower().replace('_', ' ')}" for name, count in counts.items() if count)
     kinds = ", ".join(f"{[d.kind for d in days].count(kind)} {kind}" for kind in dict.fromkeys(d.kind for d in days))
@@ -328,15 +346,15 @@ def summary(days: Sequence[Day]) -> str:
     refused = spans.said(sorted({each for day in days for each in day.refused}))
     return (
         f"{len(days)} days ({kinds}): {outcomes}; refused spans {refused or 'none'}\n"
-        f"NDCG@10 of what serves: first {days[0].quality:.4f}, last {days[-1].quality:.4f}; "
+        f"NDCG@10 of the live model: first {days[0].quality:.4f}, last {days[-1].quality:.4f}; "
         f"{np.median(seconds):.0f} s a day (median), {sum(seconds) / 60:.0f} min in all"
     )
 
 
-def lived_through(folder: pathlib.Path) -> list[Day]:
-    """The days of a soak, also of one that is not over."""
-    told = [json.loads(line) for line in (folder / "days.jsonl").read_text().splitlines()]
-    return [Day(**{**each, "window": (*each["window"],), "refused": (*each["refused"],)}) for each in told]
+def read_days(folder: pathlib.Path) -> list[Day]:
+    """The complete days of a soak, which may still be running."""
+    documents = [json.loads(line) for line in (folder / "days.jsonl").read_text().splitlines()]
+    return [Day(**{**each, "window": (*each["window"],), "refused": (*each["refused"],)}) for each in documents]
 
 
 def main() -> None:
@@ -344,16 +362,16 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=60)
     parser.add_argument("--folder", type=pathlib.Path)
     parser.add_argument(
-        "--look", action="store_true", help="only check and plot what a soak in --folder came to so far"
+        "--look", action="store_true", help="only check and plot the complete days of a soak in --folder"
     )
     arguments = parser.parse_args()
     folder = (arguments.folder or pathlib.Path(tempfile.mkdtemp(prefix="soak-"))).absolute()
     print(f"soak: {folder}")
-    lived = lived_through(folder) if arguments.look else soak(folder, arguments.days)
-    (folder / "metric.svg").write_text(plot(lived))
-    print(summary(lived))
-    check(folder, lived)
-    print(f"every day was as it should be; {folder / 'metric.svg'}")
+    past = read_days(folder) if arguments.look else soak(folder, arguments.days)
+    (folder / "metric.svg").write_text(plot(past))
+    print(summary(past))
+    check(folder, past)
+    print(f"every day had the right outcome; {folder / 'metric.svg'}")
 
 
 if __name__ == "__main__":

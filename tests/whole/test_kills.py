@@ -174,7 +174,7 @@ def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(shop, command):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert "interrupted; the same command goes on from what was done" in errors
+    assert "interrupted; the same command continues after the finished steps" in errors
     assert "Traceback" not in errors
     assert shop.running() == []
     assert processes_of(shop) == []

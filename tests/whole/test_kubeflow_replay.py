@@ -30,7 +30,7 @@ from tfx_ranking.pipelines.lineage import impact, origin
 from tfx_ranking.pipelines.lineage import store as lineage_store
 from tfx_ranking.pipelines.metadata import run_records as runs
 from tfx_ranking.pipelines.metadata.connection import config_connection
-from tfx_ranking.pipelines.running import local
+from tfx_ranking.pipelines.running import process
 
 pytestmark = pytest.mark.slow
 SPANS = (1, 2)
@@ -112,7 +112,7 @@ def here(root, tmp_path_factory) -> pathlib.Path:
         raw = yaml.safe_load((folder / "ranking.yaml").read_text())
         raw["data"]["span"] = span
         (folder / "ranking.yaml").write_text(yaml.safe_dump(raw))
-        local.run_here(folder / "ranking.yaml", folder)
+        process.run_here(folder / "ranking.yaml", folder)
     assert config.push is not None
     return folder
 

@@ -1,8 +1,10 @@
-"""What a run finds outside of its config: the input's files, what the destination serves, the user's own code.
+"""The external state that a run depends on: the input's files, what the destination serves, the user's own code.
 
-Enters: a config.  Leaves: the components' parameters that say it.  The one idea: a component whose surroundings are
-among its parameters runs again when they change, and lineage can tell what they were.  A pipeline that runs here sees
-them when it is put together; a compiled one when each of its containers starts, by the same functions.
+Input: a config.  Output: parameters of the components.
+
+A component whose external state is among its parameters runs again when that state changes, and lineage has a record
+of it.  A pipeline that runs on this machine reads the state when it is built (`current_state`).  A compiled pipeline
+reads it when each of its containers starts (`deferred_state`, `refresh_parameters`), by the same functions.
 """
 
 import dataclasses
@@ -27,29 +29,29 @@ from tfx_ranking.pipelines.metadata import push_records
 from tfx_ranking.pipelines.metadata.connection import config_connection
 
 Parameters = dict[str, Any]
-OURS = f"{preprocessing.__name__}.preprocessing_fn"  # where the config names none
+DEFAULT_PREPROCESSING_FN = f"{preprocessing.__name__}.preprocessing_fn"  # when the config names none
 
 
 @dataclasses.dataclass(frozen=True)
-class World:
-    """Parameters beside the config's sections, by component; {} where there is nothing to say."""
+class ExternalState:
+    """Each component's parameters beside the config's sections; {} for a component that has none."""
 
     examples: Parameters
-    schema: str  # the digest of `data.schema`; ""
+    schema: str  # the digest of `data.schema`; "" without one
     trainer: Parameters
     live: Parameters
     push: Parameters
 
 
-def here(config: RankingConfig, root: pathlib.Path, source: Mapping[str, Any] | None = None) -> World:
-    """As this machine sees it now.
+def current_state(config: RankingConfig, root: pathlib.Path, source: Mapping[str, Any] | None = None) -> ExternalState:
+    """The state as this machine sees it now.
 
-    source: the files to read, as `sources.resolve` describes them; what `config.data` names now when left out.
+    source: the files to read, in the form of `sources.resolve`; by default the files that `config.data` names now.
     """
     base = config.push.base if config.push else None
-    found = source or sources.resolve(config.data, ServingBase(base).live_spans if base else None)
-    return World(
-        examples={"config": config.select(*example_gen.READS), "source": json.dumps(found, ensure_ascii=False)},
+    files = source or sources.resolve(config.data, ServingBase(base).live_spans if base else None)
+    return ExternalState(
+        examples={"config": config.select(*example_gen.READS), "source": json.dumps(files, ensure_ascii=False)},
         schema=_schema_digest(config.data.schema) if config.data.schema else "",
         trainer={"initial_model": _initial_model(config)},
         live={"destination": ServingBase(base).state()} if base else {},
@@ -57,16 +59,16 @@ def here(config: RankingConfig, root: pathlib.Path, source: Mapping[str, Any] | 
     )
 
 
-def elsewhere(config: RankingConfig) -> World:
-    """As a compiled pipeline has it: `found` says in each container what `here` says of this machine.
+def deferred_state(config: RankingConfig) -> ExternalState:
+    """The state's placeholders in a compiled pipeline; `refresh_parameters` fills them in when a container starts.
 
-    `span` ("" for the newest) and `learning_rate` are parameters of each of its runs.
+    `span` ("" for the newest) and `learning_rate` are parameters of each run.
     """
     base = config.push.base if config.push else None
     span = "" if config.data.span is None else str(config.data.span)
     rate = config.training.learning_rate
-    return World(
-        # With the destination: a window since the live model's is looked up in the container.
+    return ExternalState(
+        # With push.base: the container finds the live model there, for a window that begins after the model's.
         examples={
             "config": config.select(*example_gen.READS, "push.base"),
             "span": RuntimeParameter(name="span", ptype=str, default=span),
@@ -78,10 +80,12 @@ def elsewhere(config: RankingConfig) -> World:
     )
 
 
-def found(component: str, parameters: Mapping[str, Any], store: metadata_store.MetadataStore) -> Parameters:
-    """A compiled component's parameters with what is there now: as a run that was put together now would have them."""
-    look = _LOOK.get(component)
-    return {**parameters, **look(parameters, store)} if look else dict(parameters)
+def refresh_parameters(
+    component: str, parameters: Mapping[str, Any], store: metadata_store.MetadataStore
+) -> Parameters:
+    """A compiled component's parameters with the external state as it is now, as in a run that is built now."""
+    read = _READ.get(component)
+    return {**parameters, **read(parameters, store)} if read else dict(parameters)
 
 
 def _files(parameters: Mapping[str, Any], store: Any) -> Parameters:
@@ -100,9 +104,9 @@ def _schema(parameters: Mapping[str, Any], store: Any) -> Parameters:
 
 def _transform(parameters: Mapping[str, Any], store: Any) -> Parameters:
     function = parameters["preprocessing_fn"]
-    told = json.loads(parameters["custom_config"])
-    code = "" if function == OURS else own_code.digest("transform.preprocessing_fn", function)
-    return {"custom_config": json.dumps({**told, "code": code}, sort_keys=True)}
+    custom_config = json.loads(parameters["custom_config"])
+    code = "" if function == DEFAULT_PREPROCESSING_FN else own_code.digest("transform.preprocessing_fn", function)
+    return {"custom_config": json.dumps({**custom_config, "code": code}, sort_keys=True)}
 
 
 def _training(parameters: Mapping[str, Any], store: Any) -> Parameters:
@@ -128,7 +132,7 @@ def _pushed_to(parameters: Mapping[str, Any], store: Any) -> Parameters:
     return {"destination": _destination(_base(parameters), store)}
 
 
-_LOOK: dict[str, Callable[[Mapping[str, Any], Any], Parameters]] = {
+_READ: dict[str, Callable[[Mapping[str, Any], Any], Parameters]] = {
     "RankingExampleGen": _files,
     "ImportSchemaGen": _schema,
     "Transform": _transform,
@@ -151,15 +155,18 @@ def _base(parameters: Mapping[str, Any]) -> str:
 
 
 def _destination(base: str, store: metadata_store.MetadataStore | None) -> Parameters:
-    """RankingPusher's: what was pushed may be gone, so the time of asking keeps the cache from answering; a destination
-    that was emptied knows no highest version itself."""
-    asked = datetime.datetime.now(datetime.timezone.utc).isoformat()
+    """RankingPusher's `destination`.
+
+    A pushed version may be deleted, so the current time (`asked`) keeps the cache from answering.  `highest` comes from
+    ML Metadata, since an emptied destination has no record of its highest version.
+    """
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat()
     highest = push_records.highest_version(store, base) if store else None
-    return {**ServingBase(base).state(), "asked": asked, "highest": str(highest or "")}
+    return {**ServingBase(base).state(), "asked": now, "highest": str(highest or "")}
 
 
 def _store(config: RankingConfig, root: pathlib.Path) -> metadata_store.MetadataStore | None:
-    """None where there is none yet, or none can be reached from here."""
+    """The store; None when it does not exist yet or cannot be reached from this machine."""
     connection = config_connection(config, root)
     if connection.HasField("sqlite") and not pathlib.Path(connection.sqlite.filename_uri).exists():
         return None
