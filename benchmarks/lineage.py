@@ -52,9 +52,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--runs", type=int, default=2_000)
     arguments.add_argument("--turns", type=int, default=5)
-    arguments.add_argument(
-        "--store", type=pathlib.Path, help="the folder of the store; made if it is missing"
-    )
+    arguments.add_argument("--store", type=pathlib.Path, help="the folder of the store; made if it is missing")
     options = arguments.parse_args()
     print(f"{options.runs:,} runs, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as temporary:

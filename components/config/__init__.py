@@ -1,4 +1,4 @@
-"""What `ranking.yaml` may say, checked without TensorFlow.  `ranking_config` has the whole; a section is a file."""
+"""Defines and checks the keys of `ranking.yaml`, without TensorFlow; `ranking_config` joins the sections' modules."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""Every refused config names the key, what was expected and what came."""
+"""The error of a wrong config names the key, what was expected and the value."""
 
 import dataclasses
 import json
@@ -73,7 +73,7 @@ REFUSED = {
         _with(items__brand__vocabulary={"top": 3}),
         "items.brand.vocabulary.top: unknown key; did you mean 'top_k'?",
     ),
-    "a format there is none of": (
+    "an unknown format": (
         _with(data__format="cvs"),
         "data.format: expected one of letor, csv, parquet, .*; got 'cvs'; did you mean 'csv'?",
     ),
@@ -83,7 +83,7 @@ REFUSED = {
         "training.epochs: expected an integer; got 3.5",
     ),
     "no epochs": (_with(training__epochs=0), "training.epochs: expected at least 1; got 0"),
-    "a step there is none of": (
+    "an unknown step": (
         _with(items__price={"transform": ["log1p", "z_scor"]}),
         "items.price.transform[1]: expected one of z_score, .*; got 'z_scor'; did you mean 'z_score'?",
     ),
@@ -138,7 +138,7 @@ REFUSED = {
         _with(data__splits={"train": 0.8, "test": 0.5}),
         "data.splits.train: train, validation and test are shares that add up to 1; got 1.4",
     ),
-    "a split there is none of": (
+    "an unknown split": (
         _with(data__input={"trian": "x"}),
         "data.input.trian: expected a split, one of train, validation, test",
     ),
@@ -159,11 +159,11 @@ REFUSED = {
         _with(serving__default="regress"),
         "serving.default: expected one of the signatures",
     ),
-    "tested on, then trained on": (
+    "splits by time with previous spans": (
         _with(data__splits={"by": "time"}, evaluation__bless__previous_spans=3),
         "evaluation.bless.previous_spans: splits by time would train on lists that the live model was tested on",
     ),
-    "a distance beyond 1": (
+    "a distance above 1": (
         _with(retrain={"refuse": {"label": 2.0}}),
         "retrain.refuse.label: expected a distance in [0, 1]; got 2.0",
     ),
@@ -186,7 +186,7 @@ REFUSED = {
         _with(data__group_from="record"),
         "data.group_from: record needs a format whose records are lists; got format csv",
     ),
-    "a cap by nothing": (
+    "a cap by position without a position column": (
         _with(data__position=None, data__max_items=5),
         "data.keep: keeping by position needs data.position",
     ),
@@ -221,7 +221,7 @@ REFUSED = {
         _with(training__propensity=5),
         "training.propensity: expected a mapping (keys: power) or a list of numbers; got 5",
     ),
-    "a metric there is none of": (
+    "an unknown metric": (
         _with(evaluation__metrics=["mrr", "ndgc@10"]),
         "evaluation.metrics[1]: expected one of ndcg, mrr, map, precision, recall, with a cutoff as in ndcg@10; "
         "got 'ndgc@10'; did you mean 'ndcg@10'?",
@@ -230,7 +230,7 @@ REFUSED = {
         _with(evaluation__metrics=["ndcg@0"]),
         "evaluation.metrics[0]: expected a cutoff of at least 1; got 'ndcg@0'.",
     ),
-    "a deciding metric there is none of": (
+    "an unknown deciding metric": (
         _with(evaluation__bless={"metric": "mmr"}),
         "evaluation.bless.metric: expected one of .*; got 'mmr'; did you mean 'mrr'?",
     ),
@@ -238,7 +238,7 @@ REFUSED = {
         _with(training__early_stopping={"metric": "precision"}),
         "training.early_stopping.metric: expected a cutoff, as in precision@10; got 'precision'.",
     ),
-    "an optimizer there is none of": (
+    "an unknown optimizer": (
         _with(training__optimizer="adamm"),
         "training.optimizer: expected one of adadelta, .*; got 'adamm'; did you mean 'adam",
     ),
@@ -250,11 +250,11 @@ REFUSED = {
         _with(training__optimizer="lossscaleoptimizer"),
         "training.optimizer: expected one of adadelta, .*; got 'lossscaleoptimizer'",
     ),
-    "an activation there is none of": (
+    "an unknown activation": (
         _with(model__activation="rellu"),
         "model.activation: expected one of celu, .*; got 'rellu'; did you mean 'relu'?",
     ),
-    "a scorer there is none of": (
+    "an unknown scorer": (
         _with(model__scorer="dnnn"),
         "model.scorer: expected one of linear, dnn, or the dotted path of a build function; got 'dnnn'; "
         "did you mean 'dnn'?",
@@ -271,7 +271,7 @@ REFUSED = {
         _with(serving__postprocessing="better"),
         "serving.postprocessing: expected the dotted path of a function, .*; got 'better'.",
     ),
-    "a loss there is none of": (
+    "an unknown loss": (
         _with(model__loss="softmx"),
         "model.loss: expected one of softmax, .*; got 'softmx'; did you mean 'softmax'?",
     ),
@@ -291,7 +291,7 @@ def test_refused(raw, message):
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_all_of_it():
+def test_a_full_config():
     config = parse(FULL)
     assert [name for name in config.items if name.startswith("f")] == [f"f{i}" for i in range(1, 137)]
     assert config.items["image"].width == 128
@@ -299,7 +299,7 @@ def test_all_of_it():
     assert not config.features["price"].is_category
 
 
-def test_relative_paths_are_the_files(tmp_path):
+def test_relative_paths_start_at_the_files_folder(tmp_path):
     (tmp_path / "ranking.yaml").write_text(json.dumps(_with(data__input={"train": "a/*.csv", "test": ["b", "s3://c"]})))
     config = load(tmp_path / "ranking.yaml")
     assert config.data.input == {"train": f"{tmp_path}/a/*.csv", "test": (f"{tmp_path}/b", "s3://c")}
@@ -307,7 +307,7 @@ def test_relative_paths_are_the_files(tmp_path):
     assert config.metadata.sqlite == f"{tmp_path}/metadata.sqlite"
 
 
-def test_a_file_that_is_no_config(tmp_path):
+def test_a_file_that_cannot_be_read(tmp_path):
     file = tmp_path / "ranking.yaml"
     with pytest.raises(ConfigError, match=r"ranking\.yaml: cannot be read"):
         load(file)
@@ -319,7 +319,7 @@ def test_a_file_that_is_no_config(tmp_path):
         load(file)
 
 
-def test_a_selection_holds_what_was_named_and_nothing_else():
+def test_a_selection_has_the_named_keys_and_no_others():
     config = parse(_with(training__seed=7))
     text = config.select("items.*.transform", "training.seed")
     selected = json.loads(text)
@@ -331,7 +331,7 @@ def test_a_selection_holds_what_was_named_and_nothing_else():
     again = from_selection(text)
     assert from_selection(selected) == again
     assert again.items["price"].transform == ("log1p", "z_score")
-    assert again.items["brand"] == Feature()  # what was not named has its default
+    assert again.items["brand"] == Feature()  # keys outside of the selection have their defaults
 
 
 def test_a_selection_of_everything_is_the_config():
@@ -345,7 +345,7 @@ def test_a_selection_is_not_checked_again():
     assert from_selection(cut).evaluation.metrics == ("gone@3",)
 
 
-def test_the_names_are_those_that_there_are():
+def test_optimizers_and_activations_are_those_of_keras():
     import keras
 
     from tfx_ranking.components.scorers import networks
@@ -370,7 +370,7 @@ def test_the_names_are_those_that_there_are():
 
 
 def _keys(at, path=""):
-    """Every key of the config's dataclasses, as a path with * for names of the user's."""
+    """Every key of the config's dataclasses, as a path with * for names that the user chooses."""
     for field in dataclasses.fields(at):
         here = f"{path}.{field.name}".lstrip(".")
         yield here
@@ -379,7 +379,7 @@ def _keys(at, path=""):
             yield from _keys(kind, here + (".*" if getattr(field.type, "__origin__", None) is dict else ""))
 
 
-def test_the_json_schema_knows_every_key():
+def test_the_json_schema_has_every_key():
     schema = json.dumps(json_schema())
     for key in _keys(ranking_config.RankingConfig):
         assert f'"{key.rsplit(".", 1)[-1]}"' in schema, key
@@ -398,7 +398,7 @@ def test_every_key_has_a_sentence():
     assert all(word in missing for word in column_types.MISSING_WORDS.to_pylist())
 
 
-def test_the_reference_is_up_to_date_and_its_example_is_taken():
+def test_the_reference_page_is_up_to_date_and_its_example_is_valid():
     file = pathlib.Path(__file__).parent.parent.parent / "docs" / "config.md"
     remedy = "python -m tfx_ranking.components.config.reference > docs/config.md"
     assert file.read_text() == reference.page(), remedy
@@ -406,7 +406,7 @@ def test_the_reference_is_up_to_date_and_its_example_is_taken():
     assert parse(yaml.safe_load(example)).items["image"].width == 128
 
 
-def test_features_stand_by_name_however_they_were_written():
+def test_features_are_ordered_by_name_not_by_position_in_the_file():
     raw = _with(items={"f[9-10]": {}, "b": {}, "a2": {}, "a10": {}})
     assert list(parse(raw).items) == ["a2", "a10", "b", "f9", "f10"]
     back = {**raw, "items": dict(reversed(raw["items"].items()))}
