@@ -1,12 +1,13 @@
-"""Preprocessing derived from the config: raw list examples in, the scorer's numbers and ids out.
+"""Builds TensorFlow Transform's `preprocessing_fn` from the config.
 
-Enters: the raw features of a batch of lists, as the schema of `schema_gen` gives them.  Leaves: `items/numeric` and
-`context/numeric`, one float32 matrix each, an int64 id for every category, and, for training only, `label`, `weight`,
-`position` and `group_id`.  The one idea: the cost of TensorFlow Transform follows the number of analyzers, so all
-numbers that need one statistic are columns of one matrix.
+Input: the raw features of a batch of lists, in the form that the schema of `schema_gen` gives them.
+Output: `items/numeric` and `context/numeric`, one float32 matrix each; an int64 id for every category; and, for
+training only, `label`, `weight`, `position` and `group_id`.
 
-In the order of the graph: missing floats (NaN) become the feature's default, then the feature's steps, then the
-columns go back to the config's order.  Only ops of TensorFlow itself, so TensorFlow Serving runs the graph.
+The graph works in this order: missing floats (NaN) become the feature's default, then the feature's steps are applied,
+then the columns are put into the config's order.  The cost of TensorFlow Transform grows with the number of analyzers,
+so all numbers that need the same statistic are columns of one matrix.  The graph has only TensorFlow's own ops, so
+TensorFlow Serving can run it.
 """
 
 import itertools
@@ -37,25 +38,22 @@ READS = (
 
 
 def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]) -> dict[str, Any]:
-    """TensorFlow Transform's `preprocessing_fn`, as `custom_config["config"]` (a selection of the config) has it.
+    """TensorFlow Transform's `preprocessing_fn`.  Each feature's steps are rows of `choices.transform_steps`.
 
-    inputs: raw features by column; context scalars [list], vectors [list, d], item features ragged [list, (item)],
-    vectors flat [list, (item · d)], tokens flat [list, (token)] beside `<name>/row_lengths` [list, (item)].
-    Returns `items/numeric` float32 ragged [list, (item), D], `context/numeric` float32 [list, D], their columns named
-    by `features.feature_columns`; `<level>/<name>` int64 for each category: [list], ragged [list, (item)], tokens
-    [list, (token)] or [list, (item), (token)]; and what of `label`, `weight`, `position`, `group_id` is in the inputs.
-    A level without numbers has no matrix; an empty list has no rows.
-
-    The steps of a feature: z_score (0 for a constant column), min_max ([0, 1] in training, not cut in serving; 0 for a
-    constant column), log1p (of a number of -1 and less: of the smallest float32 step above -1), sign_log1p
-    (sign(x) · log1p(|x|)), clip, query_normalise (z-score within the list; 0 where all its items are equal),
-    bucketize (quantiles; the bucket's number is a category).
-    Raises DataError when a feature is not in the inputs.
+    custom_config: {"config": a selection of the config by READS}.
+    inputs: the raw features by column name.  Context: scalars [list], vectors [list, d].  Items: scalars ragged
+    [list, (item)], vectors flat [list, (item · d)].  Tokens: flat [list, (token)]; those of items have a second column
+    `<name>/row_lengths` [list, (item)].
+    Returns `items/numeric` float32 ragged [list, (item), D] and `context/numeric` float32 [list, D], whose columns
+    `features.feature_columns` names; `<level>/<name>` int64 for each category: [list] or ragged [list, (item)], for
+    tokens [list, (token)] or [list, (item), (token)]; and those of `label`, `weight`, `position`, `group_id` that the
+    inputs have.  A level without numbers has no matrix; an empty list has no rows.
+    Raises DataError when a feature is not in the inputs, or has another layout than above.
     """
     config = config_file.from_selection(custom_config["config"])
-    absent = sorted(_wanted(config) - {*inputs})
+    absent = sorted(_needed_columns(config) - {*inputs})
     if absent:
-        raise DataError(f"features {absent} of the config are not in the examples' schema; it holds {sorted(inputs)}.")
+        raise DataError(f"features {absent} of the config are not in the examples' schema; it has {sorted(inputs)}.")
     _check_layout(inputs, config)
     splits = _item_splits(inputs, config)
     outputs: dict[str, Any] = {}
@@ -74,23 +72,23 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
     return {**outputs, **_for_training(inputs, config)}
 
 
-def _wanted(config: RankingConfig) -> set[str]:
+def _needed_columns(config: RankingConfig) -> set[str]:
     lengths = {name + ROW_LENGTHS for name, feature in config.items.items() if feature.tokens}
     return {*config.features, *lengths}
 
 
 def _check_layout(inputs: Mapping[str, Any], config: RankingConfig) -> None:
-    """A curated schema may give features another form than RankingSchemaGen does."""
+    """Raises DataError for a feature that a hand-written schema gives another layout than RankingSchemaGen's."""
     for name, feature in config.features.items():
         ragged = name in config.items or feature.tokens is not None
         if isinstance(inputs[name], tf.RaggedTensor if ragged else tf.Tensor):
             continue
         expected = "a ragged list: no shape, and represent_variable_length_as_ragged: true" if ragged else "a shape"
-        raise DataError(f"{name}: expected {expected} in the schema; it makes a {type(inputs[name]).__name__} of it.")
+        raise DataError(f"{name}: expected {expected} in the schema; got a {type(inputs[name]).__name__}.")
 
 
 def _item_splits(inputs: Mapping[str, Any], config: RankingConfig) -> tf.Tensor:
-    """Row splits of the items, int64 [list + 1]; all item features of a list have one length."""
+    """Row splits of the items, int64 [list + 1].  The first item feature decides; all have the same lengths."""
     name, feature = next(iter(config.items.items()))
     if feature.tokens:
         return inputs[name + ROW_LENGTHS].row_splits
@@ -98,12 +96,12 @@ def _item_splits(inputs: Mapping[str, Any], config: RankingConfig) -> tf.Tensor:
 
 
 def _is_number(feature: Feature) -> bool:
-    """Whether it starts as a number, which bucketize may then turn into a category."""
+    """Whether the raw feature is used as a number, which a bucketize step may still turn into a category."""
     return feature.vocabulary is None and feature.hash is None and feature.tokens is None
 
 
 def _flat_rows(value: Any, feature: Feature) -> tf.Tensor:
-    """[row], or [row, width] for a vector: a row is a list or an item."""
+    """The values [row], or [row, width] for a vector.  A row is a list or an item."""
     values = value.flat_values if isinstance(value, tf.RaggedTensor) else value
     if feature.shape:
         return tf.reshape(values, [-1, feature.width])
@@ -111,7 +109,7 @@ def _flat_rows(value: Any, feature: Feature) -> tf.Tensor:
 
 
 def _in_lists(rows: Any, splits: tf.Tensor | None) -> Any:
-    """Rows of items as ragged [list, (item), …]; rows of the context as they are."""
+    """Item rows as ragged [list, (item), …]; context rows, without splits, as they are."""
     return rows if splits is None else tf.RaggedTensor.from_row_splits(rows, splits, validate=False)
 
 
@@ -120,7 +118,7 @@ def _for_training(inputs: Mapping[str, Any], config: RankingConfig) -> dict[str,
     for role, column in config.data.columns.items():
         if role in ("label", "weight", "position", "group_id") and column in inputs:
             outputs[role] = inputs[column]
-    if "weight" in outputs:  # a weight that nobody gave counts as one
+    if "weight" in outputs:  # a missing weight counts as 1
         outputs["weight"] = outputs["weight"].with_flat_values(_fill(outputs["weight"].flat_values, 1.0))
     return outputs
 
@@ -128,35 +126,39 @@ def _for_training(inputs: Mapping[str, Any], config: RankingConfig) -> dict[str,
 def _numbers(
     inputs: Mapping[str, Any], features: Mapping[str, Feature], splits: tf.Tensor | None
 ) -> tuple[tf.Tensor | None, dict[str, tf.Tensor]]:
-    """float32 [row, column] as `numeric_columns` names them, None without a column; int64 [row] by bucketized name."""
-    owners = [name for name, feature in features.items() for _ in range(feature.width)]  # of each column
+    """The matrix of numbers, and the ids of the bucketized features.
+
+    Returns float32 [row, column], its columns as in `feature_columns.columns`, or None without a column; and int64
+    [row] by feature name.
+    """
+    owners = [name for name, feature in features.items() for _ in range(feature.width)]  # the feature of each column
     if not owners:
         return None, {}
     raw = _matrix([tf.cast(_flat_rows(inputs[name], feature), tf.float32) for name, feature in features.items()])
     nan = tf.math.is_nan(raw)
     filled = tf.where(nan, tf.constant([float(features[name].missing) for name in owners]), raw)
 
-    places: dict[tuple[Step, ...], list[int]] = {}
-    for place, name in enumerate(owners):
-        places.setdefault(features[name].transform, []).append(place)
-    blocks = {steps: take_columns(filled, at) for steps, at in places.items()}
+    columns: dict[tuple[Step, ...], list[int]] = {}  # the numbers of the columns with the same steps
+    for number, name in enumerate(owners):
+        columns.setdefault(features[name].transform, []).append(number)
+    blocks = {steps: take_columns(filled, numbers) for steps, numbers in columns.items()}
     blocks = take_steps(blocks, splits)
-    ids = {owners[at]: column for at, column in bucket_ids(blocks, places, splits).items()}
+    ids = {owners[at]: column for at, column in bucket_ids(blocks, columns, splits).items()}
 
-    stay = [steps for steps in blocks if not ends_in_buckets(steps)]
-    parts = [blocks[steps] for steps in stay]
-    order = [place for steps in stay for place in places[steps]]
+    numeric = [steps for steps in blocks if not ends_in_buckets(steps)]
+    parts = [blocks[steps] for steps in numeric]
+    order = [number for steps in numeric for number in columns[steps]]
     if order != sorted(order):
-        parts = [take_columns(tf.concat(parts, axis=1), [order.index(place) for place in sorted(order)])]
+        parts = [take_columns(tf.concat(parts, axis=1), [order.index(number) for number in sorted(order)])]
     for name, feature in features.items():
         if feature.indicator:
-            of_it = take_columns(nan, [place for place, owner in enumerate(owners) if owner == name])
-            parts.append(tf.cast(tf.reduce_any(of_it, axis=1, keepdims=True), tf.float32))
+            missing = take_columns(nan, [number for number, owner in enumerate(owners) if owner == name])
+            parts.append(tf.cast(tf.reduce_any(missing, axis=1, keepdims=True), tf.float32))
     return (tf.concat(parts, axis=1) if parts else None), ids
 
 
 def _matrix(columns: Sequence[tf.Tensor]) -> tf.Tensor:
-    """[row, column] of [row] and [row, width]; scalars that follow each other are stacked by one op, however many."""
+    """Columns [row] and [row, width] side by side, as [row, column].  One op stacks all neighbouring scalars."""
     parts: list[tf.Tensor] = []
     for is_scalar, run in itertools.groupby(columns, lambda column: column.shape.rank == 1):
         each = list(run)
@@ -165,7 +167,7 @@ def _matrix(columns: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def _category(values: tf.Tensor, level: Level, name: str, feature: Feature) -> tf.Tensor:
-    """int64 ids of the values' shape; a missing string takes the feature's default first."""
+    """The int64 ids of the values, in the same shape.  A missing string becomes the feature's default first."""
     if feature.dtype == "string" and feature.missing:
         values = tf.where(values == "", tf.constant(feature.missing), values)
     if feature.hash is not None:
@@ -186,7 +188,7 @@ def _category(values: tf.Tensor, level: Level, name: str, feature: Feature) -> t
 
 
 def _tokens(inputs: Mapping[str, Any], level: Level, name: str, feature: Feature, how: Tokens) -> tf.RaggedTensor:
-    """Ids of the tokens, ragged [row, (token)]; tokens that came apart already are only cut at white space."""
+    """The ids of the tokens, ragged [row, (token)].  A text, or each of several strings, is split at white space."""
     if level == "items":
         pieces = tf.RaggedTensor.from_row_lengths(
             inputs[name].flat_values, inputs[name + ROW_LENGTHS].flat_values, validate=False

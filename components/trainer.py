@@ -1,9 +1,8 @@
-"""RankingTrainer: transformed list examples in, a Keras ranker and its learning curve out.
+"""RankingTrainer trains a Keras ranker on transformed list examples.
 
-Enters: transformed examples, the transform graph, anomalies, config.  Leaves: `Format-Keras/ranker.keras` and a
-ModelRun with `history.json` and TensorBoard logs.  The one idea: whole splits in memory as flat columns
-(`training_data`), lists in an order that depends on their group ids alone, so that equal inputs and an equal seed give
-bit-equal weights.
+Input: transformed examples, the transform graph, anomalies, config.  Output: `Format-Keras/ranker.keras`, and a
+ModelRun with `history.json` and TensorBoard logs.  Whole splits are in memory as flat columns (`training_data`), and
+the order of the lists depends only on their group ids, so the same inputs and seed give bit-equal weights.
 """
 
 import json
@@ -32,7 +31,7 @@ from tfx_ranking.components.training import fitting, training_data, warm_start, 
 READS = (
     *("data.on_anomaly", "data.position", "model", "training"),
     *("evaluation.gain", "evaluation.no_relevant", "evaluation.relevant_from"),
-    # Embeddings; the rest gives a number of the matrix its feature's name when training breaks on it.
+    # `embedding` sets a width. The other keys name the feature in the error message when the loss is not finite.
     *(f"{level}.*.{key}" for level in ("context", "items") for key in ("embedding", "dtype", "shape", "indicator")),
     *(f"{level}.*.{key}" for level in ("context", "items") for key in ("transform", "vocabulary", "hash", "tokens")),
 )
@@ -53,13 +52,14 @@ def RankingTrainer(
     initial_model: Parameter[str] = "",
     learning_rate: Parameter[float] = None,  # type: ignore[assignment]
 ):
-    """Trains a ranker on one split, stops it on another, and opens no third.
+    """Trains a ranker on one split, chooses the best epoch on another, and opens no other split.
 
-    config: a selection of READS.  anomalies: of ExampleValidator; refused or warned about by `data.on_anomaly`.
-    base_model: of LiveModel, which the ranker begins from; one that holds nothing is none.
+    config: a selection of the config by READS.  anomalies: ExampleValidator's; `data.on_anomaly` decides whether they
+    fail the training or are a warning.
+    base_model: LiveModel's, from which the ranker begins; an empty one counts as none.
     code_digest: of the module behind a dotted `model.scorer`.  initial_model: the digest of the model that
-    `training.initialize_from` names.  Nothing reads the two, but a changed one trains again.  learning_rate: in place
-    of `training.learning_rate`.
+    `training.initialize_from` names.  The training reads neither, but TFX runs it again when one has changed.
+    learning_rate: replaces `training.learning_rate`.
     """
     del code_digest, initial_model
     settings = ranking_config.from_selection(with_learning_rate(config, learning_rate))
@@ -90,9 +90,9 @@ def RankingTrainer(
 
 
 def with_learning_rate(config: str, learning_rate: float | None) -> str:
-    """A selection of the config with another `training.learning_rate`; the same for None.
+    """The selection of the config with another `training.learning_rate`; unchanged for None.
 
-    Raises ConfigError for one that is not above 0.
+    Raises ConfigError for a learning rate that is not above 0.
 
     >>> with_learning_rate('{"training": {"epochs": 3}}', 0.01)
     '{"training": {"epochs": 3, "learning_rate": 0.01}}'
@@ -116,22 +116,22 @@ def train(
     logs: str | None = None,
     base: warm_start.Base | None = None,
 ) -> tuple[keras.Model, dict[str, Any]]:
-    """A trained ranker and the history of its training.
+    """Trains a ranker; returns it and the history of its training.
 
-    train_data, validation_data: NumPy columns as `training_data.read_split` gives them.  sizes: ids per category, by
-    input name; what is not there is counted in `train_data`.  logs: folder for TensorBoard.  base: the live model to
-    begin from.
-    The history is JSON-able: the metric with its convention, one entry an epoch, the best one, a summary; with
-    `training.initialize_from` the model, the layers that started from it and those that were frozen; with a base what
-    each layer began from.
-    Raises DataError for data that cannot be trained on, RankingError when the loss stops being a number, ConfigError
-    for a scorer or a start that does not fit.
+    train_data, validation_data: NumPy columns as `training_data.read_split` returns them.  sizes: ids per category, by
+    input name; a category that is not in it is counted in `train_data`.  logs: folder for TensorBoard.  base: the live
+    model to begin from.
+    The history can be written as JSON: the metric with its convention, an entry for each epoch, the best epoch, a
+    summary; with `training.initialize_from` the model, the layers that started from it and the frozen layers; with a
+    base what each layer began from.
+    Raises DataError for data that cannot be trained on, RankingError when the loss is not a finite number, ConfigError
+    for a scorer or initial weights that do not fit.
     """
     began = time.perf_counter()
     settings = config.training
     for name, data in {"training": train_data, "validation": validation_data}.items():
         training_data.check(data, name)
-    # Everything random below (initial weights, dropout, shuffling) hangs on the seed alone.
+    # Everything random below (initial weights, dropout, shuffling) depends on the seed alone.
     keras.utils.set_random_seed(settings.seed)
     tf.config.experimental.enable_op_determinism()
     train_data, validation_data = training_data.in_hash_order(train_data), training_data.in_hash_order(validation_data)
@@ -142,12 +142,12 @@ def train(
     inputs = training_data.inputs(train_data, config, sizes or {})
     ranker = networks.build(inputs, config.model)
     _try(ranker, train_data)
-    weights.variables(ranker)  # layers that share a name are refused now, and not by the exporter after the training
+    weights.variables(ranker)  # refuses layers that share a name before the training, not in the exporter after it
     start = _start(ranker, settings.initialize_from)
     if base is not None:
         start["warm_start"] = warm_start.begin(ranker, inputs, config, base)
     fit = fitting.Fit(ranker, LOSSES[config.model.loss].load())
-    fit.compile(optimizer=_optimizer(config), jit_compile=False)  # XLA would compile every batch's shape anew
+    fit.compile(optimizer=_optimizer(config), jit_compile=False)  # XLA would compile again for every batch's shape
     fit.optimizer.build(fit.trainable_variables)  # a step that creates variables would be traced twice
     lists = len(train_data.row_splits) - 1
     watch = fitting.Watch(fit, train_data, validation_data, config, began)
@@ -164,7 +164,7 @@ def train(
 
 
 def save(ranker: keras.Model, path: str) -> None:
-    """Writes `ranker.keras` and reads it back in safe mode, as the exporter will; ConfigError where that fails."""
+    """Writes `ranker.keras` and loads it in safe mode, as the exporter will.  Raises ConfigError when that fails."""
     tf.io.gfile.makedirs(os.path.dirname(path))
     ranker.save(path)
     try:
@@ -178,7 +178,7 @@ def save(ranker: keras.Model, path: str) -> None:
 
 
 def _base(live: Model, transform_graph: TransformGraph) -> warm_start.Base:
-    """What LiveModel says of its copy."""
+    """LiveModel's copy of the live model, and the properties of its artifact."""
     return warm_start.Base(
         directory=pathlib.Path(live.uri) / model_files.FORMAT_SERVING,
         version=live.get_string_custom_property("version") if live.get_int_custom_property("live") else "",
@@ -188,7 +188,7 @@ def _base(live: Model, transform_graph: TransformGraph) -> warm_start.Base:
 
 
 def _start(ranker: keras.Model, initialize_from: InitializeFrom | None) -> dict[str, Any]:
-    """Sets and freezes the ranker's layers; what the history says of it."""
+    """Sets and freezes the ranker's layers; returns what the history records about it."""
     if initialize_from is None:
         return {}
     directory = weights.model_directory(initialize_from)
@@ -199,7 +199,7 @@ def _start(ranker: keras.Model, initialize_from: InitializeFrom | None) -> dict[
 
 
 def _try(ranker: keras.Model, data: ListBatch) -> None:
-    """One list through the network: makes the weights of a scorer that waits for its first call, checks its answer."""
+    """Calls the network on one list.  This creates weights that are built at the first call, and checks the outputs."""
     [(inputs, targets)] = training_data.batches(data, tf.data.Dataset.range(1), 1)
     answered = ranker(inputs, training=False)
     outputs = {"scores": networks.scores_of(answered), **(answered if isinstance(answered, Mapping) else {})}

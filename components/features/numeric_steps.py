@@ -1,8 +1,9 @@
-"""The steps of numeric features, on blocks of columns.
+"""Applies the transform steps of numeric features, to blocks of columns.
 
-Enters: float32 matrices [row, column] without NaN, each the columns that take the same steps.  Leaves: the same after
-their steps, and the ids of what is bucketized.  The one idea: blocks that stand before the same analyzer go through it
-side by side, so there is one analyzer for all numbers that need its statistic.
+Input: float32 matrices [row, column] without NaN; the columns of a matrix have the same steps.  Output: the matrices
+after their steps, and the ids of bucketized columns.
+The cost of TensorFlow Transform grows with the number of analyzers.  So all blocks whose next step is the same analyzer
+go through it side by side, in one call.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,43 +14,50 @@ import tensorflow_transform as tft
 
 from tfx_ranking.components.choices.transform_steps import TRANSFORM_STEPS, Step, StepWithParameter, row_of, step_name
 
-Blocks = dict[tuple[Step, ...], tf.Tensor]  # float32 [row, column], by the steps that its columns take
+Blocks = dict[tuple[Step, ...], tf.Tensor]  # float32 [row, column], by the steps of its columns
 
 
 def take_steps(blocks: Blocks, splits: tf.Tensor | None) -> Blocks:
-    """All steps but those that make buckets.  Blocks that stand before the same analyzer go through it side by side."""
+    """The blocks after all their steps except those that make buckets.
+
+    splits: int64 [list + 1] for item features, None for context features.
+    """
     blocks = dict(blocks)
-    left = {steps: [step for step in steps if row_of(step).kind != "buckets"] for steps in blocks}
-    while any(left.values()):
-        for steps, coming in left.items():
-            while coming and row_of(coming[0]).kind == "plain":
-                blocks[steps] = _call(coming.pop(0), blocks[steps], splits)
-        for step in _in_the_tables_order(coming[0] for coming in left.values() if coming):
-            together = [steps for steps, coming in left.items() if coming[:1] == [step]]
+    todo = {steps: [step for step in steps if row_of(step).kind != "buckets"] for steps in blocks}
+    while any(todo.values()):
+        for steps, remaining in todo.items():
+            while remaining and row_of(remaining[0]).kind == "plain":
+                blocks[steps] = _call(remaining.pop(0), blocks[steps], splits)
+        for step in _in_table_order(remaining[0] for remaining in todo.values() if remaining):
+            together = [steps for steps, remaining in todo.items() if remaining[:1] == [step]]
             widths = [blocks[steps].shape[1] for steps in together]
             scaled = _call(step, tf.concat([blocks[steps] for steps in together], axis=1), splits)
             for steps, block in zip(together, tf.split(scaled, widths, axis=1)):
                 blocks[steps] = block
-                left[steps].pop(0)
+                todo[steps].pop(0)
     return blocks
 
 
 def ends_in_buckets(steps: Sequence[Step]) -> bool:
+    """Whether the steps turn a number into a category."""
     return any(row_of(step).kind == "buckets" for step in steps)
 
 
 def bucket_ids(
-    blocks: Blocks, places: Mapping[tuple[Step, ...], list[int]], splits: tf.Tensor | None
+    blocks: Blocks, columns: Mapping[tuple[Step, ...], list[int]], splits: tf.Tensor | None
 ) -> dict[int, tf.Tensor]:
-    """The bucket of each value, int64 [row], by the column's place; one analyzer for each number of buckets."""
+    """The bucket of each value, int64 [row], by the column's number; one analyzer for each number of buckets.
+
+    columns: the numbers of each block's columns in the whole matrix.
+    """
     by_step: dict[Step, list[tuple[Step, ...]]] = {}
     for steps in blocks:
         if steps and row_of(steps[-1]).kind == "buckets":
             by_step.setdefault(steps[-1], []).append(steps)
     ids: dict[int, tf.Tensor] = {}
     for step, together in by_step.items():
-        columns = _call(step, tf.concat([blocks[steps] for steps in together], axis=1), splits)
-        ids.update(zip((place for steps in together for place in places[steps]), columns))
+        buckets = _call(step, tf.concat([blocks[steps] for steps in together], axis=1), splits)
+        ids.update(zip((number for steps in together for number in columns[steps]), buckets))
     return ids
 
 
@@ -58,13 +66,13 @@ def _call(step: Step, x: tf.Tensor, row_splits: tf.Tensor | None) -> Any:
     return row_of(step).load()(x, parameter, row_splits)
 
 
-def _in_the_tables_order(steps: Iterable[Step]) -> list[Step]:
+def _in_table_order(steps: Iterable[Step]) -> list[Step]:
     order = list(TRANSFORM_STEPS)
     return sorted(dict.fromkeys(steps), key=lambda step: order.index(step_name(step)))
 
 
 def log1p(x: tf.Tensor, parameter: None, row_splits: tf.Tensor | None) -> tf.Tensor:
-    """log(1 + x); a value of -1 or less is taken as the next float32 above -1: no infinity, no NaN."""
+    """log(1 + x).  A value of -1 or less counts as the next float32 above -1, so the result is always finite."""
     return tf.math.log1p(tf.maximum(x, -1 + 2**-24))
 
 
@@ -74,14 +82,14 @@ def sign_log1p(x: tf.Tensor, parameter: None, row_splits: tf.Tensor | None) -> t
 
 
 def clip(x: tf.Tensor, ends: tuple[float, float], row_splits: tf.Tensor | None) -> tf.Tensor:
-    """Values outside of the ends are set to the nearer end."""
+    """x, with values outside of the ends set to the nearer end."""
     return tf.clip_by_value(x, *ends)
 
 
 def query_normalise(x: tf.Tensor, parameter: None, row_splits: tf.Tensor) -> tf.Tensor:
     """(x - mean) / std over the items of each list, std with divisor n.
 
-    Counted from each list's lowest value: then equal values are exactly 0 and no rounding error is blown up.
+    The list's lowest value is subtracted first, so that equal values become exactly 0 and not a rounding error.
     """
     of = tf.ragged.row_splits_to_segment_ids(row_splits)
     x -= tf.gather(tf.math.segment_min(x, of), of)
@@ -90,19 +98,23 @@ def query_normalise(x: tf.Tensor, parameter: None, row_splits: tf.Tensor) -> tf.
 
 
 def z_score(x: tf.Tensor, parameter: None, row_splits: tf.Tensor | None) -> tf.Tensor:
-    """In float64, where sums of float32 values are exact: a constant column has no deviation at all, and is 0.
+    """(x - mean) / std of the training data; 0 for a constant column.
 
-    TFT's own `scale_to_z_score` leaves what differs from a constant unscaled, and makes ±1 of rounding errors.
+    The sums are in float64, where they are exact for float32 values, so a constant column has a deviation of exactly 0.
+    TFT's own `scale_to_z_score` turns the rounding errors of a constant column into ±1.
     """
     x = tf.cast(x, tf.float64)
     mean, variance = tft.mean(x, reduce_instance_dims=False), tft.var(x, reduce_instance_dims=False)
-    # Only the difference needs float64's digits; the division in it took a third of the step when serving.
+    # Only the difference needs float64. A division in float64 took a third of this step's time in serving.
     scale = tf.math.reciprocal_no_nan(tf.sqrt(variance))
     return tf.cast(x - mean, tf.float32) * tf.cast(scale, tf.float32)
 
 
 def min_max(x: tf.Tensor, parameter: None, row_splits: tf.Tensor | None) -> tf.Tensor:
-    """One analyzer for both ends; TFT's own `scale_to_0_1` makes sigmoids of a constant column."""
+    """(x - min) / (max - min) of the training data; 0 for a constant column.
+
+    One analyzer computes both ends.  TFT's own `scale_to_0_1` replaces a constant column by its sigmoid.
+    """
     width = x.shape[1]
     high = tft.max(tf.concat([x, -x], axis=1), reduce_instance_dims=False)
     low = -high[width:]
@@ -111,10 +123,11 @@ def min_max(x: tf.Tensor, parameter: None, row_splits: tf.Tensor | None) -> tf.T
 
 def quantile_buckets(x: tf.Tensor, number: int, row_splits: tf.Tensor | None) -> list[tf.Tensor]:
     """The quantile bucket of each value: int64 [row], 0 to number - 1, for each column."""
-    epsilon = min(1 / number, 0.01)  # as tft.bucketize has it
+    epsilon = min(1 / number, 0.01)  # as in tft.bucketize
     boundaries = tft.quantiles(x, number, epsilon, reduce_instance_dims=False)
     return [tft.apply_buckets(x[:, i], boundaries[i : i + 1]) for i in range(x.shape[1])]
 
 
-def take_columns(matrix: tf.Tensor, places: list[int]) -> tf.Tensor:
-    return matrix if places == list(range(matrix.shape[1])) else tf.gather(matrix, places, axis=1)
+def take_columns(matrix: tf.Tensor, numbers: list[int]) -> tf.Tensor:
+    """The columns of these numbers, in this order."""
+    return matrix if numbers == list(range(matrix.shape[1])) else tf.gather(matrix, numbers, axis=1)

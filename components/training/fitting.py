@@ -1,7 +1,7 @@
-"""Keras' `fit` on lists: scores are flat, padded for the loss alone, and the validation split is measured in between.
+"""Trains a ranker with Keras' `fit`, and measures the validation split after each epoch.
 
-Enters: a ranker, its data as flat columns.  Leaves: the ranker with its best epoch's weights, the epochs' history.  The
-one idea: whatever Keras would do list by list is done here on whole batches; the loop is Keras' own.
+Input: a ranker and its data as flat columns.  Output: the ranker with the weights of its best epoch, and the history.
+The loop is Keras' own.  Scores stay flat, all items of a batch one after another, and are padded only for the loss.
 """
 
 import time
@@ -20,20 +20,20 @@ from tfx_ranking.components.metrics.convention import Convention
 from tfx_ranking.components.scorers import networks
 from tfx_ranking.components.training import training_data
 
-DEFAULT_METRIC = "ndcg@10"  # what the validation split is measured by where nothing stops early
+DEFAULT_METRIC = "ndcg@10"  # of the validation split, when early stopping names no other
 
 
 class Fit(keras.Model):
     """The ranker as Keras' `fit` trains it: flat scores, padded only for the loss.
 
-    (Its name becomes a TensorFlow name scope, which must not begin with an underscore.)
+    (Keras makes a TensorFlow name scope of the class name, so it must not begin with an underscore.)
     """
 
     def __init__(self, ranker: keras.Model, loss: Any):
         super().__init__()
         self.ranker = ranker
         self.list_loss = loss
-        self.bad_lists = tf.Variable([], shape=[None], dtype=tf.int64, trainable=False)  # of the step that broke
+        self.bad_lists = tf.Variable([], shape=[None], dtype=tf.int64, trainable=False)  # of the first broken step
         self.built = True
 
     def call(self, inputs, training=False):
@@ -46,8 +46,8 @@ class Fit(keras.Model):
         loss = self.list_loss(scores, labels, mask=mask, weights=weights)
         for penalty in self.ranker.losses:
             loss += penalty
-        broke = ~tf.math.is_finite(loss) & (tf.size(self.bad_lists) == 0)
-        tf.cond(broke, lambda: self.bad_lists.assign(y["lists"]), lambda: self.bad_lists.value())
+        is_broken = ~tf.math.is_finite(loss) & (tf.size(self.bad_lists) == 0)
+        tf.cond(is_broken, lambda: self.bad_lists.assign(y["lists"]), lambda: self.bad_lists.value())
         return loss
 
 
@@ -58,7 +58,7 @@ def pad(values: tf.Tensor, row_lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
 
 
 class Watch(keras.callbacks.Callback):
-    """Measures the validation split after each epoch, keeps the best weights, stops on time or on a broken loss."""
+    """Measures the validation split after each epoch, keeps the best weights, and stops early or on a broken loss."""
 
     def __init__(
         self, fit: Fit, train_data: ListBatch, validation_data: ListBatch, config: RankingConfig, began: float
@@ -98,12 +98,12 @@ class Watch(keras.callbacks.Callback):
             self.fit.stop_training = True
 
     def finish(self) -> dict[str, Any]:
-        """The best weights in place, and the history."""
+        """Sets the best epoch's weights; returns the history."""
         assert self.best is not None  # there is at least one epoch
         epoch, value, weights = self.best
         self.fit.ranker.set_weights(weights)
         rates = [each["items_per_second"] for each in self.epochs]
-        rate = float(np.median(rates[1:] or rates))  # the first epoch holds the tracing
+        rate = float(np.median(rates[1:] or rates))  # without the first epoch, which includes the tracing
         return {
             "metric": ranking_metrics.describe(self.metric, self.convention),
             "convention": str(self.convention),
@@ -134,7 +134,7 @@ class Watch(keras.callbacks.Callback):
         value = ranking_metrics.mean(values[self.metric])
         if np.isnan(value):
             raise DataError(
-                "the validation split has no list with a relevant item, so nothing can choose the best epoch: give it "
+                "the validation split has no list with a relevant item, so there is no best epoch: give it "
                 "more lists (data.splits.validation), or see evaluation.relevant_from."
             )
         return value
@@ -145,7 +145,7 @@ class Watch(keras.callbacks.Callback):
         groups = [_text(self.train_data.context["group_id"][i]) for i in lists]
         shown = ", ".join(groups[:10]) + (f" and {len(groups) - 10} more" if len(groups) > 10 else "")
         return (
-            f"the loss is no finite number at step {step + 1} of epoch {len(self.epochs) + 1}. "
+            f"the loss is not a finite number at step {step + 1} of epoch {len(self.epochs) + 1}. "
             f"The batch's lists: {shown}. "
             f"The feature with the largest magnitude there is {name} = {value:g} (list {_text(group)}). "
             "Scale or clip it (items.<name>.transform), or lower training.learning_rate."

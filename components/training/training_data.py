@@ -1,7 +1,7 @@
-"""What the trainer reads: a split of transformed list examples as flat NumPy columns, and batches of lists out of them.
+"""Reads a split of transformed list examples into flat NumPy columns, and makes batches of lists from them.
 
-Enters: the Transform component's outputs.  Leaves: a `ListBatch` in memory, whose columns keep the transform graph's
-names (`items/…`, `context/…`, `group_id`, `label`, `weight`, `position`), and a dataset of what the network is fed.
+Input: the Transform component's outputs.  Output: a `ListBatch` in memory, whose columns keep the transform graph's
+names (`items/…`, `context/…`, `group_id`, `label`, `weight`, `position`), and a dataset of the network's inputs.
 """
 
 import collections
@@ -22,18 +22,18 @@ from tfx_ranking.components.scorers.inputs import DEFAULT_EMBEDDING, Input
 
 SPECIALS = ("group_id", "label", "weight", "position")
 PARSED_AT_ONCE = 256  # lists
-MOST_IDS = 50_000_000  # of a category: more is a number that was taken for an id
+MOST_IDS = 50_000_000  # of a category; with more ids, the column is probably a number and not an id
 
 
 class Layout(NamedTuple):
     """How transformed examples are stored."""
 
     spec: Mapping[str, Any]  # for tf.io.parse_example
-    sizes: Mapping[str, int]  # ids per category, by output name, where the transform graph knows
+    sizes: Mapping[str, int]  # ids per category, by output name; without those that the transform graph does not know
 
 
 def read_layout(transform_graph_uri: str) -> Layout:
-    """Raises DataError, with the names, when the transform graph's outputs do not follow the naming rule."""
+    """The layout of the transform graph's outputs.  Raises DataError for outputs that do not follow the naming rule."""
     import tensorflow_transform as tft
 
     output = tft.TFTransformOutput(transform_graph_uri)
@@ -41,12 +41,12 @@ def read_layout(transform_graph_uri: str) -> Layout:
     unknown = sorted(name for name in spec if not name.startswith(("items/", "context/")) and name not in SPECIALS)
     if unknown:
         raise DataError(
-            f"preprocessing_fn gives {', '.join(unknown)}: expected outputs named items/<name> (one value an item), "
+            f"preprocessing_fn returns {', '.join(unknown)}: expected outputs named items/<name> (one value an item), "
             f"context/<name> (one a list), {', '.join(SPECIALS)}. Rename them, or leave them out."
         )
     for needed in ("group_id", "label"):
         if needed not in spec:
-            raise DataError(f"preprocessing_fn gives no {needed!r}: training needs it; it gives {sorted(spec)}.")
+            raise DataError(f"preprocessing_fn returns no {needed!r}, which training needs; it returns {sorted(spec)}.")
     sizes = {}
     for feature in output.transformed_metadata.schema.feature:
         if feature.HasField("int_domain") and feature.int_domain.max:
@@ -71,7 +71,7 @@ def read_split(examples_uri: str, split: str, layout: Layout) -> tuple[ListBatch
 
 
 def flat_columns(transformed: Mapping[str, Any]) -> ListBatch:
-    """A batch of the transform graph's outputs, tensors, as flat NumPy columns."""
+    """A batch of the transform graph's outputs as flat NumPy columns.  Raises DataError when lengths disagree."""
     context: dict[str, Any] = {}
     items: dict[str, Any] = {}
     row_splits, first = None, ""
@@ -97,13 +97,13 @@ def flat_columns(transformed: Mapping[str, Any]) -> ListBatch:
 
 
 def check(data: ListBatch, split: str) -> None:
-    """Raises DataError for a split that cannot be trained or chosen on."""
+    """Raises DataError for a split without items, or with a label that is not a finite number."""
     if len(data.row_splits) < 2 or data.row_splits[-1] == 0:
         raise DataError(f"the {split} split is empty: it has {len(data.row_splits) - 1} lists and no item.")
     bad = np.flatnonzero(~np.isfinite(data.items["label"]))
     if bad.size:
         raise DataError(
-            f"the {split} split's list {group_of(data, bad[0])!r} has a label that is no finite number: "
+            f"the {split} split's list {group_of(data, bad[0])!r} has a label that is not a finite number: "
             "drop such records, or declare data.label_range to have them quarantined."
         )
 
@@ -114,9 +114,9 @@ def group_of(data: ListBatch, item: int) -> bytes:
 
 
 def in_hash_order(data: ListBatch) -> ListBatch:
-    """The lists ordered by the hash of their group id, whatever order they were written in.
+    """The lists in the order of their group ids' hashes, so that the order in the files does not matter.
 
-    Lists of one group id (their splits scope it) are ordered by their content.
+    Lists with the same group id are ordered by their content.
     """
     keys = [hashlib.blake2b(_bytes(group), digest_size=16).digest() for group in data.context["group_id"]]
     if len(set(keys)) < len(keys):
@@ -126,7 +126,7 @@ def in_hash_order(data: ListBatch) -> ListBatch:
 
 
 def take(data: ListBatch, lists: np.ndarray) -> ListBatch:
-    """The chosen lists, in the order in which they are named."""
+    """The lists with these numbers, in this order."""
     splits = np.asarray(data.row_splits)
     items, lengths = _ranges(splits, lists)
     return ListBatch(
@@ -139,8 +139,8 @@ def take(data: ListBatch, lists: np.ndarray) -> ListBatch:
 def item_weights(data: ListBatch, propensity: PowerPropensity | Sequence[float] | None) -> np.ndarray | None:
     """Float32 [item]: the weight column; times 1 / the propensity of the item's position where the item was clicked.
 
-    An item is clicked when its label is above 0.  The others keep their weight: no click says nothing about whether the
-    item was looked at.  Positions count from 1; behind the end of a list of propensities its last one holds.
+    An item is clicked when its label is above 0.  The others keep their weight, because without a click nobody knows
+    whether the item was looked at.  Positions count from 1; beyond the end of `propensity` its last value is used.
     None when there are neither weights nor propensities.
     Raises DataError for a clicked item without a position.
 
@@ -172,8 +172,8 @@ def item_weights(data: ListBatch, propensity: PowerPropensity | Sequence[float] 
 
 
 def inputs(data: ListBatch, config: RankingConfig, sizes: Mapping[str, int]) -> list[Input]:
-    """What the network is fed, by the columns' dtypes: floats are numbers, integers are ids of a category."""
-    found = []
+    """The network's inputs, by the columns' dtypes: floats are numbers, integers are ids of a category."""
+    network_inputs = []
     for name, column in {**data.context, **data.items}.items():
         if name in SPECIALS:
             continue
@@ -181,7 +181,7 @@ def inputs(data: ListBatch, config: RankingConfig, sizes: Mapping[str, int]) -> 
         if values.ndim > 2 or (values.ndim == 2 and not np.issubdtype(values.dtype, np.floating)):
             raise DataError(f"{name}: expected one number, one vector or one id a row; got rows of {values.shape[1:]}.")
         if np.issubdtype(values.dtype, np.floating) and not isinstance(column, Tokens):
-            found.append(Input(name, "numeric", values.shape[1] if values.ndim > 1 else 1))
+            network_inputs.append(Input(name, "numeric", values.shape[1] if values.ndim > 1 else 1))
             continue
         if not np.issubdtype(values.dtype, np.integer):
             expected = "int64 ids" if isinstance(column, Tokens) else "float32 numbers or int64 ids"
@@ -194,8 +194,8 @@ def inputs(data: ListBatch, config: RankingConfig, sizes: Mapping[str, int]) -> 
             )
         feature = config.features.get(name.partition("/")[2])
         width = (feature.embedding if feature else None) or min(DEFAULT_EMBEDDING, size)
-        found.append(Input(name, "tokens" if isinstance(column, Tokens) else "category", size, width))
-    return found
+        network_inputs.append(Input(name, "tokens" if isinstance(column, Tokens) else "category", size, width))
+    return network_inputs
 
 
 def batches(data: ListBatch, indices: tf.data.Dataset, batch_lists: int) -> tf.data.Dataset:
@@ -224,44 +224,44 @@ def batches(data: ListBatch, indices: tf.data.Dataset, batch_lists: int) -> tf.d
 
 
 def largest(data: ListBatch, lists: np.ndarray, config: RankingConfig) -> tuple[str, float, Any]:
-    """The numeric value of the largest magnitude in some lists: its feature, the value, the list's group id.
+    """The number with the largest magnitude in these lists: the feature's name, the value, the list's group id.
 
-    A value that is no finite number is the largest.  A column of `items/numeric` has its feature's name, by `config`.
+    A value that is not finite counts as the largest.  `config` gives the columns of `items/numeric` their names.
     """
     part = take(data, lists)
-    found = ("none", 0.0, part.context["group_id"][0])
+    worst = ("none", 0.0, part.context["group_id"][0])
     for name, column in {**part.items, **part.context}.items():
         if name in SPECIALS or isinstance(column, Tokens) or not np.issubdtype(column.dtype, np.floating):
             continue
         matrix = column.reshape(len(column), -1)
         magnitude = np.where(np.isfinite(matrix), np.abs(matrix), np.inf)
-        if matrix.size and magnitude.max() > abs(found[1]):
+        if matrix.size and magnitude.max() > abs(worst[1]):
             row, number = np.unravel_index(int(np.argmax(magnitude)), matrix.shape)
             group = group_of(part, int(row)) if name in part.items else part.context["group_id"][row]
-            found = (_described(name, int(number), matrix.shape[1], config), float(matrix[row, number]), group)
-    return found
+            worst = (_described(name, int(number), matrix.shape[1], config), float(matrix[row, number]), group)
+    return worst
 
 
 def check_anomalies(uri: str, splits: Sequence[str], on_anomaly: Literal["fail", "warn"]) -> None:
-    """Raises DataError naming the anomalies that ExampleValidator found in these splits, or warns.
+    """Raises DataError, or warns, when ExampleValidator reports anomalies in these splits.  The message names them.
 
-    Stock ExampleValidator writes what it finds and succeeds; this is where the pipeline looks.
+    TFX's ExampleValidator succeeds even when it finds anomalies, so the trainer checks its report.
     """
     from absl import logging
     from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-    found = []
+    reported = []
     for split in splits:
         for file in sorted(tf.io.gfile.glob(f"{uri.rstrip('/')}/Split-{split}/*.pb")):
             with tf.io.gfile.GFile(file, "rb") as opened:
                 anomalies = anomalies_pb2.Anomalies.FromString(opened.read())
             for feature, info in sorted(anomalies.anomaly_info.items()):
-                found.append(f"{split}: {feature}: {info.short_description} ({info.description})")
+                reported.append(f"{split}: {feature}: {info.short_description} ({info.description})")
             if anomalies.HasField("dataset_anomaly_info"):
-                found.append(f"{split}: {anomalies.dataset_anomaly_info.description}")
-    if not found:
+                reported.append(f"{split}: {anomalies.dataset_anomaly_info.description}")
+    if not reported:
         return
-    message = f"{len(found)} anomalies in the data: " + "; ".join(found)
+    message = f"{len(reported)} anomalies in the data: " + "; ".join(reported)
     if on_anomaly == "fail":
         raise DataError(message + ". Mend the data or the schema (data.schema), or set data.on_anomaly: warn.")
     logging.warning(message)
@@ -275,7 +275,7 @@ def _described(name: str, number: int, width: int, config: RankingConfig) -> str
 
 
 def _column(value: Any) -> Any:
-    """A tensor as a NumPy column; a ragged one as `Tokens`, or as a matrix where all its rows are equally long."""
+    """A tensor as a NumPy column.  A ragged one becomes `Tokens`, or a matrix if it has a uniform row length."""
     if isinstance(value, tf.RaggedTensor):
         if value.uniform_row_length is not None:
             return value.flat_values.numpy().reshape(-1, int(value.uniform_row_length))
@@ -303,7 +303,7 @@ def _join_splits(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _ranges(splits: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers splits[r] to splits[r + 1] of each chosen row, one after another, and how many each has."""
+    """For each row r the indices splits[r] to splits[r + 1] - 1, one row after another; and each row's length."""
     lengths = splits[rows + 1] - splits[rows]
     shift = splits[rows] - (np.cumsum(lengths) - lengths)
     return np.repeat(shift, lengths) + np.arange(lengths.sum()), lengths

@@ -1,15 +1,18 @@
-"""A new ranker that begins from the model that serves: layers by name, their rows by what these stand for.
+"""Lets a new ranker begin from the weights of the model that serves.
 
-Enters: a built network with its inputs, the live model's folder.  Leaves: weights set, and of each layer what it began
-from.  The one idea: a weight is taken over where what it multiplies is the same in both models: a vocabulary's value
-wherever it stands now, a hash's bucket, a feature's column behind the same steps.  All else starts fresh, and is said.
+Input: a built network with its inputs, and the live model's folder.  Output: the network's weights are set, and for
+each layer there is a text that says what it began from.
 
-Rows have a meaning in two places.  An embedding, `<level>_<name>_embedding`: row 0 is for unknown ids, then the
-category's ids.  And the layers that take the inputs side by side, in `scorers.FlatScorer`'s order.  Of a scorer of the
-user's own only the embeddings called so are matched by value; its other layers are taken by name and shapes.
+A weight is copied when the thing that it multiplies is the same in both models: the same value of a vocabulary (at
+whatever row it is now), the same bucket of a hash, the same feature after the same steps.  All else starts fresh.
 
-Statistics of the transform graph (z-scores, quantiles) are learned anew in every run, so a number that is the same in
-the logs may reach the network as another; the optimizer's moments start fresh.
+Rows are matched in two kinds of layers.  In an embedding, `<level>_<name>_embedding`, row 0 is for unknown ids, and the
+rows of the category's ids follow.  In the first layers of a `networks.FlatScorer`, each row belongs to one column
+of the inputs.  Of a user's own scorer, only embeddings with these names are matched row by row; the other layers are
+copied when name and shapes are equal.
+
+Two things are not carried over.  The statistics of the transform graph (z-scores, quantiles) are computed again in
+every run, so equal numbers in the logs may reach the network with different values; and the optimizer starts fresh.
 """
 
 import dataclasses
@@ -32,162 +35,169 @@ from tfx_ranking.components.training import weights
 
 ALL = "all of it"
 FRESH = "fresh"
-UNKNOWN_ROW = ("unknown",)  # an embedding's row 0
+UNKNOWN_ROW = ("unknown",)  # the key of an embedding's row 0
 SIDE_BY_SIDE = ("items", "context")  # the order of a network's inputs side by side
-Rows = Sequence[Hashable]  # what each row stands for
+Keys = Sequence[Hashable]  # one for each row; equal keys are the same thing in both models
 
 
 @dataclasses.dataclass(frozen=True)
 class Base:
     """The model to begin from, and where the new vocabularies are."""
 
-    directory: pathlib.Path  # `Format-Serving`; without a file when nothing serves
-    version: str  # "" when nothing serves
+    directory: pathlib.Path  # `Format-Serving`; without any file when no model serves
+    version: str  # "" when no model serves
     digest: str
     vocabularies: pathlib.Path  # the new transform graph's assets
 
 
-@dataclasses.dataclass(frozen=True)
-class Meaning:
-    """What the rows of a ranker's weights stand for."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowKeys:
+    """What the rows of one ranker's weights belong to."""
 
-    embeddings: Mapping[str, Rows | str]  # by layer; text says why it is not known
-    columns: Rows | None  # of the inputs side by side; None: not known
-    first: tuple[str, ...]  # layers that take them; none of a scorer of the user's own
+    embeddings: Mapping[str, Keys | str]  # by layer; a str is the reason why the keys are unknown
+    columns: Keys | None  # of the inputs side by side; None when unknown
+    first: tuple[str, ...]  # the layers that receive the inputs side by side; () for a scorer of the user's own
 
 
 def begin(network: Any, inputs: Sequence[Input], config: RankingConfig, base: Base) -> dict[str, Any]:
-    """Sets the network's weights from the live model's; what the trainer's history says of it.
+    """Sets the network's weights from the live model's.  Returns what the trainer's history records about it.
 
-    Returns `{"model": {"version", "digest"} or None, "layers": {layer: what it began from}, "why"}`; `why` is there
-    when nothing is taken over.  A live model that cannot be begun from is no error: the ranker starts fresh.
+    Returns `{"model": {"version", "digest"} or None, "layers": {layer: what it began from}, "why"}`; `why` is the
+    reason when nothing is copied.  A live model that cannot be used is not an error: the ranker starts fresh.
     """
-    fresh = dict.fromkeys(weights.variables(network), FRESH)
+    all_fresh = dict.fromkeys(weights.variables(network), FRESH)
     if not base.version:
-        return {"model": None, "layers": fresh, "why": "nothing serves yet"}
+        return {"model": None, "layers": all_fresh, "why": "nothing serves yet"}
     try:
         stored = weights.by_layer(weights.read(base.directory / WEIGHTS_IN_MODEL))
-        theirs = ranking_config.from_selection(json.loads((base.directory / CONFIG_IN_MODEL).read_text()))
-    except (ValueError, OSError) as error:  # among them what is no JSON and what is no config
-        return {"model": None, "layers": fresh, "why": f"version {base.version} cannot be begun from: {error}"}
-    here = _meaning_here(inputs, config, base.vocabularies, network)
-    there = _meaning_there(stored, theirs, base.directory / "assets")
-    if here.columns is None and there.columns is None and _as_wide(network, stored, here, there):
-        columns = [("numbers", i) for i in range(len(stored[there.first[-1]]["kernel"]))]
-        here, there = (dataclasses.replace(each, columns=columns) for each in (here, there))
-    layers = take_over(network, stored, here, there)
+        live_config = ranking_config.from_selection(json.loads((base.directory / CONFIG_IN_MODEL).read_text()))
+    except (ValueError, OSError) as error:  # a ValueError also for invalid JSON and for an invalid config
+        return {"model": None, "layers": all_fresh, "why": f"version {base.version} cannot be used: {error}"}
+    new = _keys_of_network(network, inputs, config, base.vocabularies)
+    live = _keys_of_stored(stored, live_config, base.directory / "assets")
+    if new.columns is None and live.columns is None and _as_wide(network, stored, new, live):
+        columns = [("numbers", i) for i in range(len(stored[live.first[-1]]["kernel"]))]
+        new, live = (dataclasses.replace(each, columns=columns) for each in (new, live))
+    layers = copy_weights(network, stored, new, live)
     return {"model": {"version": base.version, "digest": base.digest}, "layers": layers}
 
 
-def take_over(
-    network: Any, stored: Mapping[str, Mapping[str, np.ndarray]], here: Meaning, there: Meaning
+def copy_weights(
+    network: Any, stored: Mapping[str, Mapping[str, np.ndarray]], new: RowKeys, live: RowKeys
 ) -> dict[str, str]:
-    """Sets each layer, or the rows of it, that mean the same; each layer to what it began from."""
-    said: dict[str, str] = {}
+    """Sets each layer, or those of its rows whose keys are in both models.  Returns what each layer began from."""
+    began: dict[str, str] = {}
     ours = weights.variables(network)
-    for layer in sorted(ours, key=lambda name: name not in here.embeddings):  # embeddings first: columns go by them
+    for layer in sorted(ours, key=lambda name: name not in new.embeddings):  # embeddings first: columns depend on them
         if layer not in stored:
-            said[layer] = f"{FRESH}: the live model has none"
-        elif layer in here.embeddings:
-            said[layer] = _embedding(ours[layer], stored[layer], here.embeddings[layer], there.embeddings.get(layer))
-        elif layer in here.first or layer in there.first:
-            fresh = {name for name, how in said.items() if how.startswith(FRESH)}
-            said[layer] = _first(layer, ours[layer], stored[layer], here, there, fresh)
+            began[layer] = f"{FRESH}: the live model does not have this layer"
+        elif layer in new.embeddings:
+            began[layer] = _embedding(ours[layer], stored[layer], new.embeddings[layer], live.embeddings.get(layer))
+        elif layer in new.first or layer in live.first:
+            fresh = {name for name, text in began.items() if text.startswith(FRESH)}
+            began[layer] = _first(layer, ours[layer], stored[layer], new, live, fresh)
         elif why := weights.differs(ours[layer], stored[layer]):
-            said[layer] = f"{FRESH}: it {why}"
+            began[layer] = f"{FRESH}: it {why}"
         else:
             for name, values in stored[layer].items():
                 ours[layer][name].assign(values)
-            said[layer] = ALL
-    return {layer: said[layer] for layer in ours}
+            began[layer] = ALL
+    return {layer: began[layer] for layer in ours}
 
 
 def summary(started: Mapping[str, Any]) -> str:
     """A few words for the run's table.
+
+    started: as `begin` returns it.
 
     >>> summary({"model": {"version": "3"}, "layers": {"dense_0": "5 of 6 rows", "score": "all of it", "new": "fresh"}})
     'warm start from version 3 (fresh: new)'
     """
     if started["model"] is None:
         return f"warm start: {started['why']}"
-    fresh = [layer for layer, how in started["layers"].items() if how.startswith(FRESH)]
-    return f"warm start from version {started['model']['version']}{f' (fresh: {_list(fresh)})' if fresh else ''}"
+    fresh = [layer for layer, text in started["layers"].items() if text.startswith(FRESH)]
+    return f"warm start from version {started['model']['version']}{f' (fresh: {_shortened(fresh)})' if fresh else ''}"
 
 
 def _embedding(
-    ours: Mapping[str, Any], theirs: Mapping[str, np.ndarray], here: Rows | str, there: Rows | str | None
+    ours: Mapping[str, Any], stored: Mapping[str, np.ndarray], new: Keys | str, live: Keys | str | None
 ) -> str:
-    if isinstance(here, str) or there is None or isinstance(there, str):
-        return f"{FRESH}: {here if isinstance(here, str) else there or 'it is no input of the live model'}"
-    variable, values = ours.get("embeddings"), theirs.get("embeddings")
-    if variable is None or values is None or (variable.shape[0], len(values)) != (len(here), len(there)):
+    if isinstance(new, str) or live is None or isinstance(live, str):
+        return f"{FRESH}: {new if isinstance(new, str) else live or 'the live model does not have this input'}"
+    variable, values = ours.get("embeddings"), stored.get("embeddings")
+    if variable is None or values is None or (variable.shape[0], len(values)) != (len(new), len(live)):
         return f"{FRESH}: expected a row for unknown ids and one for each id"
     if variable.shape[1] != values.shape[1]:
         return f"{FRESH}: it is {variable.shape[1]} wide, the live model's {values.shape[1]}"
-    at = {key: row for row, key in enumerate(there)}
-    if not any(key in at for key in here if key != UNKNOWN_ROW):
+    row_of = {key: row for row, key in enumerate(live)}
+    if not any(key in row_of for key in new if key != UNKNOWN_ROW):
         return f"{FRESH}: no value in common"
-    return _rows(variable, values, here, at)
+    return _copy_rows(variable, values, new, row_of)
 
 
 def _first(
     layer: str,
     ours: Mapping[str, Any],
-    theirs: Mapping[str, np.ndarray],
-    here: Meaning,
-    there: Meaning,
+    stored: Mapping[str, np.ndarray],
+    new: RowKeys,
+    live: RowKeys,
     fresh: set[str],
 ) -> str:
-    """A layer whose rows are the inputs' columns; what does not depend on them (a bias) is taken as it is."""
-    if not (layer in here.first and layer in there.first):
-        return f"{FRESH}: it takes the inputs in one of the two models only"
-    if here.columns is None or there.columns is None:
-        return f"{FRESH}: what its columns are cannot be told"
-    at = {key: row for row, key in enumerate(there.columns) if not (isinstance(key, tuple) and key[0] in fresh)}
-    if set(ours) != set(theirs):
-        return f"{FRESH}: it {weights.differs(ours, theirs)}"
+    """Sets a layer whose rows are the inputs' columns; a variable without these rows (a bias) is copied as it is."""
+    if not (layer in new.first and layer in live.first):
+        return f"{FRESH}: it receives the inputs in only one of the two models"
+    if new.columns is None or live.columns is None:
+        return f"{FRESH}: the names of its columns are unknown"
+    row_of = {
+        key: row for row, key in enumerate(live.columns) if not (isinstance(key, tuple) and key[0] in fresh)
+    }  # without the columns of embeddings that start fresh
+    if set(ours) != set(stored):
+        return f"{FRESH}: it {weights.differs(ours, stored)}"
     by_column = {"kernel"} if "kernel" in ours else set(ours)
     for name, variable in ours.items():
-        if variable.shape[name in by_column :] != theirs[name].shape[name in by_column :]:
-            return f"{FRESH}: its {name} is {list(variable.shape)}, the live model's {list(theirs[name].shape)}"
-    if not any(key in at for key in here.columns):
+        if variable.shape[name in by_column :] != stored[name].shape[name in by_column :]:
+            return f"{FRESH}: its {name} is {list(variable.shape)}, the live model's {list(stored[name].shape)}"
+    if not any(key in row_of for key in new.columns):
         return f"{FRESH}: no input in common"
-    said = ALL
+    text = ALL
     for name, variable in ours.items():
         if name in by_column:
-            said = _rows(variable, theirs[name], here.columns, at)
+            text = _copy_rows(variable, stored[name], new.columns, row_of)
         else:
-            variable.assign(theirs[name])
-    return said
+            variable.assign(stored[name])
+    return text
 
 
-def _rows(variable: Any, values: np.ndarray, here: Rows, at: Mapping[Hashable, int]) -> str:
-    new = variable.numpy()
-    known = [(row, at[key]) for row, key in enumerate(here) if key in at]
-    new[[row for row, _ in known]] = values[[row for _, row in known]]
-    variable.assign(new)
-    return ALL if len(known) == len(here) else f"{len(known)} of {len(here)} rows"
+def _copy_rows(variable: Any, values: np.ndarray, new: Keys, row_of: Mapping[Hashable, int]) -> str:
+    """Copies the rows whose key is in `row_of`; the other rows stay as they are."""
+    rows = variable.numpy()
+    known = [(row, row_of[key]) for row, key in enumerate(new) if key in row_of]
+    rows[[row for row, _ in known]] = values[[row for _, row in known]]
+    variable.assign(rows)
+    return ALL if len(known) == len(new) else f"{len(known)} of {len(new)} rows"
 
 
-def _meaning_here(inputs: Sequence[Input], config: RankingConfig, assets: pathlib.Path, network: Any) -> Meaning:
+def _keys_of_network(network: Any, inputs: Sequence[Input], config: RankingConfig, assets: pathlib.Path) -> RowKeys:
+    """The keys of the new network's rows.  assets: the folder with its vocabularies."""
     categories = {each.name: (each.size + 1, each.embedding or 0) for each in inputs if each.kind != "numeric"}
-    numeric = {each.name: each.size for each in inputs if each.kind == "numeric"}
-    named = {
-        f"{level}/numeric": len(feature_columns.numeric_columns(config, level)) for level in feature_columns.LEVELS
-    }
-    explained = numeric == {name: width for name, width in named.items() if width}
+    widths = {each.name: each.size for each in inputs if each.kind == "numeric"}
+    named = {f"{level}/numeric": len(feature_columns.numeric_columns(config, level)) for level in SIDE_BY_SIDE}
+    all_named = widths == {name: width for name, width in named.items() if width}
     flat = isinstance(network, networks.FlatScorer)
-    if flat:  # the linear scorer's embeddings are of another width than the inputs say
-        widths = {layer.name: layer.output_dim for layer in network.embeddings}
-        categories = {name: (rows, widths[networks.embedding_layer(name)]) for name, (rows, _) in categories.items()}
+    if flat:  # the linear scorer has embeddings of width 1, whatever width the inputs have
+        layer_widths = {layer.name: layer.output_dim for layer in network.embeddings}
+        categories = {
+            name: (rows, layer_widths[networks.embedding_layer(name)]) for name, (rows, _) in categories.items()
+        }
     first = _first_layers([layer.name for layer in network.stack if layer.weights]) if flat else ()
-    columns = _columns(config, categories) if explained and flat else None
-    return Meaning(_embeddings(config, categories, assets), columns, first)
+    columns = _columns(config, categories) if all_named and flat else None
+    return RowKeys(embeddings=_embeddings(config, categories, assets), columns=columns, first=first)
 
 
-def _meaning_there(
+def _keys_of_stored(
     stored: Mapping[str, Mapping[str, np.ndarray]], config: RankingConfig, assets: pathlib.Path
-) -> Meaning:
+) -> RowKeys:
+    """The keys of the live model's rows, from its weights and its config.  assets: the folder with its vocabularies."""
     names = {networks.embedding_layer(f"{level}/{name}"): f"{level}/{name}" for level, name, _ in _features(config)}
     categories = {}
     for layer, own in stored.items():
@@ -198,33 +208,35 @@ def _meaning_there(
     scorer = SCORERS.get(config.model.scorer)
     flat = scorer is not None and scorer.builds_flat_scorer
     first = _first_layers(list(stored)) if flat else ()
-    columns: Rows | None = None
+    columns: Keys | None = None
     if first:
         columns = _columns(config, categories)
-        if len(columns) != len(stored[first[-1]]["kernel"]):  # a preprocessing_fn of the user's own made the numbers
+        if len(columns) != len(stored[first[-1]]["kernel"]):  # the user's own preprocessing_fn made the numbers
             columns = None
-    return Meaning(_embeddings(config, categories, assets), columns, first)
+    return RowKeys(embeddings=_embeddings(config, categories, assets), columns=columns, first=first)
 
 
-def _as_wide(network: Any, stored: Mapping[str, Mapping[str, np.ndarray]], here: Meaning, there: Meaning) -> bool:
-    """Numbers that a preprocessing_fn of the user's own made have no names: they count as the same where as many stand
-    beside the same embeddings."""
-    if not (here.first and there.first):
+def _as_wide(network: Any, stored: Mapping[str, Mapping[str, np.ndarray]], new: RowKeys, live: RowKeys) -> bool:
+    """Whether both models have equally many numbers and the same embeddings.
+
+    Numbers from the user's own preprocessing_fn have no names, so equally many of them count as the same.
+    """
+    if not (new.first and live.first):
         return False
-    ours, kernel = weights.variables(network), stored[there.first[-1]]["kernel"]
-    widths = {layer: ours[layer]["embeddings"].shape[1] for layer in here.embeddings}
-    theirs = {layer: stored[layer]["embeddings"].shape[1] for layer in there.embeddings}
-    return widths == theirs and len(kernel) == ours[here.first[-1]]["kernel"].shape[0]
+    ours, kernel = weights.variables(network), stored[live.first[-1]]["kernel"]
+    widths = {layer: ours[layer]["embeddings"].shape[1] for layer in new.embeddings}
+    live_widths = {layer: stored[layer]["embeddings"].shape[1] for layer in live.embeddings}
+    return widths == live_widths and len(kernel) == ours[new.first[-1]]["kernel"].shape[0]
 
 
 def _first_layers(names: Sequence[str]) -> tuple[str, ...]:
-    """The layers of a FlatScorer that take the inputs, the one with a kernel last."""
+    """The layers of a FlatScorer that receive the inputs; the one with a kernel is the last."""
     kernel = "dense_0" if "dense_0" in names else "score"
     return tuple(name for name in ("normalisation_inputs", kernel) if name in names)
 
 
-def _columns(config: RankingConfig, categories: Mapping[str, tuple[int, int]]) -> Rows:
-    """What a FlatScorer's inputs side by side are: by level numbers, then embeddings; (layer or feature, …) each."""
+def _columns(config: RankingConfig, categories: Mapping[str, tuple[int, int]]) -> Keys:
+    """The keys of a FlatScorer's inputs side by side: for each level the numbers, then the embeddings' columns."""
     columns: list[Hashable] = []
     for level in SIDE_BY_SIDE:
         columns += feature_columns.columns(config, level)
@@ -236,20 +248,19 @@ def _columns(config: RankingConfig, categories: Mapping[str, tuple[int, int]]) -
 
 def _embeddings(
     config: RankingConfig, categories: Mapping[str, tuple[int, int]], assets: pathlib.Path
-) -> dict[str, Rows | str]:
+) -> dict[str, Keys | str]:
     features = {f"{level}/{name}": feature for level, name, feature in _features(config)}
-    found: dict[str, Rows | str] = {}
+    embeddings: dict[str, Keys | str] = {}
     for name, (rows, _) in categories.items():
-        meaning = _category(name, features.get(name), rows, assets)
-        found[networks.embedding_layer(name)] = meaning if isinstance(meaning, str) else [UNKNOWN_ROW, *meaning]
-    return found
+        keys = _category(name, features.get(name), rows - 1, assets)
+        embeddings[networks.embedding_layer(name)] = keys if isinstance(keys, str) else [UNKNOWN_ROW, *keys]
+    return embeddings
 
 
-def _category(name: str, feature: Feature | None, rows: int, assets: pathlib.Path) -> Rows | str:
-    """What each id of a category stands for; text says why that is not known."""
-    ids = rows - 1
+def _category(name: str, feature: Feature | None, ids: int, assets: pathlib.Path) -> Keys | str:
+    """A key for each id of a category; a str is the reason why the keys are unknown."""
     if feature is None:
-        return f"{name} is no feature of the config, so what its ids stand for is not known"
+        return f"{name} is not a feature of the config, so the meaning of its ids is unknown"
     if feature.hash is not None:
         return [("bucket", i, ids) for i in range(ids)]
     learned = feature.tokens or feature.vocabulary
@@ -267,8 +278,8 @@ def _category(name: str, feature: Feature | None, rows: int, assets: pathlib.Pat
 
 
 def _features(config: RankingConfig) -> list[tuple[str, str, Feature]]:
-    return [(level, name, each) for level in feature_columns.LEVELS for name, each in getattr(config, level).items()]
+    return [(level, name, each) for level in SIDE_BY_SIDE for name, each in getattr(config, level).items()]
 
 
-def _list(names: Sequence[str], most: int = 3) -> str:
+def _shortened(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

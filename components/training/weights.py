@@ -1,11 +1,12 @@
-"""Weights that travel with a model, each under its layer's name, and a new ranker that starts from them.
+"""Stores a ranker's weights by the names of its layers, and starts a new ranker from them.
 
-Enters: a Keras network; an exported model's folder.  Leaves: `weights.npz`; layers set and frozen.  The one idea: a
-layer is known by its name alone, so equal names in two models are the same layer (`scorers` gives its layers stable
-ones), and whatever does not fit is an error, never skipped.
+Input: a Keras network; an exported model's folder.  Output: `weights.npz`; layers that are set and frozen.
+Layers with the same name in two models are the same layer (`scorers.networks` gives its layers stable names).
+Everything that does not fit is an error; nothing is skipped silently.
 
-A layer inside another is called by its way there, as in `tower/dense_0`.  Names and shapes are all that is compared: an
-embedding's rows and the first layer's columns mean the same only where vocabularies and inputs are the same too.
+A layer inside another layer has the outer name before its own, as in `tower/dense_0`.  Only names and shapes are
+compared.  The rows of an embedding, and of the first layer, mean the same only if the vocabularies and the inputs are
+the same too; `warm_start` matches rows.
 """
 
 import fnmatch
@@ -30,18 +31,18 @@ def write(network: Any, path: str | os.PathLike[str]) -> None:
 
     network: a built keras.Model.  Equal weights give equal bytes.  A network without weights gives an empty file.
     """
-    found = {
+    arrays = {
         f"{layer}/{name}": variable.numpy()
         for layer, own in variables(network).items()
         for name, variable in own.items()
     }
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(target, **found)
+    np.savez(target, **arrays)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """`<layer>/<variable>` to its values.  Raises DataError for what is no such file."""
+    """The values by `<layer>/<variable>`.  Raises DataError for a file that is missing or not a weights file."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
@@ -50,18 +51,18 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def model_directory(initialize_from: InitializeFrom) -> pathlib.Path:
-    """The folder of the SavedModel to start from: the model itself, the one in an artifact, or the one that serves.
+    """The folder of the SavedModel to start from: the model itself, the model in an artifact, or the serving version.
 
-    Raises ConfigError where there is none, or one without weights in it.
+    Raises ConfigError when there is no model, and for a model without weights.
     """
-    given = initialize_from.model
-    if "://" in given:
-        raise ConfigError(f"{KEY}.model: expected a local folder; got {given}, and object stores cannot be used yet.")
-    root = versions.model_directory(given)
+    model = initialize_from.model
+    if "://" in model:
+        raise ConfigError(f"{KEY}.model: expected a local folder; got {model}, and object stores cannot be used yet.")
+    root = versions.model_directory(model)
     if root is None:
         raise ConfigError(
-            f"{KEY}.model: expected an exported or pushed model, or a folder of versions; {given} "
-            f"{'holds none' if pathlib.Path(given).is_dir() else 'is not there'}."
+            f"{KEY}.model: expected an exported or pushed model, or a folder of versions; {model} "
+            f"{'holds none' if pathlib.Path(model).is_dir() else 'is not there'}."
         )
     if not (root / model_files.WEIGHTS_IN_MODEL).is_file():
         raise ConfigError(
@@ -73,8 +74,9 @@ def model_directory(initialize_from: InitializeFrom) -> pathlib.Path:
 def initialize(network: Any, initialize_from: InitializeFrom) -> list[str]:
     """Sets a built network's layers from a model's weights; returns the names of those that were set.
 
-    Without `layers`, those are all that both have.  Raises ConfigError for a name or pattern that stands for no layer
-    of both, for other variables or shapes, and when nothing is in common: then nothing was set.
+    Without `layers`, all layers that both models have are set.  Raises ConfigError for a name or pattern that matches
+    no layer of both, for different variables or shapes, and when the models share no layer.  After an error, no layer
+    has changed.
     """
     directory = model_directory(initialize_from)
     stored = by_layer(read(directory / model_files.WEIGHTS_IN_MODEL))
@@ -112,10 +114,10 @@ def initialize(network: Any, initialize_from: InitializeFrom) -> list[str]:
 
 
 def freeze(network: Any, initialize_from: InitializeFrom) -> list[str]:
-    """Takes the layers that `freeze` names out of the training; returns the names of those with weights.
+    """Excludes the layers of `freeze` from training; returns the names of those with weights.
 
-    Batch normalisation then uses its moving statistics and leaves them alone.  Raises ConfigError for a name or pattern
-    that stands for no layer, and when nothing is left to train.
+    A frozen batch normalisation uses its moving statistics and does not update them.  Raises ConfigError for a name or
+    pattern that matches no layer, and when no layer is left to train.
     """
     table = {name: layer for name, layer in layers(network).items() if layer.weights and layer is not network}
     for pattern in initialize_from.freeze:
@@ -130,29 +132,29 @@ def freeze(network: Any, initialize_from: InitializeFrom) -> list[str]:
 
 
 def layers(network: Any) -> dict[str, Any]:
-    """Every layer by its name, those inside others by their way there, and the network itself by its own.
+    """Every layer by its name, an inner layer by `outer/inner`, and the network itself by its own name.
 
     Raises ConfigError when two layers side by side share a name.
     """
-    found: dict[str, Any] = {network.name: network}
+    by_name: dict[str, Any] = {network.name: network}
     seen = {id(network)}
 
-    def walk(parent: Any, way: str) -> None:
+    def walk(parent: Any, prefix: str) -> None:
         for layer in parent._flatten_layers(include_self=False, recursive=False):
             if id(layer) in seen:  # a layer used twice is one layer
                 continue
             seen.add(id(layer))
-            name = way + layer.name
-            if name in found:
+            name = prefix + layer.name
+            if name in by_name:
                 raise ConfigError(
-                    f"model.scorer: two layers are called {name!r}, so their weights could not be told apart; give "
+                    f"model.scorer: two layers are called {name!r}, so their weights cannot be distinguished; give "
                     "each a name of its own (name=…)."
                 )
-            found[name] = layer
+            by_name[name] = layer
             walk(layer, name + "/")
 
     walk(network, "")
-    return found
+    return by_name
 
 
 def variables(network: Any) -> dict[str, dict[str, Any]]:
@@ -172,15 +174,15 @@ def variables(network: Any) -> dict[str, dict[str, Any]]:
                 continue
             if variable.name in own.setdefault(name, {}):
                 raise ConfigError(
-                    f"model.scorer: layer {name!r} has two variables called {variable.name!r}, which could not be told "
-                    "apart; give each a name of its own (add_weight(name=…))."
+                    f"model.scorer: layer {name!r} has two variables called {variable.name!r}, which cannot be "
+                    "distinguished; give each a name of its own (add_weight(name=…))."
                 )
             own[name][variable.name] = variable
     return own
 
 
 def by_layer(stored: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """What `read` gives, each layer's variables together."""
+    """The result of `read`, grouped by layer."""
     by_layer: dict[str, dict[str, np.ndarray]] = {}
     for key, values in stored.items():
         layer, _, variable = key.rpartition("/")
@@ -189,7 +191,7 @@ def by_layer(stored: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray
 
 
 def _chosen(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """The names that a pattern stands for; one that names a layer stands for the layers inside it too.
+    """The names that a pattern matches.  A pattern that matches a layer matches its inner layers too.
 
     >>> _chosen(["dense_0", "tower/dense_0", "tower/dense_1"], ["tower"])
     ['tower/dense_0', 'tower/dense_1']
@@ -199,7 +201,7 @@ def _chosen(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
 
 
 def differs(ours: Mapping[str, Any], stored: Mapping[str, np.ndarray]) -> str:
-    """What keeps a layer from being set; "" when nothing does."""
+    """Why a layer cannot be set; "" when it can."""
     if set(ours) != set(stored):
         return f"has the variables {', '.join(ours)} here and {', '.join(stored)} in the model"
     for name, variable in ours.items():

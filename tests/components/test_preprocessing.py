@@ -377,10 +377,10 @@ def test_numbers_that_no_transform_can_use_are_refused(feature, message):
         (
             "items",
             tf.sparse.from_dense([[1.0, 2.0]]),
-            r"f: expected a ragged list: .*represent_var.*; it makes a SparseTensor",
+            r"f: expected a ragged list: .*represent_var.*; got a SparseTensor",
         ),
         ("items", tf.constant([[1.0]]), r"f: expected a ragged list: no shape"),
-        ("context", tf.ragged.constant([[1.0]]), r"f: expected a shape in the schema; it makes a RaggedTensor"),
+        ("context", tf.ragged.constant([[1.0]]), r"f: expected a shape in the schema; got a RaggedTensor"),
     ],
 )
 def test_a_curated_schema_that_gives_a_feature_another_form_is_explained(level, value, message):

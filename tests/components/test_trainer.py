@@ -71,5 +71,5 @@ def test_anomalies_stop_the_training_or_are_warned_of(tmp_path, caplog):
 
 def test_outputs_that_break_the_naming_rule(tmp_path):
     write_transformed(tmp_path, extra='feature { name: "price_log" type: FLOAT }', train=lists_of(5, 1))
-    with pytest.raises(DataError, match=r"preprocessing_fn gives price_log: expected outputs named items/<name>"):
+    with pytest.raises(DataError, match=r"preprocessing_fn returns price_log: expected outputs named items/<name>"):
         training_data.read_layout(str(tmp_path / "graph"))

@@ -152,7 +152,7 @@ def test_a_loss_that_breaks_names_step_lists_and_feature():
     with pytest.raises(RankingError) as caught:
         trainer.train(data, lists_of(20, 2), config_of(model={"loss": "mean_squared"}, training={"batch_lists": 2}))
     message = str(caught.value)
-    assert "the loss is no finite number at step" in message
+    assert "the loss is not a finite number at step" in message
     assert "'q1-4'" in message
     assert "items/numeric[2] = 3e+38 (list 'q1-4')" in message
 

@@ -60,10 +60,10 @@ class Side:
         self.network.set_weights([each + rng.uniform(0, 0.5, each.shape) for each in self.network.get_weights()])
 
     def network_inputs(self) -> list[Input]:
-        found = []
+        inputs = []
         for level in ("items", "context"):
             if width := len(feature_columns.numeric_columns(self.config, level)):
-                found.append(Input(f"{level}/numeric", "numeric", width))
+                inputs.append(Input(f"{level}/numeric", "numeric", width))
             for name, each in getattr(self.config, level).items():
                 if not each.is_category:
                     continue
@@ -72,11 +72,11 @@ class Side:
                     size = len(self.values[f"{level}_{name}"].split()) + learned.num_oov_buckets
                 else:
                     size = each.hash.num_buckets if each.hash else each.transform[-1].value
-                found.append(Input(f"{level}/{name}", "tokens" if each.tokens else "category", size, each.embedding))
-        return found
+                inputs.append(Input(f"{level}/{name}", "tokens" if each.tokens else "category", size, each.embedding))
+        return inputs
 
     def exported(self, folder: pathlib.Path) -> Base:
-        """As the live model; the new vocabularies are still to be said."""
+        """Exports it as the live model; you set the folder of the new vocabularies."""
         (folder / WEIGHTS_IN_MODEL).parent.mkdir(parents=True)
         weights.write(self.network, folder / WEIGHTS_IN_MODEL)
         (folder / CONFIG_IN_MODEL).write_text(self.config.select(*signature_exporter.READS))
@@ -95,9 +95,9 @@ class Side:
                 continue
             level, _, name = one.name.partition("/")
             words = self.values.get(f"{level}_{name}", "").split()
-            # What is in no vocabulary says which bucket it falls into.
-            given = item[name] if isinstance(item[name], list) else [item[name]]
-            ids = [words.index(each) if isinstance(each, str) else len(words) + each for each in given]
+            # An int stands for a value outside of the vocabulary: the number of its bucket.
+            values = item[name] if isinstance(item[name], list) else [item[name]]
+            ids = [words.index(each) if isinstance(each, str) else len(words) + each for each in values]
             inputs[one.name] = tf.constant(ids, tf.int64)
             if one.kind == "tokens":
                 inputs[one.name + "/row_lengths"] = tf.constant([len(ids)], tf.int64)
@@ -110,13 +110,13 @@ ITEM = {
 }  # fmt: skip
 
 
-def begun(tmp_path, old: dict[str, Any], new: dict[str, Any]) -> tuple[Side, Side, dict[str, str]]:
+def begin(tmp_path, old: dict[str, Any], new: dict[str, Any]) -> tuple[Side, Side, dict[str, str]]:
     before, after = Side(tmp_path / "old", 1, **old), Side(tmp_path / "new", 2, **new)
     base = before.exported(tmp_path / "live")
-    said = warm_start.begin(after.network, after.inputs, after.config, Base(base.directory, "7", "d", after.assets))
-    assert said["model"] == {"version": "7", "digest": "d"}
-    assert set(said["layers"]) == {layer.name for layer in after.network.layers if layer.weights}
-    return before, after, said["layers"]
+    history = warm_start.begin(after.network, after.inputs, after.config, Base(base.directory, "7", "d", after.assets))
+    assert history["model"] == {"version": "7", "digest": "d"}
+    assert set(history["layers"]) == {layer.name for layer in after.network.layers if layer.weights}
+    return before, after, history["layers"]
 
 
 def rows(side: Side, layer: str) -> np.ndarray:
@@ -127,7 +127,7 @@ def rows(side: Side, layer: str) -> np.ndarray:
 def test_a_grown_and_reordered_vocabulary_scores_as_before_on_old_values(scorer, tmp_path):
     model = {"scorer": scorer}
     grown = {"items_brand": "dune cog acme elm bolt", "items_title": "green blue red", "context_country": "FR IT DE"}
-    before, after, layers = begun(tmp_path, {"model": model}, {"model": model, **grown})
+    before, after, layers = begin(tmp_path, {"model": model}, {"model": model, **grown})
     for change in (
         {}, {"brand": "acme"}, {"brand": 0}, {"brand": 1}, {"title": []}, {"title": [0]}, {"country": "DE"},
         {"country": 0}, {"shop": 0}, {"grade": 2},
@@ -147,15 +147,15 @@ def test_a_grown_and_reordered_vocabulary_scores_as_before_on_old_values(scorer,
 def test_features_in_another_order_score_as_before(tmp_path):
     turned = dict(reversed(ITEMS.items()))
     context = dict(reversed(CONTEXT.items()))
-    before, after, layers = begun(tmp_path, {}, {"items": turned, "context": context})
+    before, after, layers = begin(tmp_path, {}, {"items": turned, "context": context})
     assert set(layers.values()) == {ALL}
     assert after.score(ITEM) == pytest.approx(before.score(ITEM), rel=1e-6)
 
 
-def test_inputs_that_came_and_went(tmp_path):
+def test_added_and_removed_inputs(tmp_path):
     other = {name: each for name, each in ITEMS.items() if name not in ("sales", "shop")}
     other["clicks"] = {}
-    before, after, layers = begun(tmp_path, {}, {"items": other})
+    before, after, layers = begin(tmp_path, {}, {"items": other})
     # price, image and its two, price/missing, brand 4, title 3, grade 2, age, country 2, without clicks.
     width = 1 + 2 + 1 + 1 + 4 + 3 + 2 + 1 + 2
     assert layers["dense_0"] == f"{width - 1} of {width} rows"
@@ -177,57 +177,57 @@ def test_what_another_step_or_width_changes_starts_fresh(tmp_path):
         "grade": {**ITEMS["grade"], "transform": [{"bucketize": 4}]},
         "title": {**ITEMS["title"], "tokens": {"num_oov_buckets": 2}},
     }
-    _, _, layers = begun(tmp_path, {}, {"items": other})
+    _, _, layers = begin(tmp_path, {}, {"items": other})
     assert layers["items_brand_embedding"] == "fresh: it is 5 wide, the live model's 4"
     assert layers["items_shop_embedding"] == "fresh: no value in common"
     assert layers["items_grade_embedding"] == "fresh: no value in common"
-    assert layers["items_title_embedding"] == "3 of 5 rows"  # unknown, two words; not the buckets, which share out anew
+    assert layers["items_title_embedding"] == "3 of 5 rows"  # unknown, two words; the buckets hash differently
     # image 2, sales, price/missing, title 3, age, country 2; not price, brand 5, shop 2, grade 2.
     assert layers["dense_0"] == "10 of 20 rows"
 
 
 def test_another_network_starts_fresh_where_it_differs(tmp_path):
-    _, _, layers = begun(tmp_path, {}, {"model": {"hidden": [6, 3]}})
+    _, _, layers = begin(tmp_path, {}, {"model": {"hidden": [6, 3]}})
     assert layers["dense_0"] == "fresh: its kernel is [19, 6], the live model's [19, 5]"
     assert layers["dense_1"] == "fresh: it has a kernel of shape [6, 3] here and [5, 3] in the model"
     assert layers["score"] == ALL
-    _, _, layers = begun(tmp_path / "linear", {}, {"model": {"scorer": "linear"}})
-    assert layers["score"] == "fresh: it takes the inputs in one of the two models only"
+    _, _, layers = begin(tmp_path / "linear", {}, {"model": {"scorer": "linear"}})
+    assert layers["score"] == "fresh: it receives the inputs in only one of the two models"
     assert layers["items_brand_embedding"] == "fresh: it is 1 wide, the live model's 4"
-    _, _, layers = begun(tmp_path / "deeper", {}, {"model": {"hidden": [5, 3, 2]}})
-    assert layers["dense_2"] == "fresh: the live model has none"
+    _, _, layers = begin(tmp_path / "deeper", {}, {"model": {"hidden": [5, 3, 2]}})
+    assert layers["dense_2"] == "fresh: the live model does not have this layer"
 
 
 def test_nothing_to_begin_from(tmp_path):
     side = Side(tmp_path, 1)
     before = [each.copy() for each in side.network.get_weights()]
-    said = warm_start.begin(side.network, side.inputs, side.config, Base(tmp_path, "", "", side.assets))
-    assert warm_start.summary(said) == "warm start: nothing serves yet"
-    said = warm_start.begin(side.network, side.inputs, side.config, Base(tmp_path, "3", "d", side.assets))
-    assert "version 3 cannot be begun from" in warm_start.summary(said)
-    assert "weights.npz" in warm_start.summary(said)
-    assert set(said["layers"].values()) == {"fresh"}
-    json.dumps(said)
+    history = warm_start.begin(side.network, side.inputs, side.config, Base(tmp_path, "", "", side.assets))
+    assert warm_start.summary(history) == "warm start: nothing serves yet"
+    history = warm_start.begin(side.network, side.inputs, side.config, Base(tmp_path, "3", "d", side.assets))
+    assert "version 3 cannot be used" in warm_start.summary(history)
+    assert "weights.npz" in warm_start.summary(history)
+    assert set(history["layers"].values()) == {"fresh"}
+    json.dumps(history)
     for was, now in zip(before, side.network.get_weights(), strict=True):
         np.testing.assert_array_equal(was, now)
 
 
-def test_a_vocabulary_that_is_not_there_or_not_the_categorys(tmp_path):
+def test_a_vocabulary_that_is_missing_or_has_other_values(tmp_path):
     before, after = Side(tmp_path / "old", 1), Side(tmp_path / "new", 2)
     (after.assets / "items_brand").unlink()
     (after.assets / "items_title").write_text("red\n")
     base = before.exported(tmp_path / "live")
-    said = warm_start.begin(after.network, after.inputs, after.config, Base(base.directory, "7", "d", after.assets))
-    assert said["layers"]["items_brand_embedding"] == "fresh: there is no vocabulary items_brand"
-    assert said["layers"]["items_title_embedding"] == "fresh: vocabulary items_title has 1 values for 3 ids"
-    assert said["layers"]["dense_0"] == "12 of 19 rows"  # brand's four and title's three mean nothing yet
-    assert warm_start.summary(said) == (
+    history = warm_start.begin(after.network, after.inputs, after.config, Base(base.directory, "7", "d", after.assets))
+    assert history["layers"]["items_brand_embedding"] == "fresh: there is no vocabulary items_brand"
+    assert history["layers"]["items_title_embedding"] == "fresh: vocabulary items_title has 1 values for 3 ids"
+    assert history["layers"]["dense_0"] == "12 of 19 rows"  # brand's four and title's three start fresh
+    assert warm_start.summary(history) == (
         "warm start from version 7 (fresh: items_brand_embedding, items_title_embedding)"
     )
 
 
 def own_numbers(tmp_path, widths: tuple[int, int]) -> dict[str, str]:
-    """A preprocessing_fn of the user's own makes more numbers than the config names."""
+    """The layers of a ranker whose numbers come from the user's own preprocessing_fn, more than the config names."""
     config = ranking_config.parse({
         "name": "t", "data": {"input": "x", "format": "csv"}, "items": {"price": {}}, "model": {"hidden": [3]},
     })  # fmt: skip
@@ -246,7 +246,7 @@ def own_numbers(tmp_path, widths: tuple[int, int]) -> dict[str, str]:
 def test_numbers_of_the_users_own(tmp_path):
     assert own_numbers(tmp_path / "same", (4, 4)) == {"dense_0": ALL, "score": ALL}
     assert own_numbers(tmp_path / "other", (4, 5)) == {
-        "dense_0": "fresh: what its columns are cannot be told",
+        "dense_0": "fresh: the names of its columns are unknown",
         "score": ALL,
     }
 
@@ -268,15 +268,15 @@ def test_a_scorer_of_the_users_own_by_names_shapes_and_values(tmp_path):
     after = Side(tmp_path / "new", 2, items=items, items_brand="cog acme")
     before.network, after.network = Own(5), Own(4)
     base = before.exported(tmp_path / "live")
-    said = warm_start.begin(after.network, after.inputs, after.config, Base(base.directory, "7", "d", after.assets))
-    assert said["layers"] == {"items_brand_embedding": ALL, "mix": ALL}
+    history = warm_start.begin(after.network, after.inputs, after.config, Base(base.directory, "7", "d", after.assets))
+    assert history["layers"] == {"items_brand_embedding": ALL, "mix": ALL}
     np.testing.assert_array_equal(  # unknown, cog, acme, two buckets
         rows(after, "items_brand_embedding"), rows(before, "items_brand_embedding")[[0, 3, 1, 4, 5]]
     )
 
 
 def live_model(folder: pathlib.Path, live: int) -> standard_artifacts.Model:
-    """As LiveModel leaves it."""
+    """The artifact that LiveModel writes."""
     artifact = standard_artifacts.Model()
     artifact.uri = str(folder)
     artifact.set_int_custom_property("live", live)
@@ -285,7 +285,7 @@ def live_model(folder: pathlib.Path, live: int) -> standard_artifacts.Model:
     return artifact
 
 
-def test_the_component_says_what_it_began_from(tmp_path):
+def test_the_component_records_what_it_began_from(tmp_path):
     config = config_of(training={"epochs": 1, "learning_rate": 1e-12})
     first, _ = trainer.train(lists_of(40, 1), lists_of(20, 2), config, {"items/brand": 7, "context/wish": 2})
     served = exported(tmp_path / "live" / "Format-Serving", first)
@@ -295,7 +295,7 @@ def test_the_component_says_what_it_began_from(tmp_path):
     layers = json.loads(model.get_string_custom_property("warm_start"))
     # These files' transform graph has no vocabularies; the matrix has more columns than the config has numbers.
     assert layers["items_brand_embedding"] == "fresh: there is no vocabulary items_brand"
-    assert layers["context_wish_embedding"].startswith("fresh: context/wish is no feature of the config")
+    assert layers["context_wish_embedding"].startswith("fresh: context/wish is not a feature of the config")
     assert layers["dense_1"] == ALL
     assert run.get_string_custom_property("warm_started_from") == "d12"
     assert ", warm start from version 12 (fresh: " in model.get_string_custom_property("summary")
