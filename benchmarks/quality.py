@@ -1,15 +1,15 @@
 """NDCG@10 of the DNN beside LightGBM's, on LightGBM's own ranking example (201 lists to train on, 50 to test on).
 
-The DNN goes through the whole pipeline, once a seed; LightGBM trains on the 201 lists with the settings of its
-example, once a seed as well: its bagging alone moves the figure by 0.02.  Both are measured on the same test file by
-the same metric, list by list, and the difference has its paired interval over the lists.
+The DNN runs through the whole pipeline, once per seed.  LightGBM trains on the 201 lists with the settings of its
+example, also once per seed, because its bagging alone moves the result by 0.02.  Both are measured on the same test
+file with the same metric, list by list.  The difference is printed with its paired confidence interval over the lists.
 
-    python benchmarks/quality.py [--seeds 1 2 3] [--data ../shared/data]   the figures
-    python benchmarks/quality.py --choose                                  how RANKING was chosen
+    python benchmarks/quality.py [--seeds 1 2 3] [--data ../shared/data]   prints the results
+    python benchmarks/quality.py --choose                                  prints how RANKING was chosen
 
 RANKING was chosen without the test file, by cross-validation on rank.train: each of its lists was scored by rankers
-that were trained on the other four fifths (5 folds, a tenth of the lists to train on as validation split), and the
-mean NDCG@10 decided.  Most candidates differ by less than their interval; --choose prints the main ones.
+that were trained on the other four fifths (5 folds; a tenth of the training lists is the validation split).  The
+highest mean NDCG@10 won.  Most candidates differ by less than their interval; --choose prints the main ones.
 """
 
 import argparse
@@ -160,11 +160,11 @@ def describe_difference(ours: np.ndarray, theirs: np.ndarray) -> str:
 
 
 def run_pipeline(folder: pathlib.Path, root: pathlib.Path, seeds: Sequence[int]) -> dict[int, tuple[np.ndarray, str]]:
-    """The pipeline of RANKING once a seed, in one root: NDCG@10 by list of the test file, and the run's id."""
+    """Runs the pipeline of RANKING once per seed, in one root.  Returns by seed NDCG@10 by list, and the run's id."""
     for name in ("rank.train", "rank.test"):
         for file in (name, f"{name}.query"):
             shutil.copy(folder / file, root / file)
-    found = {}
+    by_seed = {}
     for seed in seeds:
         raw = yaml.safe_load(RANKING)
         raw["training"]["seed"] = seed
@@ -175,11 +175,11 @@ def run_pipeline(folder: pathlib.Path, root: pathlib.Path, seeds: Sequence[int])
         newest = max(written.iterdir(), key=lambda each: int(each.name))
         table = pq.read_table(newest / "per_list.parquet").to_pydict()
         values = dict(zip(table["group_id"], table[f"model.{METRIC}"]))
-        # Lists without an id are named by the file and their place in it.
-        found[seed] = (np.array([values[group] for group in sorted(values, key=_place)]), run_id)
+        # A list without an id has its file and its number in it as its name.
+        by_seed[seed] = (np.array([values[group] for group in sorted(values, key=_place)]), run_id)
         summary = json.loads((newest / "metrics.json").read_text())["bless"]["summary"]
         print(f"seed {seed}: {summary}", flush=True)
-    return found
+    return by_seed
 
 
 def lightgbm_scores(train: Lists, test: Lists, settings: Mapping[str, Any] | None = None) -> np.ndarray:
@@ -196,9 +196,11 @@ def read(file: pathlib.Path) -> Lists:
 
 
 def choose(train: Lists, repeats: int, folds: int = 5) -> None:
-    """Prints each candidate's NDCG@10 over the lists of rank.train, none scored by a ranker that was trained on it."""
+    """Prints each candidate's NDCG@10 over the lists of rank.train, scored by rankers that were not trained on them."""
     lists = len(train.row_splits) - 1
-    reference = cross_validate(lists, folds, repeats, lambda fit, held, seed: _trees_held_out(train, fit, held, seed))
+    reference = cross_validate(
+        lists, folds, repeats, lambda fit, holdout, seed: _trees_on_holdout(train, fit, holdout, seed)
+    )
     print(f"LightGBM {np.nanmean(reference):.4f}", flush=True)
     best = None
     for name, (normalised, model, training) in CANDIDATES.items():
@@ -207,7 +209,7 @@ def choose(train: Lists, repeats: int, folds: int = 5) -> None:
             lists,
             folds,
             repeats,
-            lambda fit, held, seed: _dnn_held_out(train.batch(features), fit, held, seed, model, training),  # noqa: B023
+            lambda fit, holdout, seed: _dnn_on_holdout(train.batch(features), fit, holdout, seed, model, training),  # noqa: B023
         )
         best = values if best is None else best
         against = "" if name == "RANKING" else f"  RANKING less this: {describe_difference(best, values)}"
@@ -215,26 +217,29 @@ def choose(train: Lists, repeats: int, folds: int = 5) -> None:
     print(f"RANKING less LightGBM: {describe_difference(best, reference)}")
 
 
-def cross_validate(lists: int, folds: int, repeats: int, held_out: Any) -> np.ndarray:
-    """Mean over the repeats, each with other folds, of every list's NDCG@10 while it was held out."""
+def cross_validate(lists: int, folds: int, repeats: int, measure_holdout: Any) -> np.ndarray:
+    """Each list's NDCG@10 by the rankers that were not trained on it: the mean over the repeats, each with other folds.
+
+    measure_holdout: called with the lists to train on, the lists to measure, and the seed.
+    """
     values = np.full((repeats, lists), np.nan)
     for repeat in range(repeats):
         order = np.random.default_rng(repeat).permutation(lists)
         for fold in range(folds):
-            held = order[fold::folds]
-            values[repeat, held] = held_out(np.setdiff1d(order, held), held, repeat + 1)
+            holdout = order[fold::folds]
+            values[repeat, holdout] = measure_holdout(np.setdiff1d(order, holdout), holdout, repeat + 1)
     return np.mean(values, axis=0)
 
 
-def _trees_held_out(train: Lists, fit: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
-    test = train.take(held)
+def _trees_on_holdout(train: Lists, fit: np.ndarray, holdout: np.ndarray, seed: int) -> np.ndarray:
+    test = train.take(holdout)
     return test.measure(lightgbm_scores(train.take(fit), test, {"seed": seed}))
 
 
-def _dnn_held_out(
+def _dnn_on_holdout(
     data: ListBatch,
     fit: np.ndarray,
-    held: np.ndarray,
+    holdout: np.ndarray,
     seed: int,
     model: Mapping[str, Any],
     training: Mapping[str, Any],
@@ -246,8 +251,8 @@ def _dnn_held_out(
     validation, rest = np.split(shuffled, [len(fit) // 10])
     config = ranking_config.parse(raw)
     ranker, _ = trainer.train(training_data.take(data, rest), training_data.take(data, validation), config)
-    test = training_data.take(data, held)
-    [(inputs, _)] = training_data.batches(test, tf.data.Dataset.range(len(held)), len(held))
+    test = training_data.take(data, holdout)
+    [(inputs, _)] = training_data.batches(test, tf.data.Dataset.range(len(holdout)), len(holdout))
     return ranking_metrics.per_list([METRIC], ranker(inputs).numpy(), test.items["label"], test.row_splits)[METRIC]
 
 

@@ -1,12 +1,12 @@
-"""RankingTrainer's rate from files, beside TF-Ranking's, ml4ir's and a bare Keras `fit` of the same network.
+"""Compares RankingTrainer's speed with TF-Ranking, ml4ir and a plain Keras `fit` of the same network.
 
-Items of 46 features in lists of 5 to 120, DNN 256-128-64, float32, on files as stock Transform writes them.  The bare
-side has the items as one matrix in memory, pointwise, in batches of as many items, without XLA (as the trainer) and
-with it; the faster one is the yardstick.  The peers train on the first of the same lists by their own pipelines, in
-environments of their own (`benchmarks/peers/`), with a softmax loss in batches of as many lists as ours: TF-Ranking
-from ELWC files, ml4ir from SequenceExample files.  The sides take turns, an epoch is a sample, and each side's fastest
-counts: what else runs on a machine only ever adds time, and it swings by more than what is measured.  Medians stand
-beside it.
+The data are items of 46 features in lists of 5 to 120, in files as TFX's Transform writes them; the network is a DNN
+256-128-64 in float32.  The plain `fit` has the items as one matrix in memory, pointwise, in batches with as many items,
+once without XLA (as the trainer) and once with it; the faster one is the reference.  TF-Ranking and ml4ir train on the
+first of the same lists with their own pipelines, in their own environments (`benchmarks/peers/`), with softmax loss in
+batches of as many lists as ours: TF-Ranking from ELWC files, ml4ir from SequenceExample files.  All take turns, one
+epoch is one sample, and the fastest epoch of each counts, because other work on the machine only ever adds time, and
+often more than the difference that is measured.  The medians are printed too.
 
     python benchmarks/train.py [--items 500000] [--peer-items 200000] [--epochs 3] [--turns 3] [--peers ...]
 """

@@ -1,8 +1,9 @@
-"""List examples through stock ImportExampleGen, StatisticsGen and Transform, beside the same items as flat Examples.
+"""Compares list examples with flat Examples of the same items in TFX's ImportExampleGen, StatisticsGen and Transform.
 
-Both sides run as ordinary TFX pipelines in one process, DirectRunner in memory.  The flat side's preprocessing_fn is
-written as TFX's own examples are, a feature in, its z-score out; a second one does what list examples do, all numbers
-in one matrix with one analyzer.  Seconds are those of the executors.  The marginal rate is from two sizes.
+Both run as ordinary TFX pipelines in one process, with the DirectRunner in memory.  The first preprocessing_fn of the
+flat Examples is written as in TFX's own examples: each feature becomes its z-score.  The second one works as ours for
+list examples: all numbers in one matrix with one analyzer.  The seconds are those of the executors.  The marginal rate
+is computed from two sizes.
 
     python benchmarks/transform.py [--items 500000]
 """

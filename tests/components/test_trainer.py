@@ -51,12 +51,12 @@ def test_splits_are_parameters_and_an_empty_one_is_an_error(tmp_path):
         run_component(tmp_path, config_of())
 
 
-def test_anomalies_stop_the_training_or_are_warned_of(tmp_path, caplog):
+def test_anomalies_fail_the_training_or_are_a_warning(tmp_path, caplog):
     write_transformed(tmp_path, train=lists_of(20, 1), validation=lists_of(10, 2))
-    found = anomalies_pb2.Anomalies()
-    found.anomaly_info["price"].short_description = "Out-of-range values"
-    found.anomaly_info["price"].description = "Unexpectedly low value: -3."
-    for split, anomalies in {"train": anomalies_pb2.Anomalies(), "validation": found}.items():
+    reported = anomalies_pb2.Anomalies()
+    reported.anomaly_info["price"].short_description = "Out-of-range values"
+    reported.anomaly_info["price"].description = "Unexpectedly low value: -3."
+    for split, anomalies in {"train": anomalies_pb2.Anomalies(), "validation": reported}.items():
         folder = tmp_path / "anomalies" / f"Split-{split}"
         folder.mkdir(parents=True)
         (folder / "SchemaDiff.pb").write_bytes(anomalies.SerializeToString())

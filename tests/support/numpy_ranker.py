@@ -1,9 +1,9 @@
-"""The whole ranker again in NumPy: raw lists to scores, without TensorFlow, TFX or our components.
+"""Computes the whole ranker in NumPy: raw lists to scores, without TensorFlow, TFX or our components.
 
-Enters: lists as plain dicts, read by other people's protos or Python's csv; the training lists, from which the
-analyzers' figures are computed anew; the weights in `ranker.keras` and the vocabulary files beside the SavedModel.
-Leaves: float64 scores.  It knows the config's words and nothing else of ours, so that a proof against it is no proof
-of ourselves by ourselves.  Sums are in float64: expect agreement to about 1e-5 of a score.
+Input: lists as plain dicts, read by other people's protos or Python's csv; the training lists, from which it computes
+the analyzers' statistics itself; the weights in `ranker.keras` and the vocabulary files beside the SavedModel.
+Output: float64 scores.  It shares only the config's keys with our code, so it is an independent reference.
+Sums are in float64: expect agreement to about 1e-5 of a score.
 """
 
 import csv

@@ -1,8 +1,8 @@
-"""SavedModels made without TensorFlow: signatures and no variables; and the split form, `saved_model.cpb`.
+"""Makes SavedModels without TensorFlow, with signatures but no variables; also in the split form, `saved_model.cpb`.
 
-TensorFlow's public builds neither write nor load that form.  They do take its fingerprint, checksums and all, which is
-how `split` is known to be right.  It follows Riegeli's specification (doc/riegeli_records_file_format.md in its
-repository) and TensorFlow's `chunk.proto`.
+TensorFlow's public builds neither write nor load the split form.  But they compute its fingerprint and check its
+checksums, and this is how we know that `split` is right.  It follows Riegeli's specification
+(doc/riegeli_records_file_format.md in its repository) and TensorFlow's `chunk.proto`.
 """
 
 import pathlib

@@ -1,7 +1,7 @@
-"""A trained ranker's files made in seconds, without a pipeline: list examples, transform graph, Keras model.
+"""Makes a ranker's files in seconds, without a pipeline: list examples, transform graph, Keras model.
 
-The network is not trained: its weights are drawn, so that every input counts.  `SHOP` is a config with features of
-every kind and every signature of the table; conftest's `shop` is its ranker, exported once a test session.
+The network is not trained: its weights are random, so that every input changes the scores.  `SHOP` is a config with
+features of every kind and every signature of the table; conftest's `shop` is its ranker, exported once per session.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The trainer's input as stock Transform leaves it, and the component run on it without a pipeline."""
+"""Writes the trainer's input as TFX's Transform writes it, and runs the component on it without a pipeline."""
 
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, Model, ModelRun, TransformGraph
 

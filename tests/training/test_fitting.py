@@ -165,10 +165,10 @@ def test_the_largest_magnitude_has_its_features_name():
     )
     raw = {"name": "t", "data": {"input": "x", "format": "csv"}, "items": {"price": {}, "age": {}}}
     config = ranking_config.parse(raw)
-    found = training_data.largest(batch, np.array([0, 1]), config)
-    assert found == ("items.age (column 0 of items/numeric)", -9.0, b"b")
+    largest = training_data.largest(batch, np.array([0, 1]), config)
+    assert largest == ("items.age (column 0 of items/numeric)", -9.0, b"b")
     assert training_data.largest(batch, np.array([0]), config)[:2] == ("items.price (column 1 of items/numeric)", 2.0)
-    batch.context["context/numeric"][0] = np.nan  # no number is larger than any
+    batch.context["context/numeric"][0] = np.nan  # NaN counts as larger than every number
     name, value, group = training_data.largest(batch, np.array([0, 1]), config)
     assert (name, group) == ("context/numeric", b"a")
     assert np.isnan(value)

@@ -26,8 +26,8 @@ def source(tmp_path_factory):
 
 def start(folder, **training):
     model = {"normalisation": "batch", "dropout": 0.1}
-    given = {"model": str(folder), **training.pop("initialize_from", {})}
-    return config_of(model=model, training={"initialize_from": given, **training})
+    initialize_from = {"model": str(folder), **training.pop("initialize_from", {})}
+    return config_of(model=model, training={"initialize_from": initialize_from, **training})
 
 
 def values(ranker, layer):

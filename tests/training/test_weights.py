@@ -130,23 +130,23 @@ def test_which_model_is_meant(tmp_path):
         exported(tmp_path / "versions" / str(version), ranker)
     (tmp_path / "versions" / "13").mkdir()  # broken: TensorFlow Serving would not serve it, nor do we start from it
 
-    def found(folder):
+    def directory_of(folder):
         return weights.model_directory(InitializeFrom(model=str(folder)))
 
-    assert found(alone) == alone
-    assert found(tmp_path / "artifact") == tmp_path / "artifact" / "Format-Serving"
-    assert found(tmp_path / "versions") == tmp_path / "versions" / "12"
-    assert found(tmp_path / "versions" / "3") == tmp_path / "versions" / "3"
+    assert directory_of(alone) == alone
+    assert directory_of(tmp_path / "artifact") == tmp_path / "artifact" / "Format-Serving"
+    assert directory_of(tmp_path / "versions") == tmp_path / "versions" / "12"
+    assert directory_of(tmp_path / "versions" / "3") == tmp_path / "versions" / "3"
     with pytest.raises(ConfigError, match=r"initialize_from\.model: expected an exported or .*nowhere is not there"):
-        found(tmp_path / "nowhere")
+        directory_of(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"or a folder of versions; .*empty holds none"):
-        found(tmp_path / "empty")
+        directory_of(tmp_path / "empty")
     with pytest.raises(ConfigError, match="expected a local folder; got gs://models/shop"):
-        found("gs://models/shop")
+        directory_of("gs://models/shop")
     (alone / model_files.WEIGHTS_IN_MODEL).unlink()
     with pytest.raises(ConfigError, match=r"alone has no assets\.extra/tfx_ranking/weights\.npz.*export it again"):
-        found(alone)
+        directory_of(alone)
 
 
 @keras.saving.register_keras_serializable(package="test_weights")
@@ -232,7 +232,7 @@ wanted = tf.boolean_mask(features["price"], real) / 10
 def distance(scores):
     return tf.reduce_mean(tf.square(tf.boolean_mask(scores, real) - wanted))
 
-def asked(model):
+def served(model):
     return tf.boolean_mask(model.signatures["features"](**features)["scores"], real).numpy().tolist()
 
 before = loaded(features)
@@ -252,8 +252,8 @@ print(json.dumps({
     "before": tf.boolean_mask(before, real).numpy().tolist(),
     "distance": [float(distance(before)), float(distance(after))],
     "after": tf.boolean_mask(after, real).numpy().tolist(),
-    "asked": asked(loaded),
-    "saved_again": asked(tf.saved_model.load(to)),
+    "served": served(loaded),
+    "saved_again": served(tf.saved_model.load(to)),
     "ours": sorted({name.partition(".")[0] for name in sys.modules} & {"tfx_ranking", "tfx", "tensorflow_transform"}),
 }))
 """
@@ -294,16 +294,16 @@ def test_a_loaded_model_trains_on_where_tensorflow_is_all_there_is(exported_mode
     arguments = [sys.executable, "-c", FINE_TUNE, str(model), str(features), str(tmp_path / "tuned")]
     ran = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
-    found = json.loads(ran.stdout.splitlines()[-1])
-    assert found["variables"] == [len(network.variables), len(network.trainable_variables)]
+    result = json.loads(ran.stdout.splitlines()[-1])
+    assert result["variables"] == [len(network.variables), len(network.trainable_variables)]
     kernel = network.get_layer("hidden").get_weights()[0]
-    np.testing.assert_allclose(found["penalties"], [0.01 * np.square(kernel).sum()], rtol=1e-5)
-    assert found["without_gradient"] == 0
-    assert found["distance"][1] < found["distance"][0]
-    assert not np.allclose(found["after"], found["before"], atol=1e-4)
-    np.testing.assert_allclose(found["asked"], found["after"], rtol=1e-5)  # the signatures have the same weights
-    np.testing.assert_allclose(found["saved_again"], found["after"], rtol=1e-5)
-    assert found["ours"] == []
+    np.testing.assert_allclose(result["penalties"], [0.01 * np.square(kernel).sum()], rtol=1e-5)
+    assert result["without_gradient"] == 0
+    assert result["distance"][1] < result["distance"][0]
+    assert not np.allclose(result["after"], result["before"], atol=1e-4)
+    np.testing.assert_allclose(result["served"], result["after"], rtol=1e-5)  # the signatures have the same weights
+    np.testing.assert_allclose(result["saved_again"], result["after"], rtol=1e-5)
+    assert result["ours"] == []
 
 
 def test_a_new_ranker_starts_from_an_exported_model(exported_model):
