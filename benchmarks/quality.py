@@ -1,4 +1,4 @@
-"""NDCG@10 of the DNN beside LightGBM's, on LightGBM's own ranking example (201 lists to train on, 50 to test on).
+"""Compares NDCG@10 of the DNN and of LightGBM on LightGBM's own ranking example (201 training and 50 test lists).
 
 The DNN runs through the whole pipeline, once per seed.  LightGBM trains on the 201 lists with the settings of its
 example, also once per seed, because its bagging alone moves the result by 0.02.  Both are measured on the same test
@@ -44,7 +44,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FEATURES, METRIC = 300, "ndcg@10"
 CLIP = 2.0  # standard deviations within the list
 
-# Epochs are fixed, since stopping on the 15 or so lists of the validation split follows their noise: see --choose.
+# The epochs are fixed: early stopping on the validation split's 15 or so lists would follow their noise; see --choose.
 RANKING = f"""
 name: lightgbm
 data:
@@ -61,7 +61,7 @@ training: {{epochs: 20, batch_lists: 16, learning_rate: 0.001, early_stopping: n
 evaluation: {{metrics: [ndcg@5, ndcg@10, mrr]}}
 """
 
-# LightGBM's examples/lambdarank/train.conf (a lambdarank of 100 trees), and what makes two runs equal.
+# LightGBM's examples/lambdarank/train.conf (a lambdarank of 100 trees), and the settings that make two runs equal.
 EXAMPLE_SETTINGS = {
     "objective": "lambdarank",
     "num_leaves": 31,
@@ -103,7 +103,7 @@ class Lists(NamedTuple):
         return Lists(part.items["items/numeric"], part.items["label"], part.row_splits)
 
     def batch(self, features: np.ndarray) -> ListBatch:
-        """What the trainer reads."""
+        """The lists as the trainer reads them."""
         groups = np.array([b"%d" % i for i in range(len(self.row_splits) - 1)], object)
         return ListBatch({"group_id": groups}, {"items/numeric": features, "label": self.labels}, self.row_splits)
 
@@ -130,14 +130,14 @@ def main() -> None:
 
 
 def compare(folder: pathlib.Path, seeds: Sequence[int]) -> None:
-    """Prints both rankers' figures and their difference."""
+    """Prints both rankers' results and their difference."""
     train, test = read(folder / "rank.train"), read(folder / "rank.test")
     with tempfile.TemporaryDirectory() as root:
         by_seed = [values for values, _ in run_pipeline(folder, pathlib.Path(root), seeds).values()]
     trees = [test.measure(lightgbm_scores(train, test, {"seed": seed})) for seed in seeds]
     ours, theirs = np.mean(by_seed, axis=0), test.measure(lightgbm_scores(train, test))
     print(f"\n{ranking_metrics.describe(METRIC, Convention())} on rank.test, {len(theirs)} lists")
-    # The mean over all orders of equal scores is what a random order has.
+    # A random order has the mean over all orders of equal scores.
     print(f"random order                         {np.nanmean(test.measure(np.zeros(len(test.labels)))):.4f}")
     print(f"LightGBM, its default seed           {np.nanmean(theirs):.4f}")
     print(f"LightGBM, mean of {len(seeds)} seeds            {np.nanmean(trees):.4f}  ({_listed(trees)})")

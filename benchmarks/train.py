@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result, from a process of its own: the trainer switches determinism on for the whole process."""
+    """Runs the function in a separate process, because the trainer makes a whole process deterministic."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
@@ -186,7 +186,7 @@ def write_peer_files(folder: pathlib.Path, kind: str, lists: NumericLists) -> No
 
 
 def peer_rates(peer: str, folder: pathlib.Path, lists: NumericLists, epochs: int, turn: int) -> list[float]:
-    """Items/s of each epoch, the first with its tracing; validation is left out."""
+    """Items/s of each epoch, the first with its tracing; without validation."""
     data = folder / PEER_DATA[peer]
     report = environments.run(
         peer,
@@ -212,7 +212,7 @@ def peer_rates(peer: str, folder: pathlib.Path, lists: NumericLists, epochs: int
 
 
 def write_files(folder: pathlib.Path, lists: NumericLists, split: str = "train") -> None:
-    """The lists as transformed examples, in the layout of stock Transform."""
+    """The lists as transformed examples, in the layout of TFX's Transform."""
     metadata = folder / "graph" / "transformed_metadata"
     metadata.mkdir(parents=True, exist_ok=True)
     (metadata / "schema.pbtxt").write_text(SCHEMA % FEATURES)

@@ -86,7 +86,7 @@ def main() -> None:
 
 
 class Taken(NamedTuple):
-    """Seconds; CPU seconds of all threads tell more where other programs run on the machine."""
+    """Seconds; the CPU seconds of all threads are more reliable when other programs run."""
 
     wall: float
     cpu: float
@@ -195,7 +195,7 @@ def run_flat(root: pathlib.Path, items: int) -> dict[str, Taken]:
 
 
 def flat_preprocessing_fn(inputs):
-    """What the ranking config derives, for one document an Example, as TFX's own examples write it."""
+    """The same features as the ranking config's, for one item per Example, written as in TFX's own examples."""
     numbers = {name: tft.scale_to_z_score(tf.cast(inputs[name], tf.float32)) for name in FLAT_NUMBERS}
     return {**numbers, **flat_categories(inputs)}
 
@@ -232,7 +232,7 @@ def sources(root: pathlib.Path) -> tuple[ImportExampleGen, StatisticsGen]:
 
 
 def run(root: pathlib.Path, components: list) -> dict[str, Taken]:
-    """What each component's executor takes."""
+    """Measures the time of each component's executor."""
     for component in components:
         timed = TIMED.get(component.executor_spec.executor_class)
         if timed:
@@ -258,7 +258,7 @@ TAKEN: list[Taken] = []  # by each executor in turn
 
 
 class Timed:
-    """Before a stock executor among the bases."""
+    """A mixin: list it before a TFX executor among the bases."""
 
     def Do(self, *arguments, **named):
         wall, cpu = time.perf_counter(), time.process_time()
@@ -282,7 +282,7 @@ TIMED = {timed.__mro__[2]: timed for timed in (TimedImport, TimedStatistics, Tim
 
 
 def check(root: pathlib.Path, component: str, prefix: str) -> dict[str, float]:
-    """Sums over all that Transform wrote: enough to see that both sides did the same work."""
+    """Sums over everything that Transform wrote, to check that both sides did the same work."""
     [graph] = (root / "artifacts" / component / "transform_graph").iterdir()
     spec = tft.TFTransformOutput(str(graph)).transformed_feature_spec()
     files = [str(each) for each in (root / "artifacts" / component / "transformed_examples").glob("*/Split-*/*")]

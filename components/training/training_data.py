@@ -64,7 +64,7 @@ def read_split(examples_uri: str, split: str, layout: Layout) -> tuple[ListBatch
     parts = [flat_columns(part) for part in parsed.prefetch(2)]
     if not parts:
         raise DataError(
-            f"split {split!r} holds no list ({len(files)} files in {examples_uri}/Split-{split}): name a split that "
+            f"split {split!r} has no list ({len(files)} files in {examples_uri}/Split-{split}): name a split that "
             "exists (train_split, validation_split), or give it a larger share of the lists."
         )
     return _concatenate(parts), files
@@ -199,8 +199,9 @@ def inputs(data: ListBatch, config: RankingConfig, sizes: Mapping[str, int]) -> 
 
 
 def batches(data: ListBatch, indices: tf.data.Dataset, batch_lists: int) -> tf.data.Dataset:
-    """(network inputs, {label, weight, lists}) for every `batch_lists` of a dataset of list numbers.
+    """Batches of `batch_lists` lists: (network inputs, {label, weight, lists}).
 
+    indices: a dataset of list numbers, in the order of the batches.
     The columns stay in memory once; a batch is gathered from them in the graph, while the one before it trains.
     """
     fed = {name: _tensors(column) for name, column in {**data.context, **data.items}.items() if name not in SPECIALS}

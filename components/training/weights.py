@@ -62,7 +62,7 @@ def model_directory(initialize_from: InitializeFrom) -> pathlib.Path:
     if root is None:
         raise ConfigError(
             f"{KEY}.model: expected an exported or pushed model, or a folder of versions; {model} "
-            f"{'holds none' if pathlib.Path(model).is_dir() else 'is not there'}."
+            f"{'has none' if pathlib.Path(model).is_dir() else 'is not there'}."
         )
     if not (root / model_files.WEIGHTS_IN_MODEL).is_file():
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Every transform against NumPy's arithmetic on the raw values, through TensorFlow Transform as the pipeline has it."""
+"""Every transform step against NumPy's arithmetic on raw values, through TensorFlow Transform as in the pipeline."""
 
 import apache_beam as beam
 import numpy as np
@@ -147,7 +147,7 @@ BATCH = ListBatch(
 
 
 def learn(folder, config, records, function=preprocessing_fn):
-    """A function from serialized list examples to transformed features, and TFT's output: Transform without files."""
+    """Runs Transform without files: a function from serialized list examples to features, and TFT's output."""
     schema = ranking_schema([statistics_of(records)], config)
     source = tfxio.TFExampleBeamRecord(physical_format="inmem", schema=schema, telemetry_descriptors=["test"])
     custom_config = {"config": config.select(*preprocessing.READS)}
@@ -214,7 +214,7 @@ def test_missing_values_have_an_indicator_each(transformed):
     assert column(transformed, "day/missing", "context").tolist() == [0, 0, 0, 0, 0, 1]
 
 
-def test_columns_stand_by_name_and_indicators_after_them():
+def test_columns_are_ordered_by_name_with_indicators_last():
     image = ["image[0]", "image[1]", "image[2]"]
     names = [name for name in CONFIG.items if name in (*NUMBERS, "image")]
     features = [column for name in names for column in (image if name == "image" else [name])]
@@ -240,13 +240,13 @@ def test_all_item_features_have_the_lists_lengths(transformed):
             assert value.row_lengths().numpy().tolist() == SIZES.tolist(), name
 
 
-def test_vocabularies_are_by_frequency_then_reverse_alphabet_as_tft_has_them(learnt, transformed):
+def test_vocabularies_are_by_frequency_then_reverse_alphabet_as_in_tft(learnt, transformed):
     _, output = learnt
     assert output.vocabulary_by_name("items_brand") == [b"acme", b"cog"]  # 11 and 3 times; bolt twice; "" never
     ids = transformed["items/brand"].flat_values.numpy()
     assert ids[BRANDS == b"acme"].tolist() == [0] * 11
     assert ids[BRANDS == b"cog"].tolist() == [1] * 3
-    assert set(ids[(BRANDS == b"bolt") | (BRANDS == b"")]) <= {2, 3}  # two buckets for what is not in the vocabulary
+    assert set(ids[(BRANDS == b"bolt") | (BRANDS == b"")]) <= {2, 3}  # two buckets for values outside of the vocabulary
     assert output.vocabulary_by_name("items_code") == [b"7", b"8"]  # 9 occurs once, below the threshold
     assert transformed["items/code"].flat_values.numpy()[:4].tolist() == [0, 0, 1, 2]
     assert transformed["context/country"].numpy().tolist() == [0, 1, 0, 0, 1, 0]  # "" is the default, de
@@ -271,7 +271,7 @@ def test_tokens_are_cut_lowered_and_looked_up(learnt, transformed):
     assert transformed["context/query_text"].to_list() == ids
 
 
-def test_the_transformed_schema_holds_the_range_of_every_category(learnt):
+def test_the_transformed_schema_has_the_range_of_every_category(learnt):
     schema = {each.name.removesuffix("$ragged_values"): each for each in learnt[1].transformed_metadata.schema.feature}
     sizes = {
         **{f"items/{name}": number for name, (_, _, number) in BUCKETS.items()},
@@ -288,12 +288,12 @@ def test_the_transformed_schema_holds_the_range_of_every_category(learnt):
 
 def test_training_columns_pass_under_fixed_names(transformed):
     np.testing.assert_array_equal(transformed["label"].flat_values, BATCH.items["grade"])
-    assert transformed["weight"].flat_values.numpy().tolist() == [2, 1] + [2] * 15  # nobody gave the second
+    assert transformed["weight"].flat_values.numpy().tolist() == [2, 1] + [2] * 15  # the second is missing
     np.testing.assert_array_equal(transformed["position"].flat_values, BATCH.items["rank"])
     assert transformed["group_id"].numpy().tolist() == BATCH.context["query"].tolist()
 
 
-def test_other_lists_than_trainings_empty_ones_and_strange_bytes(learnt):
+def test_lists_that_training_never_saw_empty_lists_and_strange_bytes(learnt):
     sizes, n = np.array([2, 0, 1]), 3
     items = {name: np.full(n, NAN, np.float32) for name in {**NUMBERS, **BUCKETS} if name != "count"}
     items["min_max"] = np.float32([-1e6, 0, 1e6])
@@ -314,9 +314,9 @@ def test_other_lists_than_trainings_empty_ones_and_strange_bytes(learnt):
     assert np.isfinite(out["items/numeric"].flat_values.numpy()).all()
     x = np.nan_to_num(NUMBERS["min_max"][1])
     low, high = x.min(), x.max()
-    expected = (np.float32([-1e6, 0, 1e6]) - low) / (high - low)  # outside of [0, 1]: not cut
+    expected = (np.float32([-1e6, 0, 1e6]) - low) / (high - low)  # may be outside of [0, 1]
     np.testing.assert_allclose(column(out, "min_max"), expected, rtol=1e-5)
-    assert not column(out, "z_constant").any()  # 0 was never seen, and no deviation either
+    assert not column(out, "z_constant").any()  # training had no 0 and no deviation
     assert set(out["items/brand"].flat_values.numpy()) <= {2, 3}
     assert out["items/title"].row_lengths(2).to_list() == [[2, 1], [], [1]]
     only_empty = ListBatch(
@@ -337,7 +337,7 @@ def test_a_feature_that_the_examples_lack_is_named():
         preprocessing_fn({"plain": None}, {"config": CONFIG.select(*preprocessing.READS)})
 
 
-def test_what_training_and_serving_settings_change_is_not_read():
+def test_training_and_serving_settings_are_not_read():
     import dataclasses
 
     other = dataclasses.replace(
@@ -383,7 +383,7 @@ def test_numbers_that_no_transform_can_use_are_refused(feature, message):
         ("context", tf.ragged.constant([[1.0]]), r"f: expected a shape in the schema; got a RaggedTensor"),
     ],
 )
-def test_a_curated_schema_that_gives_a_feature_another_form_is_explained(level, value, message):
+def test_a_schema_that_gives_a_feature_another_layout_is_explained(level, value, message):
     features = {"items": {"other": {}}, "context": {}}
     features[level] = {"f": {}, **features[level]}
     config = parse({"name": "a", "data": {"input": "x", "format": "csv"}, **features})

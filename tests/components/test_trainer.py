@@ -1,4 +1,4 @@
-"""The trainer as a component, on files as stock Transform writes them."""
+"""The trainer as a component, on files as TFX's Transform writes them."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_the_component_trains_on_two_splits_and_opens_no_third(tmp_path):
         ["ndcg@10"], scores_of(ranker, validation), validation.items["label"], validation.row_splits
     )
     assert ranking_metrics.mean(values["ndcg@10"]) == pytest.approx(history["best_value"])
-    # What is read from files is what is in memory.
+    # The columns read from the files equal those in memory.
     again, _ = trainer.train(
         data, validation, config_of(training={"epochs": 2}), sizes={"items/brand": 7, "context/wish": 2}
     )
@@ -47,7 +47,7 @@ def test_splits_are_parameters_and_an_empty_one_is_an_error(tmp_path):
     write_transformed(tmp_path, train=lists_of(20, 1), eval=lists_of(10, 2))
     model, _ = run_component(tmp_path, config_of(training={"epochs": 1}), validation_split="eval")
     assert list(json.loads(model.get_string_custom_property("opened"))) == ["train", "eval"]
-    with pytest.raises(DataError, match=r"split 'validation' holds no list \(0 files in .*Split-validation\)"):
+    with pytest.raises(DataError, match=r"split 'validation' has no list \(0 files in .*Split-validation\)"):
         run_component(tmp_path, config_of())
 
 

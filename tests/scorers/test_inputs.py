@@ -1,4 +1,4 @@
-"""What a network receives of the transform graph's outputs."""
+"""The network's inputs from the transform graph's outputs."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_network_inputs_of_every_kind():
     for name, value in expected.items():
         np.testing.assert_array_equal(fed[name], value, name)
         assert fed[name].dtype == (tf.float32 if name.endswith("numeric") else tf.int64), name
-    # As files have it: the width of a matrix is a uniform row length.
+    # In files, the width of a matrix is a uniform row length.
     uniform = tf.RaggedTensor.from_uniform_row_length(tf.range(6.0), 2)
     stored = network_inputs({"items/numeric": tf.RaggedTensor.from_row_splits(uniform, splits)})
     np.testing.assert_array_equal(stored["items/numeric"], numeric)

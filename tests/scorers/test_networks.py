@@ -1,4 +1,4 @@
-"""Scorers against NumPy's arithmetic; saved and loaded, and saved again as TensorFlow Serving needs them."""
+"""Scorers against NumPy's arithmetic; saved and loaded by Keras, and saved as TensorFlow Serving needs them."""
 
 import keras
 import numpy as np
@@ -70,7 +70,7 @@ def test_scores_by_hand(name):
 
 def test_the_linear_scorer_has_one_weight_per_number_and_category():
     ranker = networks.build(INPUTS, Model(scorer="linear"))
-    rows = 1 + 3 + 1 + 5 + 1 + 2 + 1 + 4  # each table has one more, for ids that it does not know
+    rows = 1 + 3 + 1 + 5 + 1 + 2 + 1 + 4  # each embedding has one more row, for unknown ids
     numbers = 2 + 1
     categories = 4  # the score's own weight of each embedding of width 1
     assert ranker.count_params() == rows + numbers + categories + 1

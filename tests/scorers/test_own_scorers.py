@@ -1,4 +1,4 @@
-"""Scorers of the user's own in the trainer: what is asked of them, what is refused."""
+"""A user's own scorers in the trainer: which networks train, and which are refused."""
 
 import sys
 import types

@@ -21,7 +21,7 @@ from tfx_ranking.components.choices.transform_steps import step_name
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.config.feature_sections import Feature
 
-Row = Mapping[str, Any]  # feature → number, bytes, or a list of bytes (tokens); absent where it is missing
+Row = Mapping[str, Any]  # feature → number, bytes, or a list of bytes (tokens); a missing value has no key
 List = tuple[Row, Sequence[Row]]  # the context, the items
 
 
@@ -34,7 +34,7 @@ def read_elwc(records: Iterable[bytes]) -> list[List]:
 
 
 def read_csv(path: pathlib.Path, group: str, context: Sequence[str]) -> list[List]:
-    """Rows that stand together by group; every value is a text."""
+    """Neighbouring rows by group; every value is a str."""
     with path.open(newline="") as file:
         lists = [list(rows) for _, rows in itertools.groupby(csv.DictReader(file), key=lambda row: row[group])]
     return [({name: rows[0][name] for name in context}, rows) for rows in lists]
@@ -90,7 +90,7 @@ def _rows(lists: Sequence[List], level: str) -> tuple[list[Row], np.ndarray]:
 
 
 def _numbers(rows: Sequence[Row], name: str, feature: Feature) -> tuple[np.ndarray, np.ndarray]:
-    """Float64 [row, width] with missing values filled, and where they were missing."""
+    """Float64 [row, width] with missing values filled, and a mask of the missing ones."""
     blank = [np.nan] * feature.width
     present = [row.get(name) not in (None, "", []) for row in rows]
     values = [np.ravel(row[name]) if there else blank for row, there in zip(rows, present, strict=True)]
@@ -173,7 +173,7 @@ def _fingerprint(value: bytes) -> int:
 
 
 def _weights(keras_model: str) -> dict[str, list[np.ndarray]]:
-    """Layer → its variables, as they lie in the file."""
+    """Layer → its variables, as in the file."""
     weights: dict[str, list[np.ndarray]] = {}
     with h5py.File(io.BytesIO(zipfile.ZipFile(keras_model).read("model.weights.h5"))) as file:
         file.visititems(
@@ -194,7 +194,7 @@ def _network(columns: dict[str, Any], sizes: np.ndarray, weights: dict[str, list
         column = columns[name]
         if not isinstance(column, np.ndarray):
             table = weights[_numbered("embeddings/embedding", embedding)][0]
-            embedding += 1  # row 0 is for ids that training did not know of
+            embedding += 1  # row 0 is for unknown ids
             column = np.array(
                 [table[np.array(row) + 1].mean(axis=0) if row else np.zeros(table.shape[1]) for row in column]
             )

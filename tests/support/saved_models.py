@@ -36,7 +36,7 @@ def save(directory: pathlib.Path, signatures: dict) -> pathlib.Path:
 
 
 def split(directory: pathlib.Path, compression: str | None = None) -> None:
-    """Puts `saved_model.cpb` in place of `saved_model.pb`: the graph is a chunk of its own.
+    """Replaces `saved_model.pb` by `saved_model.cpb`, in which the graph is a separate chunk.
 
     compression: None, "brotli" or "zstd".
     """
@@ -100,7 +100,7 @@ def records_chunk(records: list[bytes], compression: str | None) -> tuple[bytes,
 
 
 def end(begin: int, chunk: tuple[bytes, int, bytes, int]) -> int:
-    """Where a chunk ends, by the specification's formulas."""
+    """The end of a chunk, by the specification's formulas."""
     _, records, data, _ = chunk
     usable, size = BLOCK - BLOCK_HEADER, 40 + len(data)
     overhead = (size + (begin + usable - 1) % BLOCK) // usable
@@ -122,7 +122,7 @@ def field(number: int, value: int | bytes) -> bytes:
 
 
 def fields(message: bytes):
-    """Number and value of each field; messages here have numbers and bytes alone."""
+    """Number and value of each field; messages here have only numbers and bytes."""
     at = 0
 
     def read() -> int:

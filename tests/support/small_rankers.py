@@ -67,7 +67,7 @@ SIZES = [1, 2, 7, 3, 11, 4, 5, 1, 6, 9, 2, 8, 10, 13, 3, 2]  # of the test split
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Shop:
-    """SHOP's ranker: its files, its SavedModel, and the proof's report."""
+    """SHOP's ranker: its files, its SavedModel, and the parity report."""
 
     paths: RankerPaths
     served: pathlib.Path
@@ -85,7 +85,7 @@ class Shop:
 
     @functools.cached_property
     def trained(self) -> "TrainingPath":
-        """How training sees and scores any lists."""
+        """Transforms and scores lists as training does."""
         return training_path(self.paths.transform_graph, self.paths.keras_model)
 
 
@@ -93,7 +93,7 @@ TrainingPath = Callable[[Sequence[bytes]], tuple[dict[str, Any], list[np.ndarray
 
 
 def training_path(transform_graph: str, keras_model: str) -> TrainingPath:
-    """List examples → (transformed features by name, float32 [item] of each list), with nothing of serving in it.
+    """List examples → (transformed features by name, float32 [item] of each list), computed without the serving code.
 
     They are read by the raw schema's specs, transformed by TFT, and scored by the Keras model.
     """
@@ -130,14 +130,14 @@ def exported_shop(folder: pathlib.Path) -> Shop:
 
 
 def paths_in(folder: pathlib.Path) -> RankerPaths:
-    """The files that `make` leaves."""
+    """The files that `make` writes."""
     named = {name: str(folder / name) for name in ("ranker.keras", "transform_graph", "examples.gz", "transformed.gz")}
     keras_model, graph, examples, transformed = named.values()
     return RankerPaths(keras_model, graph, (examples,), (transformed,))
 
 
 def export(folder: pathlib.Path, config: RankingConfig) -> pathlib.Path:
-    """The exporter's artifact of a small ranker of `config`'s."""
+    """The exporter's artifact of a small ranker with this config."""
     paths = make(
         folder / "ranker",
         config,
@@ -187,7 +187,7 @@ def make(
     test: list[bytes],
     preprocessing_fn: PreprocessingFn = preprocessing.preprocessing_fn,
 ) -> RankerPaths:
-    """What the pipeline's steps leave for the exporter, by the same libraries."""
+    """Writes the exporter's input with the same libraries as the pipeline's steps."""
     folder.mkdir(parents=True, exist_ok=True)
     examples, transformed = folder / "examples.gz", folder / "transformed.gz"
     write_records(str(examples), test)
@@ -214,7 +214,7 @@ def make(
 def learn(
     folder: pathlib.Path, config: RankingConfig, train: list[bytes], preprocessing_fn: PreprocessingFn
 ) -> tuple[str, Any]:
-    """The transform graph of some training lists, and how its input is read."""
+    """The transform graph of some training lists, and the specs to read its input."""
     folder.mkdir(exist_ok=True)
     schema = ranking_schema([_statistics(train, folder)], config)
     source = tfxio.TFExampleBeamRecord(physical_format="inmem", schema=schema, telemetry_descriptors=["test"])
@@ -224,7 +224,7 @@ def learn(
         data = _rows(pipeline, source, train), source.TensorAdapterConfig()
         fn = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, selection))
         _ = fn | tft_beam.WriteTransformFn(graph)
-    raw = tft.DatasetMetadata(schema)  # as TFX's Transform leaves it there
+    raw = tft.DatasetMetadata(schema)  # as TFX's Transform writes it
     metadata_io.write_metadata(raw, str(pathlib.Path(graph, tft.TFTransformOutput.RAW_METADATA_DIR)))
     return graph, source
 
@@ -241,7 +241,7 @@ def write_one(record: bytes, folder: str) -> None:
 
 
 def make_network(config: RankingConfig, transform_graph: str, transformed: Sequence[bytes]) -> keras.Model:
-    """A network of the config's size with drawn weights, biases too."""
+    """A network of the config's size with random weights, biases too."""
     layout = training_data.read_layout(transform_graph)
     data = training_data.flat_columns(tf.io.parse_example(list(transformed), dict(layout.spec)))
     keras.utils.set_random_seed(3)

@@ -27,7 +27,7 @@ PARTITIONS = {
 
 
 def write_transformed(folder, extra="", **splits):
-    """A transform graph's metadata and materialised splits, as stock Transform leaves them."""
+    """Writes a transform graph's metadata and materialised splits, as TFX's Transform does."""
     table = {
         "group_id": Column("context", "string"),
         "context/wish": Column("context", "int"),
@@ -57,7 +57,7 @@ def write_transformed(folder, extra="", **splits):
 
 
 def run_component(folder, config, anomalies=None, base_model=None, **parameters):
-    """The component's executor on artifacts in `folder`; returns the Model and ModelRun artifacts."""
+    """Runs the component's executor on artifacts in `folder`; returns the Model and ModelRun artifacts."""
     inputs = {"transformed_examples": [Examples()], "transform_graph": [TransformGraph()]}
     inputs["transformed_examples"][0].uri = str(folder / "examples")
     inputs["transform_graph"][0].uri = str(folder / "graph")

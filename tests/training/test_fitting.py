@@ -1,4 +1,4 @@
-"""The trainer on NumPy data: what it learns, that it repeats itself, what it refuses."""
+"""The trainer on NumPy data: it learns, equal inputs give equal weights, bad data are refused."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from tfx_ranking.components.training import training_data
 
 
 @pytest.mark.parametrize("scorer", SCORERS)
-def test_learns_what_is_there_to_learn(scorer):
+def test_training_learns(scorer):
     data, validation = lists_of(200, 1), lists_of(60, 2)
     ranker, history = trainer.train(data, validation, config_of(model={"scorer": scorer}, training={"epochs": 12}))
     values = ranking_metrics.per_list(
@@ -73,7 +73,7 @@ OTHER_SETTINGS = {
 
 @pytest.fixture(scope="module")
 def train_with():
-    """Final weights and validation figure of a short training with one setting changed."""
+    """The final weights and the validation value of a short training with one setting changed."""
     data, validation = lists_of(20, 1), lists_of(10, 2)
 
     def run(section=None, key=None, value=None):
@@ -95,7 +95,7 @@ def trained_as_usual(train_with):
 @pytest.mark.parametrize(("section", "key"), [(s, key) for s, keys in OTHER_SETTINGS.items() for key in keys])
 def test_every_setting_has_an_effect(section, key, train_with, trained_as_usual):
     weights, figure = train_with(section, key, OTHER_SETTINGS[section][key])
-    if section == "evaluation" or key == "early_stopping":  # they choose the epoch, and do not touch a step
+    if section == "evaluation" or key == "early_stopping":  # these choose the epoch and change no training step
         assert weights == trained_as_usual[0]
         assert figure != trained_as_usual[1]
     else:
@@ -104,9 +104,7 @@ def test_every_setting_has_an_effect(section, key, train_with, trained_as_usual)
 
 def test_no_setting_is_forgotten():
     for section, kind in {"model": Model, "training": Training}.items():
-        elsewhere = (
-            {"initialize_from", "warm_start"} if section == "training" else set()
-        )  # they have tests of their own
+        elsewhere = {"initialize_from", "warm_start"} if section == "training" else set()  # these have their own tests
         assert {field.name for field in dataclasses.fields(kind)} == set(OTHER_SETTINGS[section]) | elsewhere
 
 
@@ -127,7 +125,7 @@ def test_every_list_once_an_epoch():
     data = lists_of(37, 1)
     indices = tf.data.Dataset.range(37).shuffle(37, 1, reshuffle_each_iteration=True)
     batches = training_data.batches(data, indices, 8)
-    assert batches.cardinality() == 5  # known, or Keras would run an extra step
+    assert batches.cardinality() == 5  # must be known; otherwise Keras runs an extra step
     orders = [np.concatenate([targets["lists"].numpy() for _, targets in batches]) for _ in range(2)]
     for order in orders:
         np.testing.assert_array_equal(np.sort(order), np.arange(37))
@@ -146,7 +144,7 @@ def test_a_batch_holds_what_its_lists_hold():
     np.testing.assert_array_equal(targets["label"], expected.items["label"])
 
 
-def test_a_loss_that_breaks_names_step_lists_and_feature():
+def test_a_loss_that_is_not_finite_names_step_lists_and_feature():
     data = lists_of(20, 1)
     data.items["items/numeric"][data.row_splits[4], 2] = np.float32(3e38)
     with pytest.raises(RankingError) as caught:
@@ -174,7 +172,7 @@ def test_the_largest_magnitude_has_its_features_name():
     assert np.isnan(value)
 
 
-def test_columns_that_are_no_input():
+def test_columns_that_cannot_be_inputs():
     config = config_of()
 
     def refused(column, message):
@@ -194,7 +192,7 @@ def test_weights_by_propensity():
         {"label": np.array([1.0, 0, 1, 1]), "position": np.array([1, 2, 2, 9]), "weight": np.float32([1, 1, 3, 1])},
         np.array([0, 4]),
     )
-    # 1 / p(position) on clicked items, times their weight; p(k) = 1 / k, or the list's last one behind its end.
+    # 1 / p(position) on clicked items, times their weight; p(k) = 1 / k, or the list's last value beyond its end.
     np.testing.assert_allclose(training_data.item_weights(data, PowerPropensity(power=1.0)), [1, 1, 2 * 3, 9])
     np.testing.assert_allclose(training_data.item_weights(data, (1.0, 0.5, 0.1)), [1, 1, 2 * 3, 10])
     np.testing.assert_allclose(training_data.item_weights(data, None), [1, 1, 3, 1])

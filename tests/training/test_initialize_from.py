@@ -18,7 +18,7 @@ from tfx_ranking.components.training import training_data, weights
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A folder as an exported model's, of a ranker that was trained; and the ranker."""
+    """A folder like an exported model's, from a trained ranker; and the ranker."""
     model = {"normalisation": "batch", "dropout": 0.1}
     ranker, _ = trainer.train(lists_of(200, 1), lists_of(60, 2), config_of(model=model, training={"epochs": 8}))
     return exported(tmp_path_factory.mktemp("source") / "1", ranker), ranker
@@ -34,7 +34,7 @@ def values(ranker, layer):
     return [weight.copy() for weight in ranker.get_layer(layer).get_weights()]
 
 
-def test_a_start_from_a_model_begins_below_a_fresh_one(source):
+def test_a_ranker_that_starts_from_a_model_begins_with_a_lower_loss(source):
     data, validation = lists_of(100, 3), lists_of(30, 4)
     _, fresh = trainer.train(data, validation, config_of(model={"normalisation": "batch", "dropout": 0.1}))
     _, warm = trainer.train(data, validation, start(source[0]))
@@ -67,7 +67,7 @@ def test_frozen_layers_do_not_move_and_the_others_do(source):
         assert not np.array_equal(values(ranker, layer)[0], values(warm, layer)[0])
 
 
-def test_named_layers_alone_start_from_the_model(source):
+def test_only_the_named_layers_start_from_the_model(source):
     folder, ranker = source
     config = start(folder, initialize_from={"layers": ["dense_*"]}, learning_rate=1e-12, epochs=1)
     warm, history = trainer.train(lists_of(20, 3), lists_of(10, 4), config)
@@ -96,7 +96,7 @@ def test_a_ranker_of_real_clicks_starts_from_the_one_that_serves(real_run):
     assert not np.array_equal(ranker.get_layer("score").get_weights()[0], served["score/kernel"])
 
 
-def test_a_start_that_does_not_fit(source):
+def test_a_model_that_does_not_fit_is_refused(source):
     model = {"normalisation": "batch", "hidden": [16, 9]}
     config = config_of(model=model, training={"initialize_from": {"model": str(source[0])}})
     with pytest.raises(ConfigError, match=r"layer dense_1 has a kernel of shape \[16, 9\] here and \[16, 8\] in the m"):
@@ -104,7 +104,7 @@ def test_a_start_that_does_not_fit(source):
 
 
 def test_the_component_records_which_model_it_started_from(tmp_path, source):
-    """What the component reads of the config includes the start, and the model's digest is there for the lineage."""
+    """The component reads `initialize_from`, and records the model's digest for the lineage."""
     # `source` was trained on sizes that were counted in its data, so its embeddings are smaller than these files'.
     write_transformed(tmp_path, train=lists_of(40, 1), validation=lists_of(20, 2))
     layers = ["dense_*", "score"]

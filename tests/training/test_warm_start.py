@@ -1,4 +1,4 @@
-"""A ranker that begins from the live model: what of its weights is taken over, by what they stand for."""
+"""A ranker that begins from the live model: which of its weights are copied."""
 
 import json
 import pathlib
@@ -38,7 +38,7 @@ VALUES = {"items_brand": "acme bolt cog", "items_title": "red blue", "context_co
 
 
 class Side:
-    """A ranker's config, its inputs and vocabularies as the transform graph gives them, and its network."""
+    """A ranker's config, its inputs and vocabularies as from a transform graph, and its network."""
 
     def __init__(self, folder: pathlib.Path, seed: int, items=None, context=None, model=None, **values: str):
         self.config: RankingConfig = ranking_config.parse({
@@ -84,7 +84,7 @@ class Side:
         return Base(folder, "7", "digest", pathlib.Path())
 
     def score(self, item: dict[str, Any]) -> float:
-        """One item of a list, with values as the logs have them, numbers already behind their steps."""
+        """The score of one item; categories have the values of the logs, numbers have their steps applied already."""
         inputs: dict[str, Any] = {"row_lengths": tf.constant([1], tf.int64)}
         for level in ("items", "context"):
             columns = feature_columns.numeric_columns(self.config, level)
@@ -141,7 +141,7 @@ def test_a_grown_and_reordered_vocabulary_scores_as_before_on_old_values(scorer,
     fresh = Side(tmp_path / "again", 2, model=model, **grown)
     np.testing.assert_array_equal(
         rows(after, "items_brand_embedding")[at], rows(fresh, "items_brand_embedding")[at]
-    )  # a new value starts as it would have
+    )  # a new value starts as without a warm start
 
 
 def test_features_in_another_order_score_as_before(tmp_path):
@@ -156,13 +156,13 @@ def test_added_and_removed_inputs(tmp_path):
     other = {name: each for name, each in ITEMS.items() if name not in ("sales", "shop")}
     other["clicks"] = {}
     before, after, layers = begin(tmp_path, {}, {"items": other})
-    # price, image and its two, price/missing, brand 4, title 3, grade 2, age, country 2, without clicks.
+    # price, image 2, price/missing, brand 4, title 3, grade 2, age, country 2, without clicks.
     width = 1 + 2 + 1 + 1 + 4 + 3 + 2 + 1 + 2
     assert layers["dense_0"] == f"{width - 1} of {width} rows"
     assert layers["normalisation_inputs"] == f"{width - 1} of {width} rows"
     ours, theirs = rows(after, "dense_0"), rows(before, "dense_0")
-    np.testing.assert_array_equal(ours[3], theirs[2])  # price, behind clicks and the image now
-    np.testing.assert_array_equal(ours[4], theirs[4])  # price/missing, behind price now and behind sales then
+    np.testing.assert_array_equal(ours[3], theirs[2])  # price, now after clicks and image
+    np.testing.assert_array_equal(ours[4], theirs[4])  # price/missing, now after price, before after sales
     fresh = Side(tmp_path / "again", 2, items=other)
     np.testing.assert_array_equal(ours[0], rows(fresh, "dense_0")[0])  # clicks
     assert {layers[name] for name in ("dense_1", "score", "normalisation_0")} == {ALL}

@@ -1,4 +1,4 @@
-"""Weights that travel: written, read, set and frozen by their layers' names."""
+"""Weights in files: written, read, set and frozen by their layers' names."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ def network(hidden=(4, 2), normalisation="batch", inputs=INPUTS, seed=1):
 
 
 def exported(folder: pathlib.Path, ranker) -> pathlib.Path:
-    """What `weights` needs of an exported model."""
+    """The files of an exported model that `weights` reads."""
     for name in ("saved_model.pb", "variables/variables.index"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
@@ -37,7 +37,7 @@ def state(ranker):
     return [value.copy() for value in ranker.get_weights()]
 
 
-def test_what_is_written_is_what_the_network_holds(tmp_path):
+def test_the_file_has_the_networks_weights(tmp_path):
     ranker = network()
     weights.write(ranker, tmp_path / "weights.npz")
     stored = weights.read(tmp_path / "weights.npz")
@@ -53,7 +53,7 @@ def test_what_is_written_is_what_the_network_holds(tmp_path):
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "weights.npz").read_bytes()
 
 
-def test_all_layers_of_both_are_set(tmp_path):
+def test_all_layers_that_both_have_are_set(tmp_path):
     source, new = network(seed=1), network(seed=2)
     source.set_weights([value + 0.5 for value in source.get_weights()])
     folder = exported(tmp_path / "model", source)
@@ -80,7 +80,7 @@ def refused(ranker, message, folder, **start):
         np.testing.assert_array_equal(was, now)  # nothing was set
 
 
-def test_what_does_not_fit_is_refused_and_sets_nothing(tmp_path):
+def test_layers_that_do_not_fit_are_refused_and_none_is_set(tmp_path):
     folder = exported(tmp_path / "model", network(hidden=(4, 2)))
     new = network(hidden=(4, 2), seed=2)
     refused(
@@ -122,13 +122,15 @@ def test_frozen_layers(tmp_path):
     assert weights.freeze(network(), InitializeFrom(model=str(folder))) == []
 
 
-def test_which_model_is_meant(tmp_path):
+def test_the_folder_of_the_model(tmp_path):
     ranker = network()
     alone = exported(tmp_path / "alone", ranker)
     exported(tmp_path / "artifact" / "Format-Serving", ranker)
     for version in (3, 12):
         exported(tmp_path / "versions" / str(version), ranker)
-    (tmp_path / "versions" / "13").mkdir()  # broken: TensorFlow Serving would not serve it, nor do we start from it
+    (
+        tmp_path / "versions" / "13"
+    ).mkdir()  # incomplete: TensorFlow Serving would not serve it, and we do not start from it
 
     def directory_of(folder):
         return weights.model_directory(InitializeFrom(model=str(folder)))
@@ -140,7 +142,7 @@ def test_which_model_is_meant(tmp_path):
     with pytest.raises(ConfigError, match=r"initialize_from\.model: expected an exported or .*nowhere is not there"):
         directory_of(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"or a folder of versions; .*empty holds none"):
+    with pytest.raises(ConfigError, match=r"or a folder of versions; .*empty has none"):
         directory_of(tmp_path / "empty")
     with pytest.raises(ConfigError, match="expected a local folder; got gs://models/shop"):
         directory_of("gs://models/shop")
@@ -163,7 +165,7 @@ class Towers(keras.Model):
         self.bias = self.add_weight(shape=(), name="bias")
 
 
-def test_layers_inside_layers_are_called_by_their_way_there(tmp_path):
+def test_inner_layers_have_the_outer_name_as_prefix(tmp_path):
     ranker = Towers(name="towers")
     folder = exported(tmp_path / "model", ranker)
     stored = weights.read(folder / model_files.WEIGHTS_IN_MODEL)
@@ -182,7 +184,7 @@ def test_two_layers_of_one_name_are_refused(tmp_path):
         weights.write(Towers(names=("left", "left")), tmp_path / "weights.npz")
 
 
-def test_what_is_no_file_of_weights(tmp_path):
+def test_files_without_weights_are_refused(tmp_path):
     (tmp_path / "weights.npz").write_bytes(b"no zip")
     with pytest.raises(DataError, match=r"weights\.npz: expected a ranker's weights\.npz"):
         weights.read(tmp_path / "weights.npz")
@@ -190,12 +192,12 @@ def test_what_is_no_file_of_weights(tmp_path):
         weights.read(tmp_path / "none.npz")
 
 
-# --- an exported model is trained on by who has TensorFlow alone
+# --- Training an exported model further, with TensorFlow alone
 
 
 @keras.saving.register_keras_serializable(package="test_weights")
 class Regularised(keras.Model):
-    """Everything that acts differently in training, a penalty of a weight and one of a call."""
+    """Layers that act differently in training, a penalty of a weight and a penalty of a call."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -261,7 +263,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def exported_model(tmp_path_factory):
-    """An exported model's folder, a file of features as the signature `features` takes them, the network."""
+    """An exported model's folder, a file of features in the form of the signature `features`, and the network."""
     import small_rankers
 
     from tfx_ranking.components import config, signature_exporter
@@ -289,7 +291,7 @@ def exported_model(tmp_path_factory):
     return folder / "model" / "Format-Serving", folder / "features.npz", network
 
 
-def test_a_loaded_model_trains_on_where_tensorflow_is_all_there_is(exported_model, tmp_path):
+def test_a_loaded_model_can_be_trained_further_with_tensorflow_alone(exported_model, tmp_path):
     model, features, network = exported_model
     arguments = [sys.executable, "-c", FINE_TUNE, str(model), str(features), str(tmp_path / "tuned")]
     ran = subprocess.run(arguments, capture_output=True, text=True, check=False)
