@@ -1,10 +1,12 @@
-"""Makes the files that the tests of compatibility read: what a release leaves on a user's disk.
+"""Makes the files of a release that the tests of later releases read: what it leaves on a user's disk.
 
     python tests/museum/make.py            # writes tests/museum/<version>/, with the tfx-ranking of this Python
 
 Run it once for each release, before the next one begins.  It uses the commands alone, so it works with any release.
-Leaves: `shop.tar.gz` (ranking.yaml, logs, artifacts, two pushed versions, the schedule's folder), `metadata.sql` (ML
-Metadata's store as text) and `pipeline.yaml` (compiled for Kubeflow).  `@ROOT@` stands for the folder in text files.
+Output: `shop.tar.gz` (ranking.yaml, logs, artifacts, two pushed versions, the schedule's folder), `metadata.sql` (ML
+Metadata's store as text), `answers.json` (the documents of `--json`) and `pipeline.yaml` (compiled for Kubeflow).
+`@ROOT@` stands for the folder in text files.  `imports.txt` is written by hand: each `module:name` that the
+documentation of the release showed.
 """
 
 import contextlib
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from typing import Any
 
 ROOT = b"@ROOT@"
 CLI = (sys.executable, "-m", "tfx_ranking.pipelines.cli")
@@ -46,6 +49,20 @@ COMPILE = ("--image", "registry.example.com/ranking:1", "--root", "s3://ranking/
            '{"mysql": {"host": "mlmd", "database": "mlmd", "user": "tfx"}}')  # fmt: skip
 
 
+QUESTIONS = (
+    "runs",
+    "models serving/shop",
+    "versions serving/shop",
+    "impact --file logs/day.csv",
+    "served serving/shop --at now",
+    "diff serving/shop/1 serving/shop/2",
+    "lineage serving/shop/2",
+    "lineage --down artifact:2",
+    "schedule status ranking.yaml",
+    "retrain ranking.yaml --dry-run",
+)
+
+
 def main() -> None:
     version = importlib.metadata.version("tfx-ranking")
     target = pathlib.Path(__file__).resolve().parent / version
@@ -62,6 +79,8 @@ def main() -> None:
         schedule(folder, config)
         run(folder, "compile", config, *COMPILE, "--input", "s3://ranking/logs/*.csv", "--push-base",
             "s3://ranking/serving", "-o", target / "pipeline.yaml")  # fmt: skip
+        answers = {question: ask(folder, question) for question in QUESTIONS}
+        (target / "answers.json").write_text(json.dumps(answers, indent=1, ensure_ascii=False) + "\n")
         with contextlib.closing(sqlite3.connect(folder / "metadata.sqlite")) as store:
             dump = "\n".join(store.iterdump()) + "\n"
         (folder / "metadata.sqlite").unlink()
@@ -74,6 +93,13 @@ def main() -> None:
 
 def run(folder: pathlib.Path, *arguments: object) -> None:
     subprocess.run([*CLI, *map(str, arguments)], cwd=folder, check=True)
+
+
+def ask(folder: pathlib.Path, question: str) -> Any:
+    """A command's JSON document."""
+    command = [*CLI, *question.split(), "--json"]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.replace(str(folder), ROOT.decode()))
 
 
 def write_logs(file: pathlib.Path) -> None:
@@ -96,7 +122,7 @@ def schedule(folder: pathlib.Path, config: pathlib.Path) -> None:
     service = subprocess.Popen([*CLI, "schedule", str(config), "--every", "1d", "--timezone", "UTC"], cwd=folder)
     try:
         end = time.monotonic() + 300
-        while not (history.exists() and '"exit_code": 1' in history.read_text()) and time.monotonic() < end:
+        while not (history.exists() and '"exit_code": 10' in history.read_text()) and time.monotonic() < end:
             time.sleep(0.5)
     finally:
         service.send_signal(signal.SIGTERM)
