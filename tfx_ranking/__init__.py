@@ -13,7 +13,12 @@ from tfx_ranking import _moved
 
 if TYPE_CHECKING:
     from tfx_ranking import lineage
+    from tfx_ranking.components.choices.formats import FORMATS
+    from tfx_ranking.components.choices.losses import LOSSES
+    from tfx_ranking.components.choices.metrics import METRICS
+    from tfx_ranking.components.choices.scorers import SCORERS
     from tfx_ranking.components.choices.signatures import SIGNATURES
+    from tfx_ranking.components.choices.transform_steps import TRANSFORM_STEPS
     from tfx_ranking.components.config import RankingConfig
     from tfx_ranking.components.config import load as load_config
     from tfx_ranking.components.data_check import RankingDataCheck
@@ -45,6 +50,11 @@ _PUBLIC = {  # name: where it is defined, as `module:name`
     "ranking_pipeline": "tfx_ranking.pipelines.ranking_pipeline:ranking_pipeline",
     "data_check_pipeline": "tfx_ranking.pipelines.data_check_pipeline:data_check_pipeline",
     # The tables that `ranking.yaml` chooses from.
+    "FORMATS": "tfx_ranking.components.choices.formats:FORMATS",
+    "LOSSES": "tfx_ranking.components.choices.losses:LOSSES",
+    "METRICS": "tfx_ranking.components.choices.metrics:METRICS",
+    "SCORERS": "tfx_ranking.components.choices.scorers:SCORERS",
+    "TRANSFORM_STEPS": "tfx_ranking.components.choices.transform_steps:TRANSFORM_STEPS",
     "SIGNATURES": "tfx_ranking.components.choices.signatures:SIGNATURES",
     # What is raised.
     "RankingError": "tfx_ranking.components.errors:RankingError",
@@ -66,6 +76,11 @@ __all__ = [
     "RankingPusher",
     "ranking_pipeline",
     "data_check_pipeline",
+    "FORMATS",
+    "LOSSES",
+    "METRICS",
+    "SCORERS",
+    "TRANSFORM_STEPS",
     "SIGNATURES",
     "RankingError",
     "ConfigError",
