@@ -1,21 +1,28 @@
-"""Asks a SavedModel as TensorFlow Serving would: in a process of its own that imports TensorFlow alone.
+"""Asks a SavedModel as TensorFlow Serving would: in a process of its own that holds TensorFlow alone.
 
-Enters: a SavedModel, the calls to make.  Leaves: their answers.  The one idea: `tf.compat.v1.saved_model.loader` is the
-loader that TensorFlow Serving runs, and it refuses models that `tf.saved_model.load` accepts (a variable that is not
-tracked by itself); nothing of TFX or of ours is there to help.
+`tf.compat.v1.saved_model.loader` is the loader that TensorFlow Serving runs.  It refuses models that
+`tf.saved_model.load` accepts, for instance one with a variable that the model does not track itself.  A process without
+TFX and without the ranker's own code proves that the model needs neither.
 
-    python -m tfx_ranking.components.serving.serving_process MODEL CALLS ANSWERS
+Importing TensorFlow takes seconds, so one process imports it and forks a new process for each model:
+
+    python -m tfx_ranking.components.serving.serving_process < requests > exit codes
 """
 
+import atexit
 import contextlib
 import ctypes
 import json
+import os
 import pathlib
 import pickle
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,48 +30,117 @@ import numpy.typing as npt
 
 from tfx_ranking.components.errors import RankingError
 
+_LOOK = 0.02  # seconds between two looks whether a fork has ended
 Arrays = Mapping[str, npt.NDArray[Any]]  # by the names of the signature's inputs, or outputs
 
 
 def ask(model: str, calls: Mapping[str, Sequence[Arrays]]) -> dict[str, list[dict[str, npt.NDArray[Any]]]]:
-    """Signature → the outputs of each of its calls, asked in a new process.
+    """Signature → the outputs of each of its calls, computed in a new process.
 
     model: a SavedModel's directory.  Raises RankingError with TensorFlow's own words when the model cannot be loaded or
     answers with an error.
     """
     with tempfile.TemporaryDirectory() as folder:
-        asked, answered = pathlib.Path(folder, "calls.pickle"), pathlib.Path(folder, "answers.pickle")
-        asked.write_bytes(pickle.dumps({name: list(each) for name, each in calls.items()}))
-        command = [
-            sys.executable,
-            "-m",
-            "tfx_ranking.components.serving.serving_process",
-            model,
-            str(asked),
-            str(answered),
-        ]
-        ran = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        if ran.returncode:
-            reason = [line for line in ran.stderr.splitlines() if line.strip()][-12:]
+        requests, answers, errors = (pathlib.Path(folder, name) for name in ("requests", "answers", "errors"))
+        requests.write_bytes(pickle.dumps({name: list(each) for name, each in calls.items()}))
+        failure = _server.run([os.path.abspath(model), str(requests), str(answers), str(errors)])
+        if failure is not None:
+            text = errors.read_text(errors="replace") if errors.exists() else failure
+            reason = [line for line in text.splitlines() if line.strip()][-12:]
             raise RankingError(f"{model}: scoring in a process of its own failed.\n" + "\n".join(reason))
-        answers: dict[str, list[dict[str, npt.NDArray[Any]]]] = pickle.loads(answered.read_bytes())
-        return answers
+        outputs: dict[str, list[dict[str, npt.NDArray[Any]]]] = pickle.loads(answers.read_bytes())
+        return outputs
 
 
-def main(model: str, asked: str, answered: str) -> None:
-    """Makes the calls and writes the answers."""
+class _Server:
+    """The process that imports TensorFlow and forks; it starts with the first request and ends with this process."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log: Any = None  # the standard error of the process itself, not of its forks
+        self.lock = threading.Lock()  # it serves one request at a time
+
+    def run(self, request: list[str]) -> str | None:
+        """None when the request was served; otherwise what the process itself printed, which may be nothing."""
+        with self.lock:
+            if self.process is None or self.process.poll() is not None:
+                self.start()
+            assert self.process is not None
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
+            try:
+                self.process.stdin.write(json.dumps(request).encode() + b"\n")
+                answer = self.process.stdout.readline()
+            except BrokenPipeError:
+                answer = b""
+            if answer == b"0\n":
+                return None
+            if not answer:  # it died: the next request starts another one
+                self.process.wait()
+            self.log.seek(0)
+            return str(self.log.read().decode(errors="replace"))
+
+    def start(self) -> None:
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the process runs
+        command = [sys.executable, "-m", "tfx_ranking.components.serving.serving_process"]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.log, bufsize=0)
+        atexit.register(self.stop, self.process)
+
+    @staticmethod
+    def stop(process: subprocess.Popen[bytes]) -> None:
+        """Closes its standard input, which ends it."""
+        with contextlib.suppress(BrokenPipeError):
+            process.communicate()
+
+
+_server = _Server()
+
+
+def main() -> None:
+    """Serves requests, one line each, until the standard input ends; answers each with its exit code."""
     import tensorflow  # noqa: F401
 
     ours = sorted(name for name in sys.modules if name.partition(".")[0] in ("tfx", "tfx_bsl", "tensorflow_transform"))
     if ours:
-        raise RuntimeError(f"this process is to hold TensorFlow alone; it has {ours[:3]}")
-    answers = answer(model, pickle.loads(pathlib.Path(asked).read_bytes()))
-    pathlib.Path(answered).write_bytes(pickle.dumps(answers))
-    print(json.dumps({signature: len(calls) for signature, calls in answers.items()}))
+        raise RuntimeError(f"this process must hold TensorFlow alone; it holds {ours[:3]}")
+    while request := os.read(0, 1 << 16):  # one at a time, so a read returns one line
+        child = os.fork()
+        if not child:
+            _serve(*json.loads(request))
+        os.write(1, b"%d\n" % _exit_code(child))
+
+
+def _exit_code(child: int) -> int:
+    """Waits for a fork.  If the standard input ends first, the process that asked is gone: ends the fork and itself."""
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if select.select([0], [], [], _LOOK)[0]:  # nobody sends a second request before the answer
+            os.kill(child, signal.SIGKILL)
+            raise SystemExit(1)
+
+
+def _serve(model: str, requests: str, answers: str, errors: str) -> None:
+    """One request, in the fork.  Does not return."""
+    with contextlib.suppress(OSError, AttributeError):  # PR_SET_PDEATHSIG: the fork does not outlive the server
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    code = 1
+    try:
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+        outputs = answer(model, pickle.loads(pathlib.Path(requests).read_bytes()))
+        pathlib.Path(answers).write_bytes(pickle.dumps(outputs))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def answer(model: str, calls: Mapping[str, Sequence[Arrays]]) -> dict[str, list[dict[str, Any]]]:
-    """What `ask` gives, asked in this process."""
+    """As `ask`, but in this process."""
     import tensorflow as tf
 
     answers: dict[str, list[dict[str, Any]]] = {}
@@ -82,6 +158,4 @@ def answer(model: str, calls: Mapping[str, Sequence[Arrays]]) -> dict[str, list[
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(OSError, AttributeError):  # PR_SET_PDEATHSIG: a killed run leaves nobody scoring
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    main(*sys.argv[1:])
+    main()
