@@ -20,7 +20,7 @@ MODULES = {
     "tfx_ranking.pipelines.inspection": "tfx_ranking.pipelines.asking.inspection",
     "tfx_ranking.pipelines.lineage_diff": "tfx_ranking.pipelines.lineage.diff",
     "tfx_ranking.pipelines.lineage_impact": "tfx_ranking.pipelines.lineage.impact",
-    "tfx_ranking.pipelines.lineage_pages": "tfx_ranking.pipelines.lineage.origin_views",
+    "tfx_ranking.pipelines.lineage_pages": "tfx_ranking.pipelines.lineage.views.origin_views",
     "tfx_ranking.pipelines.lineage_serving": "tfx_ranking.pipelines.lineage.served",
     "tfx_ranking.pipelines.lineage_store": "tfx_ranking.pipelines.lineage.store",
     # These were modules and are packages now; `names_of` makes the package's `__getattr__`.

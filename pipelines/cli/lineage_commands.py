@@ -102,8 +102,8 @@ def _answer(
 
 def _runs(arguments: argparse.Namespace) -> int:
     from tfx_ranking.pipelines.lineage import origin as lineage
-    from tfx_ranking.pipelines.lineage import origin_views
     from tfx_ranking.pipelines.lineage import store as lineage_store
+    from tfx_ranking.pipelines.lineage.views import origin_views
 
     found = lineage.runs(lineage_store.connect(arguments.metadata), arguments.limit or None)
     views = origin_views
@@ -117,8 +117,8 @@ def _runs(arguments: argparse.Namespace) -> int:
 
 def _lineage(arguments: argparse.Namespace) -> int:
     from tfx_ranking.pipelines.lineage import origin as lineage
-    from tfx_ranking.pipelines.lineage import origin_views
     from tfx_ranking.pipelines.lineage import store as lineage_store
+    from tfx_ranking.pipelines.lineage.views import origin_views
 
     question = lineage.downstream if arguments.down else lineage.upstream
     found = question(lineage_store.connect(arguments.metadata), arguments.asked)
@@ -133,8 +133,8 @@ def _lineage(arguments: argparse.Namespace) -> int:
 
 def _served(arguments: argparse.Namespace) -> int:
     from tfx_ranking.pipelines.lineage import served as lineage_serving
-    from tfx_ranking.pipelines.lineage import served_views
     from tfx_ranking.pipelines.lineage import store as lineage_store
+    from tfx_ranking.pipelines.lineage.views import served_views
 
     since, until = lineage_serving.moment(arguments.at)
     found = lineage_serving.served(lineage_store.connect(arguments.metadata), arguments.base, since, until)
@@ -149,8 +149,8 @@ def _served(arguments: argparse.Namespace) -> int:
 
 def _impact(arguments: argparse.Namespace) -> int:
     from tfx_ranking.pipelines.lineage import impact as lineage_impact
-    from tfx_ranking.pipelines.lineage import served_views
     from tfx_ranking.pipelines.lineage import store as lineage_store
+    from tfx_ranking.pipelines.lineage.views import served_views
 
     store = lineage_store.connect(arguments.metadata)
     if arguments.span is not None:
@@ -170,8 +170,8 @@ def _impact(arguments: argparse.Namespace) -> int:
 
 def _models(arguments: argparse.Namespace) -> int:
     from tfx_ranking.pipelines.lineage import served as lineage_serving
-    from tfx_ranking.pipelines.lineage import served_views
     from tfx_ranking.pipelines.lineage import store as lineage_store
+    from tfx_ranking.pipelines.lineage.views import served_views
 
     store = lineage_store.connect(arguments.metadata)
     found = lineage_serving.models(store, arguments.base, arguments.limit)
@@ -187,8 +187,8 @@ def _models(arguments: argparse.Namespace) -> int:
 
 def _diff(arguments: argparse.Namespace) -> int:
     from tfx_ranking.pipelines.lineage import diff as lineage_diff
-    from tfx_ranking.pipelines.lineage import diff_views
     from tfx_ranking.pipelines.lineage import store as lineage_store
+    from tfx_ranking.pipelines.lineage.views import diff_views
 
     found = lineage_diff.diff(lineage_store.connect(arguments.metadata), arguments.before, arguments.after)
     views = diff_views

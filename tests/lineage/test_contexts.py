@@ -2,8 +2,9 @@
 
 from lineage_stores import StoreMaker
 
-from tfx_ranking.pipelines.lineage import contexts, origin, origin_views
+from tfx_ranking.pipelines.lineage import contexts, origin
 from tfx_ranking.pipelines.lineage import store as lineage_store
+from tfx_ranking.pipelines.lineage.views import origin_views
 
 
 def test_two_pipelines_in_one_store(tmp_path):

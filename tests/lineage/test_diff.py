@@ -10,8 +10,9 @@ from lineage_stores import FAILED, StoreMaker
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from tfx_ranking.components.exported.model_files import digest
-from tfx_ranking.pipelines.lineage import diff, diff_views
+from tfx_ranking.pipelines.lineage import diff
 from tfx_ranking.pipelines.lineage import store as lineage_store
+from tfx_ranking.pipelines.lineage.views import diff_views
 
 BEFORE = {"numbers": [0, 1, 2, 3], "brands": ["acorn", "lumen"], "words": ["acorn", "lumen"]}
 

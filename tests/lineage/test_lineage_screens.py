@@ -4,8 +4,8 @@ import pytest
 from chromium import COMMAND, chromium
 from lineage_examples import HISTORY, LIVE, NOW, model, pipeline_runs, push, step
 
-from tfx_ranking.pipelines.lineage import origin_views, served_views
 from tfx_ranking.pipelines.lineage.values import AffectedModel, Impact, Lineage, Run, ServingPeriod
+from tfx_ranking.pipelines.lineage.views import origin_views, served_views
 
 pytestmark = pytest.mark.skipif(COMMAND is None, reason="Chromium is not here (Debian: apt install chromium)")
 

@@ -12,8 +12,9 @@ from tfx_ranking.components import places
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.exported.model_files import LINEAGE_IN_MODEL, digest
 from tfx_ranking.pipelines.cli import command_tree
-from tfx_ranking.pipelines.lineage import origin, origin_views, values
+from tfx_ranking.pipelines.lineage import origin, values
 from tfx_ranking.pipelines.lineage import store as lineage_store
+from tfx_ranking.pipelines.lineage.views import origin_views
 from tfx_ranking.pipelines.metadata import run_records
 
 

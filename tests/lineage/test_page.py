@@ -14,10 +14,8 @@ from lineage_examples import HISTORY, LIVE, NOW, STEPS, model, pipeline_runs, re
 
 from tfx_ranking.components.exported import contract
 from tfx_ranking.pipelines.cli import command_tree
-from tfx_ranking.pipelines.lineage import diff_views, origin_views, served_views
 from tfx_ranking.pipelines.lineage.diff import ChangedValue, Diff, FeatureShift, VocabularyChange
 from tfx_ranking.pipelines.lineage.diff_sides import Side
-from tfx_ranking.pipelines.lineage.pages import bands, graph, plot
 from tfx_ranking.pipelines.lineage.values import (
     AffectedModel,
     Artifact,
@@ -30,6 +28,7 @@ from tfx_ranking.pipelines.lineage.values import (
     Run,
     ServingPeriod,
 )
+from tfx_ranking.pipelines.lineage.views import bands, diff_views, graph, origin_views, plot, served_views
 
 DRAWN = {"wide": bands.wide, "tall": graph.tall}
 

@@ -9,9 +9,6 @@ from typing import Any
 
 from tfx_ranking.components.ingestion import spans
 from tfx_ranking.pipelines.lineage import impact as impact_kinds
-from tfx_ranking.pipelines.lineage.origin_views import counted, files_table, plain, yes_or_no
-from tfx_ranking.pipelines.lineage.pages.page import Cell, CellContent, Facts, Page, Plot, Row, Section, Table, render
-from tfx_ranking.pipelines.lineage.pages.plot import Point, chart
 from tfx_ranking.pipelines.lineage.values import (
     AffectedModel,
     Impact,
@@ -20,6 +17,9 @@ from tfx_ranking.pipelines.lineage.values import (
     PushEvent,
     ServingPeriod,
 )
+from tfx_ranking.pipelines.lineage.views.origin_views import counted, files_table, plain, yes_or_no
+from tfx_ranking.pipelines.lineage.views.page import Cell, CellContent, Facts, Page, Plot, Row, Section, Table, render
+from tfx_ranking.pipelines.lineage.views.plot import Point, chart
 from tfx_ranking.pipelines.text_layout import clock, columns
 
 CONTRIBUTIONS = {

@@ -8,7 +8,8 @@ is as wide as its lines need.
 import math
 from collections.abc import Mapping, Sequence
 
-from tfx_ranking.pipelines.lineage.pages.graph import (
+from tfx_ranking.pipelines.lineage.values import Lineage
+from tfx_ranking.pipelines.lineage.views.graph import (
     TRACK,
     Band,
     Box,
@@ -23,7 +24,6 @@ from tfx_ranking.pipelines.lineage.pages.graph import (
     run_title,
     tracks,
 )
-from tfx_ranking.pipelines.lineage.values import Lineage
 
 CARD = 130  # width of a group
 LANE = -1.0  # the position of the lanes: above every group of a run

@@ -10,8 +10,8 @@ import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
-from tfx_ranking.pipelines.lineage.pages.graph import Drawing
-from tfx_ranking.pipelines.lineage.pages.plot import Chart
+from tfx_ranking.pipelines.lineage.views.graph import Drawing
+from tfx_ranking.pipelines.lineage.views.plot import Chart
 
 
 @dataclasses.dataclass(frozen=True)

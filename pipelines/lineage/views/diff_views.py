@@ -10,8 +10,8 @@ from typing import Any
 from tfx_ranking.components.ingestion import spans
 from tfx_ranking.pipelines.lineage.diff import ChangedValue, Diff, FeatureShift, VocabularyChange, value_text
 from tfx_ranking.pipelines.lineage.diff_sides import Side
-from tfx_ranking.pipelines.lineage.origin_views import plain, run_name
-from tfx_ranking.pipelines.lineage.pages.page import Cell, CellContent, Page, Row, Section, Table, render
+from tfx_ranking.pipelines.lineage.views.origin_views import plain, run_name
+from tfx_ranking.pipelines.lineage.views.page import Cell, CellContent, Page, Row, Section, Table, render
 from tfx_ranking.pipelines.text_layout import columns
 
 SHOWN = 20  # rows of a section; JSON has all of them

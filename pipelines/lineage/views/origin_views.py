@@ -14,9 +14,10 @@ from typing import Any
 
 from tfx_ranking.components.ingestion import spans
 from tfx_ranking.pipelines.lineage.origin import config_of, receipts
-from tfx_ranking.pipelines.lineage.pages.bands import wide
-from tfx_ranking.pipelines.lineage.pages.graph import artifact_key, run_title, step_key, tall
-from tfx_ranking.pipelines.lineage.pages.page import (
+from tfx_ranking.pipelines.lineage.values import Artifact, Execution, File, Lineage, Run
+from tfx_ranking.pipelines.lineage.views.bands import wide
+from tfx_ranking.pipelines.lineage.views.graph import artifact_key, run_title, step_key, tall
+from tfx_ranking.pipelines.lineage.views.page import (
     Cell,
     CellContent,
     Facts,
@@ -29,7 +30,6 @@ from tfx_ranking.pipelines.lineage.pages.page import (
     Texts,
     render,
 )
-from tfx_ranking.pipelines.lineage.values import Artifact, Execution, File, Lineage, Run
 from tfx_ranking.pipelines.text_layout import WIDTH, clock, columns, duration, wrapped
 
 _RUN_COLUMNS: dict[str, Callable[[Run], CellContent]] = {
