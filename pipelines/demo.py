@@ -1,9 +1,9 @@
-"""The demo: a shop's search logs to learn from, and what was learnt held against the truth.
+"""The demo: trains on a shop's simulated search logs, and compares the ranker with the known truth.
 
-`prepare` writes the logs and `ranking.yaml`; `tfx-ranking demo` then runs the pipeline as for any other config;
-`compare` asks what a real log cannot answer: how good is the ranker by true relevance, beside the order that the shop
-had and beside the same ranker trained as if every position had been looked at.  The truth is read from the logs by
-(query_id, sku) for this comparison alone: no component sees it.
+`prepare` writes the logs and `ranking.yaml`; `tfx-ranking demo` then runs the pipeline as for any other config.
+`compare` measures what a real log cannot show: the ranker's quality by true relevance, beside the logged order and
+beside the same ranker trained without correction of the position bias.  Only this comparison reads the truth from the
+logs, by (query_id, sku); no component does.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ SIMULATION = search_logs.Simulation(queries=6000, days=6, power=1.0, popularity_
 METRIC = "ndcg@10"
 
 RANKING_YAML = """\
-# The ranker of a shop's product search: what a list is and what to do with it, said once for every component.
+# The ranker of a shop's product search: what a list is and what to do with it, in one place for all components.
 # `tfx-ranking run ranking.yaml` runs it; paths are relative to this file; `tfx-ranking config-schema` prints every key.
 name: shop-search
 
@@ -89,9 +89,9 @@ metadata: {sqlite: metadata.sqlite}
 
 
 def prepare(root: pathlib.Path, simulation: search_logs.Simulation = SIMULATION) -> pathlib.Path:
-    """Writes `root/logs/*.csv` and `root/ranking.yaml` where they are missing; gives the config's path.
+    """Writes `root/logs/*.csv` and `root/ranking.yaml` where they are missing; returns the config's path.
 
-    What is there stays as it is, so a config that was edited is run as edited.
+    Existing files stay as they are, so an edited config is run as edited.
     """
     logs, config = root / "logs", root / "ranking.yaml"
     if not all((logs / f"{day}.csv").exists() for day in search_logs.days(simulation)):
@@ -111,7 +111,7 @@ class Order:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class OrderComparison:
     """The logged order, the ranker without propensities and the trained one, on the same lists."""
 
     orders: tuple[Order, ...]
@@ -122,7 +122,10 @@ class Comparison:
 
 
 def summarise(root: pathlib.Path) -> str:
-    """`compare` in a process of its own, whose libraries talk into a log file, rendered.  Raises RankingError."""
+    """Runs `compare` in a process of its own, with its output in a log file, and renders the result.
+
+    Raises RankingError when the process fails.
+    """
     with tempfile.TemporaryDirectory() as folder:
         answer, log = pathlib.Path(folder, "comparison.json"), root / "comparison.log"
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")}
@@ -134,14 +137,14 @@ def summarise(root: pathlib.Path) -> str:
             raise RankingError(f"the comparison with the true relevance failed: {last} Log: {log}")
         log.unlink()
         read = json.loads(answer.read_text())
-    return render(Comparison(**{**read, "orders": tuple(Order(**each) for each in read["orders"])}))
+    return render(OrderComparison(**{**read, "orders": tuple(Order(**each) for each in read["orders"])}))
 
 
-def render(comparison: Comparison) -> str:
-    """A table and what it says.
+def render(comparison: OrderComparison) -> str:
+    """The comparison as a table, with its conclusion.
 
     >>> orders = (Order("logged order", 0.58, 0.81), Order("without", 0.84, 0.7), Order("with", 0.92, 0.58))
-    >>> print(render(Comparison(orders, "ndcg@10(gain=exponential)", 790, gain=0.08, half_width=0.01)))
+    >>> print(render(OrderComparison(orders, "ndcg@10(gain=exponential)", 790, gain=0.08, half_width=0.01)))
     On the 790 lists of the test split, ndcg@10(gain=exponential):
     <BLANKLINE>
                      true relevance   clicks
@@ -179,7 +182,7 @@ class ScoredLists(NamedTuple):
     row_splits: npt.NDArray[Any]  # [list + 1]
 
 
-def compare(root: pathlib.Path) -> Comparison:
+def compare(root: pathlib.Path) -> OrderComparison:
     """Measures the newest run under `root`; takes half a minute, as it trains the ranker without propensities."""
     from tfx_ranking.components import config as ranking_config
     from tfx_ranking.components.metrics.convention import Convention
@@ -189,9 +192,9 @@ def compare(root: pathlib.Path) -> Comparison:
 
 
 def score_lists(config: Any, root: pathlib.Path) -> ScoredLists:
-    """The test split's own examples, scored by the exported `list_example` signature and by what it is compared with.
+    """The test split's examples, scored by the exported `list_example` signature and by the orders to compare with.
 
-    Raises RankingError when no run has come as far as an exported model.
+    Raises RankingError when no run has exported a model.
     """
     from tfx_ranking.components.lists import list_examples
 
@@ -211,8 +214,8 @@ def score_lists(config: Any, root: pathlib.Path) -> ScoredLists:
     return ScoredLists(scores, truth, lists.items[data.label], lists.row_splits)
 
 
-def measure(lists: ScoredLists, convention: Any) -> Comparison:
-    """METRIC of every order, and what the last one gains over the one before it by true relevance."""
+def measure(lists: ScoredLists, convention: Any) -> OrderComparison:
+    """METRIC of every order, and the gain of the last one over the one before it by true relevance."""
     from tfx_ranking.components.metrics import ranking_metrics
 
     def values(labels: npt.NDArray[Any]) -> list[npt.NDArray[np.float64]]:
@@ -225,7 +228,7 @@ def measure(lists: ScoredLists, convention: Any) -> Comparison:
     difference = by_relevance[-1] - by_relevance[-2]
     kept = difference[~np.isnan(difference)]
     means = zip(lists.scores, map(ranking_metrics.mean, by_relevance), map(ranking_metrics.mean, by_clicks))
-    return Comparison(
+    return OrderComparison(
         orders=tuple(Order(*row) for row in means),
         convention=ranking_metrics.describe(METRIC, convention),
         lists=len(lists.row_splits) - 1,
@@ -235,7 +238,7 @@ def measure(lists: ScoredLists, convention: Any) -> Comparison:
 
 
 def true_relevance(logs: pathlib.Path, queries: npt.NDArray[Any], skus: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """The simulator's grade of each (query, sku), float64 [item].  Raises RankingError for a pair never shown."""
+    """The simulator's grade of each (query, sku), float64 [item].  Raises RankingError for an unknown pair."""
     kept = pyarrow.csv.ConvertOptions(include_columns=["query_id", "sku", "relevance"])
     files = sorted(logs.glob("*.csv"))
     log = pa.concat_tables([pyarrow.csv.read_csv(str(file), convert_options=kept) for file in files])
@@ -248,7 +251,7 @@ def true_relevance(logs: pathlib.Path, queries: npt.NDArray[Any], skus: npt.NDAr
 
 
 def newest_export(config: Any, root: pathlib.Path) -> dict[str, str]:
-    """What the newest exported model was made of, and the model: channel to folder."""
+    """The newest exported model and the inputs of its export: channel to folder."""
     from ml_metadata import metadata_store
     from ml_metadata.proto import metadata_store_pb2
 

@@ -1,11 +1,11 @@
-"""A simulator of product-search logs whose truth is known: what was shown, what was clicked, what was relevant.
+"""Simulates product-search logs with a known truth: what was shown, what was clicked, and what was relevant.
 
-Enters: a `Simulation` (sizes, strength of the position bias, seed).  Leaves: Arrow tables or CSV files, one a day, a
-row for each item shown.  The one idea: a click needs two things, that the position was looked at (by its rank alone)
-and that the item appealed (by its relevance alone), so a log's bias is exactly `examination` and can be undone.
+Input: a `Simulation` (sizes, strength of the position bias, seed).  Output: Arrow tables or CSV files, one a day, a row
+for each item shown.  An item is clicked when the user looks at its position, which depends on the rank alone, and
+likes the item, which depends on its relevance alone.  So a log's bias is exactly `examination` and can be corrected.
 
-`numeric_lists` makes anonymous numeric lists of any size, the documents of the benchmarks.  NumPy and Arrow only; the
-same seed gives the same bytes.
+`numeric_lists`, `numeric_table` and `write_letor` make anonymous numeric lists for benchmarks and tests.
+This module needs only NumPy and Arrow; the same seed gives the same bytes.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ BRANDS = (
     *("ingrid", "juniper", "kestrel", "lumen", "morava", "norvik", "osprey", "pavo"),
 )
 COUNTRIES = {"DE": 0.0, "FR": 0.1, "IT": -0.2, "NL": 0.1, "PL": -0.5, "CH": 0.6}  # price wish, log of the usual price
-WISHES = {"": 0.0, "cheap": -0.7, "premium": 0.7}  # said in the query, in the same unit
+WISHES = {"": 0.0, "cheap": -0.7, "premium": 0.7}  # a word of the query: its price wish, in the same unit
 THRESHOLDS = (1.6, 2.6, 3.3, 4.0)  # of the utility, from which on an item has grade 1, 2, 3, 4
 MAX_GRADE = len(THRESHOLDS)
 
@@ -193,7 +193,7 @@ def _one_day(
 ) -> pa.Table:
     n = last - first
     noun = rng.integers(len(NOUNS) * 5, size=n)
-    trait = np.where(rng.random(n) < 0.6, rng.integers(len(TRAITS), size=n), -1)  # -1: not said
+    trait = np.where(rng.random(n) < 0.6, rng.integers(len(TRAITS), size=n), -1)  # -1: none in the query
     brand = np.where(rng.random(n) < 0.2, rng.integers(len(BRANDS), size=n), -1)
     wish = rng.choice(len(WISHES), size=n, p=[0.5, 0.3, 0.2])
     country = rng.choice(len(COUNTRIES), size=n, p=[0.3, 0.2, 0.15, 0.1, 0.15, 0.1])
@@ -266,10 +266,10 @@ def _retrieve(
 
 def _match(catalogue: _Catalogue, product: Array, noun: Array, trait: Array, brand: Array) -> Array:
     """Share of the query's words in the title, [item]; the noun counts twice."""
-    found = 2.0 * (catalogue.noun[product] == noun)
-    found += (catalogue.traits[product] == trait[:, None]).any(axis=1)
-    found += catalogue.brand[product] == brand
-    share: Array = found / (2 + (trait >= 0) + (brand >= 0))
+    matches = 2.0 * (catalogue.noun[product] == noun)
+    matches += (catalogue.traits[product] == trait[:, None]).any(axis=1)
+    matches += catalogue.brand[product] == brand
+    share: Array = matches / (2 + (trait >= 0) + (brand >= 0))
     return share
 
 

@@ -1,4 +1,4 @@
-"""The demo: what it prepares, how it asks the simulator for the truth, and, slow, the whole of it."""
+"""Tests the demo: what it prepares, how it reads the true relevance, and (slow) the whole demo."""
 
 import csv
 import dataclasses
@@ -57,7 +57,7 @@ def test_prepare_leaves_what_is_there(tmp_path):
     assert config.load(path).training.epochs == 2
 
 
-def test_true_relevance_is_found_by_query_and_sku(tmp_path):
+def test_true_relevance_is_read_by_query_and_sku(tmp_path):
     demo.prepare(tmp_path, SMALL)
     with (tmp_path / "logs" / "2026-11-02.csv").open() as file:
         rows = list(csv.DictReader(file))[:5]
@@ -68,7 +68,7 @@ def test_true_relevance_is_found_by_query_and_sku(tmp_path):
         demo.true_relevance(tmp_path / "logs", queries[:1], np.array([b"nothing"], object))
 
 
-def test_comparing_before_a_run_says_what_to_run(tmp_path):
+def test_comparing_before_a_run_names_the_command_to_run(tmp_path):
     demo.prepare(tmp_path, SMALL)
     with pytest.raises(RankingError, match="no run has exported a model yet; run `tfx-ranking demo"):
         demo.compare(tmp_path)
@@ -156,7 +156,7 @@ def test_a_comparison_shows_its_arithmetic():
 
 def test_a_comparison_can_be_rendered_from_its_fields():
     orders = tuple(demo.Order(name, 0.5, 0.25) for name in ("a", "b", "c"))
-    comparison = demo.Comparison(orders, "ndcg@10(…)", lists=1200, gain=-0.01, half_width=0.02)
+    comparison = demo.OrderComparison(orders, "ndcg@10(…)", lists=1200, gain=-0.01, half_width=0.02)
     text = demo.render(comparison)
     assert "On the 1,200 lists" in text
     assert "-0.0100 ± 0.0200" in text

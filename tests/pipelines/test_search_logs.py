@@ -99,7 +99,7 @@ def test_lists_are_whole():
             assert len(set(column(log, name)[start : start + length])) == 1
 
 
-def test_unrated_products_are_null_and_of_the_asked_share(log):
+def test_unrated_products_are_null_and_have_the_configured_share(log):
     assert abs(log["rating"].null_count / log.num_rows - 0.1) < 0.03
     everything = simulate(Simulation(queries=50, days=1, missing_rating=0.0))
     assert everything["rating"].null_count == 0
@@ -128,7 +128,7 @@ def test_a_bad_simulation_is_refused(wrong, message):
 
 
 @pytest.mark.parametrize("n_items", [0, 1, 4, 5, 1000])
-def test_numeric_lists_have_the_asked_sizes(n_items):
+def test_numeric_lists_have_the_requested_sizes(n_items):
     lists = numeric_lists(n_items, 7, seed=3, min_list=5, max_list=9)
     assert lists.features.shape == (n_items, 7)
     assert lists.features.dtype == np.float32

@@ -31,7 +31,7 @@ def mariadb() -> Iterator[dict[str, Any]]:
         port, client = _free_port(), [_binary("mariadb"), "--no-defaults", f"--socket={data}/socket", "--user=root"]
         command = [server, "--no-defaults", f"--datadir={data}", f"--socket={data}/socket", f"--port={port}"]
         command += ["--bind-address=127.0.0.1", f"--pid-file={data}/pid"]
-        with _serving("mysql", command, data, lambda: _said([*client, "--execute=SELECT 1"])):
+        with _serving("mysql", command, data, lambda: _succeeds([*client, "--execute=SELECT 1"])):
             grants = (
                 "CREATE DATABASE mlmd; CREATE USER tfx@'127.0.0.1' IDENTIFIED BY 'ranking'; "
                 "CREATE USER tfx@localhost IDENTIFIED BY 'ranking'; GRANT ALL ON mlmd.* TO tfx@'127.0.0.1'; "
@@ -54,7 +54,7 @@ def postgresql() -> Iterator[dict[str, Any]]:
         port = _free_port()
         at = ["--host=127.0.0.1", f"--port={port}", "--username=tfx"]
         command = [server, "-D", f"{data}/db", "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-k", str(data)]
-        with _serving("postgres", command, data, lambda: _said([ready, *at])):
+        with _serving("postgres", command, data, lambda: _succeeds([ready, *at])):
             subprocess.run([createdb, *at, "mlmd"], check=True)
             login = {"user": "tfx", "password": "ranking"}
             yield {"postgresql": {"host": "127.0.0.1", "port": str(port), "dbname": "mlmd", **login}}
@@ -98,16 +98,16 @@ def _run(user: str, command: Sequence[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _said(command: Sequence[str]) -> bool:
+def _succeeds(command: Sequence[str]) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def _binary(name: str, otherwise: str = "") -> str:
     if not os.environ.get(WANTED):
         pytest.skip(f"needs a database server; `make test-services` installs and starts it (or set {WANTED}=1)")
-    found = shutil.which(name) or shutil.which(otherwise)
-    assert found, f"{name}: not installed; `make test-services` installs it"
-    return found
+    path = shutil.which(name) or shutil.which(otherwise)
+    assert path, f"{name}: not installed; `make test-services` installs it"
+    return path
 
 
 def _free_port() -> int:

@@ -7,7 +7,7 @@ import yaml
 
 from tfx_ranking.components import config
 from tfx_ranking.components.config.push_sections import Retrain
-from tfx_ranking.pipelines.retraining.decision import Exit
+from tfx_ranking.pipelines.retraining.exit_codes import Exit
 
 TEXT = (pathlib.Path(__file__).parent.parent.parent / "docs" / "operations.md").read_text()
 
