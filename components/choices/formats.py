@@ -2,7 +2,7 @@
 
 To add an input format:
 1. Write the function `read(request) -> Iterator[Chunk]` as those of `formats/tables.py`: it yields the file's columns
-   in chunks, and the bad records with their position and reason.  `formats/readers.py` has `Request` and `Chunk`.
+   in chunks, and the bad records with their position and reason.  `formats/chunks.py` has `FileRequest` and `Chunk`.
 2. Add a row to `FORMATS`.  The config, its JSON schema, docs/config.md, the ingestion and `tfx-ranking rank` read this
    table.
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tfx_ranking.components import places
-from tfx_ranking.components.example_gen import SPANS_OF_SHARDS
 from tfx_ranking.components.exported import model_files, receipt
+from tfx_ranking.components.lists.list_examples import SPANS_OF_SHARDS
 
 
 class Previous(NamedTuple):

@@ -182,7 +182,7 @@ def with_previous(
     change = measured.get("difference")
     if change is None and not previous.get("broken"):
         return verdict  # no list, or none with a value of the metric
-    where = f"on spans {spans.said(previous['spans'])}" if previous["spans"] else "on its lists"
+    where = f"on spans {spans.text(previous['spans'])}" if previous["spans"] else "on its lists"
     if previous.get("broken"):
         worse, said = f"its scores are not numbers {where} in {previous['broken']}", f"{where} not finite"
     else:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tfx_ranking.components.formats import readers
+from tfx_ranking.components.formats import chunks
 from tfx_ranking.components.lists.list_examples import Column
 
 
@@ -40,7 +40,7 @@ class Values(NamedTuple):
 Columns = dict[tuple[str, str], Values]  # (level, name) → values
 
 
-def aligned(columns: Columns, request: readers.Request) -> Parsed:
+def aligned(columns: Columns, request: chunks.FileRequest) -> Parsed:
     """One value (or list of values) an item for every item feature, or the lists in which the lengths differ."""
     label = columns.get(("items", request.data.label))
     sizes = _sizes(label) if label else _longest(columns, request)
@@ -71,7 +71,7 @@ def _sizes(label: Values) -> np.ndarray:
     return np.where(label.outer == 1, np.maximum(_totals(label), 1), label.outer)
 
 
-def _longest(columns: Columns, request: readers.Request) -> np.ndarray:
+def _longest(columns: Columns, request: chunks.FileRequest) -> np.ndarray:
     """int64 [list]: items, as the feature with the most of them has it; tokens in one piece may be of one item."""
     counts = []
     for (level, name), values in columns.items():

@@ -13,20 +13,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfx_ranking.components.errors import ConfigError, DataError
-from tfx_ranking.components.formats import column_types, readers
+from tfx_ranking.components.formats import chunks, column_types
 
 CHUNK_BYTES = 4 << 20
 _NEWLINE, _COLON, _HASH, _SPACE = 10, 58, 35, 32
 
 
-def read(request: readers.Request) -> Iterator[readers.Chunk]:
+def read(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
     """Rows in the file's order.  Raises DataError when the side file's sizes do not add up to the rows."""
     columns = _feature_ids(request)
     sizes = read_sizes(request.side) if request.side else None
     ends = np.cumsum(sizes) if sizes is not None else None
     line, row = 1, 0
-    with readers.open_file(request.path) as opened:
-        for text in readers.whole_lines(opened, CHUNK_BYTES):
+    with chunks.open_file(request.path) as opened:
+        for text in chunks.whole_lines(opened, CHUNK_BYTES):
             chunk, lines = parse(text, columns, request, first_line=line, qid=sizes is None)
             at = row + chunk.counts.pop("_rows")
             if ends is not None:
@@ -46,7 +46,7 @@ def read(request: readers.Request) -> Iterator[readers.Chunk]:
 
 def read_sizes(path: str) -> np.ndarray:
     """int64 [list]: one list size a line."""
-    with readers.open_file(path) as opened:
+    with chunks.open_file(path) as opened:
         words = opened.read().split()
     try:
         sizes = np.array([int(word) for word in words], np.int64)
@@ -58,8 +58,8 @@ def read_sizes(path: str) -> np.ndarray:
 
 
 def parse(
-    text: bytes, columns: dict[int, str], request: readers.Request, *, first_line: int, qid: bool
-) -> tuple[readers.Chunk, int]:
+    text: bytes, columns: dict[int, str], request: chunks.FileRequest, *, first_line: int, qid: bool
+) -> tuple[chunks.Chunk, int]:
     """The chunk in `text`, which ends with a newline, and how many lines it has.
 
     columns: feature id → column name.  qid: lines hold `qid:`; else the column `_order` counts the rows.
@@ -151,7 +151,7 @@ def parse(
     label[row_of[label_at]] = numbers[label_at]
     refuse(np.flatnonzero(np.isinf(matrix).any(axis=0)), "a feature is infinite, expected finite numbers")
 
-    bad = [readers.Bad(int(lines[row]), reasons[row]) for row in sorted(reasons)]
+    bad = [chunks.Bad(int(lines[row]), reasons[row]) for row in sorted(reasons)]
     keep = np.ones(rows, bool)
     keep[list(reasons)] = False
     rows_kept = np.flatnonzero(keep)
@@ -166,7 +166,7 @@ def parse(
     if data.item_id:
         comment = words(buffer_of(text), code_ends[present][rows_kept], line_ends[present][rows_kept])
         arrays[data.item_id] = _from_comment(comment, data.item_id)
-    chunk = readers.Chunk(arrays, lines[rows_kept], rows, bad, counts)
+    chunk = chunks.Chunk(arrays, lines[rows_kept], rows, bad, counts)
     return chunk, len(line_ends)
 
 
@@ -250,7 +250,7 @@ def _from_comment(comment: pa.Array, key: str) -> pa.Array:
     return pc.struct_field(found, [0]).cast(pa.binary())
 
 
-def _feature_ids(request: readers.Request) -> dict[int, str]:
+def _feature_ids(request: chunks.FileRequest) -> dict[int, str]:
     """Feature id → column name, of every feature that the config names."""
     data = request.data
     ids = {}
@@ -264,7 +264,7 @@ def _feature_ids(request: readers.Request) -> dict[int, str]:
     return ids
 
 
-def _sizes_differ(request: readers.Request, expected: int, came: str) -> str:
+def _sizes_differ(request: chunks.FileRequest, expected: int, came: str) -> str:
     return (
         f"{request.side}: the list sizes add up to {expected} rows, but {request.path} has {came}. "
         "The two files do not belong together, or one of them is cut short."

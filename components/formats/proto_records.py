@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from tfx_ranking.components.errors import DataError
-from tfx_ranking.components.formats import column_types, readers
+from tfx_ranking.components.formats import chunks, column_types
 from tfx_ranking.components.formats.item_alignment import Columns, Parsed, Values, aligned
-from tfx_ranking.components.lists.list_examples import ROW_LENGTHS
+from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, is_gzip
 
 BATCH_ROWS = 8_192
 BATCH_LISTS = 512
@@ -25,7 +25,7 @@ BATCH_FIRST = 16
 _SEQUENCE = "#sequence"  # what the decoder calls the struct of feature lists
 
 
-def read_elwc(request: readers.Request) -> Iterator[readers.Chunk]:
+def read_elwc(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
     """The chunks of a TFRecord file of ExampleListWithContexts.
 
     This reader and the three below raise DataError where the TFRecord framing is broken: nothing after it can be read.
@@ -33,43 +33,43 @@ def read_elwc(request: readers.Request) -> Iterator[readers.Chunk]:
     return _read(request, _Elwc(request))
 
 
-def read_sequence_example(request: readers.Request) -> Iterator[readers.Chunk]:
+def read_sequence_example(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
     """The chunks of a TFRecord file of SequenceExamples."""
     return _read(request, _Sequence(request))
 
 
-def read_tf_example(request: readers.Request) -> Iterator[readers.Chunk]:
+def read_tf_example(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
     """The chunks of a TFRecord file of Examples, one an item."""
     return _read(request, _Flat(request))
 
 
-def read_list_example(request: readers.Request) -> Iterator[readers.Chunk]:
+def read_list_example(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
     """The chunks of a TFRecord file of Examples, one a list."""
     return _read(request, _ListExamples(request))
 
 
-def _read(request: readers.Request, reader: "_Reader") -> Iterator[readers.Chunk]:
+def _read(request: chunks.FileRequest, reader: "_Reader") -> Iterator[chunks.Chunk]:
     first = 1
     for records in _batches(request.path, BATCH_LISTS if reader.lists else BATCH_ROWS):
         yield from _safely(reader, records, np.arange(first, first + len(records)))
         first += len(records)
 
 
-def _safely(reader: "_Reader", records: list[bytes], positions: np.ndarray) -> Iterator[readers.Chunk]:
+def _safely(reader: "_Reader", records: list[bytes], positions: np.ndarray) -> Iterator[chunks.Chunk]:
     if not records:
         return
     try:
         parsed = reader.parse(records)
     except RuntimeError as error:
         if len(records) == 1:
-            yield reader.only_bad([readers.Bad(int(positions[0]), f"malformed record: {_first_line(error)}")])
+            yield reader.only_bad([chunks.Bad(int(positions[0]), f"malformed record: {_first_line(error)}")])
             return
         half = len(records) // 2
         yield from _safely(reader, records[:half], positions[:half])
         yield from _safely(reader, records[half:], positions[half:])
         return
     if parsed.faults:
-        wrong = {at: readers.Bad(int(positions[at]), reason, max(1, items)) for at, reason, items in parsed.faults}
+        wrong = {at: chunks.Bad(int(positions[at]), reason, max(1, items)) for at, reason, items in parsed.faults}
         yield reader.only_bad([wrong[at] for at in sorted(wrong)])
         keep = [i for i in range(len(records)) if i not in wrong]
         yield from _safely(reader, [records[i] for i in keep], positions[keep])
@@ -78,7 +78,7 @@ def _safely(reader: "_Reader", records: list[bytes], positions: np.ndarray) -> I
         count = len(records)
     else:
         count = int(np.maximum(np.diff(parsed.row_splits), 1).sum())  # a list without items is one lost record
-    yield readers.Chunk(parsed.columns, positions, count, row_splits=parsed.row_splits)
+    yield chunks.Chunk(parsed.columns, positions, count, row_splits=parsed.row_splits)
 
 
 def _first_line(error: Exception) -> str:
@@ -88,8 +88,8 @@ def _first_line(error: Exception) -> str:
 def _batches(path: str, size: int) -> Iterator[list[bytes]]:
     import tensorflow as tf
 
-    with readers.open_raw(path) as opened:
-        packed = opened.read(2) == b"\x1f\x8b"
+    with chunks.open_raw(path) as opened:
+        packed = is_gzip(opened)
     records = 0
     try:
         for batch in tf.data.TFRecordDataset(path, "GZIP" if packed else "").batch(size).as_numpy_iterator():
@@ -114,7 +114,7 @@ class _Reader(abc.ABC):
 
     lists = True
 
-    def __init__(self, request: readers.Request):
+    def __init__(self, request: chunks.FileRequest):
         self.request = request
         self.names = {level: self._names(level) for level in ("context", "items")}
         self._kinds: dict[tuple[str, str], Any] = {}  # (level, name) → TensorFlow dtype
@@ -137,10 +137,10 @@ class _Reader(abc.ABC):
                 self._kinds[at], self._compiled = _tensorflow_type(values.values.type), None
         return self._arrange(columns, len(records))
 
-    def only_bad(self, bad: list[readers.Bad]) -> readers.Chunk:
+    def only_bad(self, bad: list[chunks.Bad]) -> chunks.Chunk:
         columns = {name: pa.nulls(0) for names in self.names.values() for name in names}
         splits = np.zeros(1, np.int64) if self.lists else None
-        return readers.Chunk(columns, np.zeros(0, np.int64), sum(each.items for each in bad), bad, row_splits=splits)
+        return chunks.Chunk(columns, np.zeros(0, np.int64), sum(each.items for each in bad), bad, row_splits=splits)
 
     @abc.abstractmethod
     def _decode(self, records: list[bytes]) -> "Columns":
@@ -282,7 +282,7 @@ class _Sequence(_Reader):
 class _ListExamples(_Reader):
     """List examples as they come out of here: all items of a feature in one list, tokens with their row lengths."""
 
-    def __init__(self, request: readers.Request):
+    def __init__(self, request: chunks.FileRequest):
         super().__init__(request)
         tokens = [name for name in self.names["items"] if request.table[name].tokens]
         self._row_lengths = {name: name + ROW_LENGTHS for name in tokens}

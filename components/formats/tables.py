@@ -17,13 +17,14 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from tfx_ranking.components.errors import DataError
-from tfx_ranking.components.formats import column_types, readers
+from tfx_ranking.components.formats import chunks, column_types
+from tfx_ranking.components.lists.list_examples import is_gzip
 
 BLOCK_BYTES = 4 << 20
 BATCH_ROWS = 65_536
 
 
-def read_csv(request: readers.Request) -> Iterator[readers.Chunk]:
+def read_csv(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
     """Rows in the file's order; the header is row 1.  Raises DataError when a column of the config is absent."""
     names = _csv_columns(request)
     if not names:
@@ -33,23 +34,23 @@ def read_csv(request: readers.Request) -> Iterator[readers.Chunk]:
         # One reader a file: each call of pyarrow.csv looks at every object in the process (pyarrow 10).
         for batch in _batches(request, names, _types(request, names)):
             columns = dict(zip(names, batch.columns))
-            yield readers.Chunk(columns, np.arange(row, row + batch.num_rows), batch.num_rows)
+            yield chunks.Chunk(columns, np.arange(row, row + batch.num_rows), batch.num_rows)
             row += batch.num_rows
     except pa.ArrowInvalid:
         yield from _read_doubtful(request, names, row)
 
 
-def _read_doubtful(request: readers.Request, names: list[str], start: int) -> Iterator[readers.Chunk]:
+def _read_doubtful(request: chunks.FileRequest, names: list[str], start: int) -> Iterator[chunks.Chunk]:
     """From row `start` on (all before it were good) cells as bytes, so that a bad one does not fail the file.
 
     Rows with too few or too many cells are set aside here; what the cells hold is looked at later.
     """
-    waiting: list[readers.Bad] = []
+    waiting: list[chunks.Bad] = []
     row = 2
 
     def refuse(found: Any) -> str:
         reason = f"malformed row: expected {found.expected_columns} cells; got {found.actual_columns}"
-        waiting.append(readers.Bad(int(found.number), reason))
+        waiting.append(chunks.Bad(int(found.number), reason))
         return "skip"
 
     try:
@@ -60,16 +61,16 @@ def _read_doubtful(request: readers.Request, names: list[str], start: int) -> It
             row = int(positions[-1]) + 1 if len(positions) else row
             bad = [each for each in waiting if each.position < row]  # others stand in the next block
             waiting[:] = [each for each in waiting if each.position >= row]
-            yield readers.Chunk(dict(zip(names, batch.columns)), positions, batch.num_rows + len(bad), bad)
+            yield chunks.Chunk(dict(zip(names, batch.columns)), positions, batch.num_rows + len(bad), bad)
     except pa.ArrowInvalid as error:
         raise DataError(f"{request.path}: not a readable CSV file after row {row - 1}: {error}") from None
     if waiting:
         none = {name: pa.nulls(0, pa.binary()) for name in names}
-        yield readers.Chunk(none, np.zeros(0, np.int64), len(waiting), waiting)
+        yield chunks.Chunk(none, np.zeros(0, np.int64), len(waiting), waiting)
 
 
 def _batches(
-    request: readers.Request, names: list[str], types: dict[str, pa.DataType], refuse: Any = None
+    request: chunks.FileRequest, names: list[str], types: dict[str, pa.DataType], refuse: Any = None
 ) -> Iterator[pa.RecordBatch]:
     """The file's rows.  Raises ArrowInvalid."""
     with _arrow_file(request.path) as opened:
@@ -88,14 +89,13 @@ def _batches(
 
 def _arrow_file(path: str) -> Any:
     """The file as Arrow's own: its reader's threads would wait for Python's lock on a Python file, and hang."""
-    with readers.open_raw(path) as opened:
-        packed = opened.read(2) == b"\x1f\x8b"
-        opened.seek(0)
+    with chunks.open_raw(path) as opened:
+        packed = is_gzip(opened)
         raw = pa.BufferReader(opened.read()) if "://" in path else pa.OSFile(path)
     return pa.CompressedInputStream(raw, "gzip") if packed else raw
 
 
-def _types(request: readers.Request, names: list[str]) -> dict[str, pa.DataType]:
+def _types(request: chunks.FileRequest, names: list[str]) -> dict[str, pa.DataType]:
     """Numbers where the config has numbers; text, vectors and what is not in the config as bytes."""
     numeric = {"float": pa.float64(), "int": pa.int64()}
     types = {}
@@ -106,9 +106,9 @@ def _types(request: readers.Request, names: list[str]) -> dict[str, pa.DataType]
     return types
 
 
-def _csv_columns(request: readers.Request) -> list[str]:
+def _csv_columns(request: chunks.FileRequest) -> list[str]:
     """The columns that the config needs, all of them in the header; none where the file is empty."""
-    with readers.open_file(request.path) as opened:
+    with chunks.open_file(request.path) as opened:
         rows = csv.reader(io.TextIOWrapper(opened, "utf-8-sig", newline=""))  # type: ignore[type-var]
         try:
             header = next((row for row in rows if row), None)
@@ -125,9 +125,9 @@ def _csv_columns(request: readers.Request) -> list[str]:
     return _wanted(request, header)
 
 
-def read_parquet(request: readers.Request) -> Iterator[readers.Chunk]:
+def read_parquet(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
     """Rows in the file's order, counted from 1.  Raises DataError when a column of the config is absent."""
-    with readers.open_file(request.path) as opened:
+    with chunks.open_file(request.path) as opened:
         try:
             source = opened if opened.seekable() and not hasattr(opened, "mtime") else io.BytesIO(opened.read())
             file = pyarrow.parquet.ParquetFile(source)
@@ -137,17 +137,17 @@ def read_parquet(request: readers.Request) -> Iterator[readers.Chunk]:
         row = 1
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
             columns = {name: batch.column(batch.schema.get_field_index(name)) for name in names}
-            yield readers.Chunk(columns, np.arange(row, row + batch.num_rows), batch.num_rows)
+            yield chunks.Chunk(columns, np.arange(row, row + batch.num_rows), batch.num_rows)
             row += batch.num_rows
 
 
-def _wanted(request: readers.Request, present: list[str]) -> list[str]:
+def _wanted(request: chunks.FileRequest, present: list[str]) -> list[str]:
     names = [name for name in request.table if name in present or name not in request.optional]
     if request.time and request.time not in names:
         names.append(request.time)
     for name in names:
         if name not in present:
-            raise readers.absent(request, "column", name, present)
+            raise chunks.absent(request, "column", name, present)
     return names
 
 

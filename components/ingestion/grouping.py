@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from tfx_ranking.components.config.data_section import Data
 from tfx_ranking.components.errors import GroupOrderError
-from tfx_ranking.components.formats import column_types, readers
+from tfx_ranking.components.formats import chunks, column_types
 from tfx_ranking.components.lists.list_examples import Column, ListBatch, Tokens
 
 TIME = "#time"  # column: float64, orders lists in time; no feature may be called so
@@ -44,7 +44,7 @@ class Lists(NamedTuple):
         )
 
 
-def check(chunk: readers.Chunk, request: readers.Request) -> readers.Chunk:
+def check(chunk: chunks.Chunk, request: chunks.FileRequest) -> chunks.Chunk:
     """The chunk with the config's types; rows (of a list format: whole lists) that break a rule are among its `bad`."""
     data = request.data
     rows_of_lists = chunk.row_splits is not None
@@ -86,12 +86,12 @@ def check(chunk: readers.Chunk, request: readers.Request) -> readers.Chunk:
     if lengths is not None:
         refuse("context", where(lengths == 0, lambda at: "a list without items"))
     if not reasons:
-        return readers.Chunk(out, chunk.positions, chunk.records, chunk.bad, chunk.counts, chunk.row_splits)
+        return chunks.Chunk(out, chunk.positions, chunk.records, chunk.bad, chunk.counts, chunk.row_splits)
 
     bad = list(chunk.bad)
     for record in sorted(reasons):
         items = max(1, int(lengths[record])) if lengths is not None else 1
-        bad.append(readers.Bad(int(chunk.positions[record]), reasons[record], items))
+        bad.append(chunks.Bad(int(chunk.positions[record]), reasons[record], items))
     keep = np.ones(count, bool)
     keep[list(reasons)] = False
     keep_items = keep[owner] if owner is not None else keep
@@ -99,7 +99,7 @@ def check(chunk: readers.Chunk, request: readers.Request) -> readers.Chunk:
         on_items = not rows_of_lists or (name in request.table and request.table[name].level == "items")
         out[name] = array.filter(pa.array(keep_items if on_items else keep))
     row_splits = np.concatenate([[0], np.cumsum(lengths[keep])]) if lengths is not None else None
-    return readers.Chunk(out, chunk.positions[keep], chunk.records, bad, chunk.counts, row_splits)
+    return chunks.Chunk(out, chunk.positions[keep], chunk.records, bad, chunk.counts, row_splits)
 
 
 def cut(columns: dict[str, pa.Array], positions: np.ndarray, table: Mapping[str, Column], group_id: str) -> Lists:
@@ -135,15 +135,15 @@ def differing_context(columns: dict[str, pa.Array], lists: Lists, table: Mapping
     return int(differs.sum())
 
 
-def stream(chunks: Iterator[readers.Chunk], request: readers.Request) -> Iterator[tuple[readers.Chunk, Lists]]:
+def stream(read: Iterator[chunks.Chunk], request: chunks.FileRequest) -> Iterator[tuple[chunks.Chunk, Lists]]:
     """Lists out of rows that stand together, chunk by chunk; the last, possibly unfinished group waits for the next.
 
     Raises GroupOrderError when a group comes back after another one.
     """
     group_id = request.data.group_id
     seen: dict[bytes, tuple[int, int]] = {}  # group → first and last row
-    waiting: readers.Chunk | None = None
-    for chunk in chunks:
+    waiting: chunks.Chunk | None = None
+    for chunk in read:
         columns, positions = chunk.columns, chunk.positions
         if waiting is not None and len(waiting.positions):
             columns = {name: pa.concat_arrays([waiting.columns[name], columns[name]]) for name in columns}
@@ -151,7 +151,7 @@ def stream(chunks: Iterator[readers.Chunk], request: readers.Request) -> Iterato
         lists = cut(columns, positions, request.table, group_id)
         if len(lists.positions):
             last = int(lists.row_splits[-2])
-            waiting = readers.Chunk({name: array.slice(last) for name, array in columns.items()}, positions[last:], 0)
+            waiting = chunks.Chunk({name: array.slice(last) for name, array in columns.items()}, positions[last:], 0)
             columns = {name: array.slice(0, last) for name, array in columns.items()}
             lists = cut(columns, positions[:last], request.table, group_id)
             _check_order(lists, positions, seen, request)
@@ -163,8 +163,8 @@ def stream(chunks: Iterator[readers.Chunk], request: readers.Request) -> Iterato
 
 
 def _count_differing(
-    chunk: readers.Chunk, columns: dict[str, pa.Array], lists: Lists, request: readers.Request
-) -> readers.Chunk:
+    chunk: chunks.Chunk, columns: dict[str, pa.Array], lists: Lists, request: chunks.FileRequest
+) -> chunks.Chunk:
     differing = differing_context(columns, lists, request.table)
     if differing:
         chunk.counts["context_differs"] = chunk.counts.get("context_differs", 0) + differing
@@ -172,7 +172,7 @@ def _count_differing(
 
 
 def _check_order(
-    lists: Lists, positions: np.ndarray, seen: dict[bytes, tuple[int, int]], request: readers.Request
+    lists: Lists, positions: np.ndarray, seen: dict[bytes, tuple[int, int]], request: chunks.FileRequest
 ) -> None:
     groups = lists.context[request.data.group_id].to_pylist()
     for i, group in enumerate(groups):

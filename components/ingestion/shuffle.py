@@ -11,14 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tfx_ranking.components.formats import readers
+from tfx_ranking.components.formats import chunks
 from tfx_ranking.components.ingestion import grouping, splits
+from tfx_ranking.components.ingestion.shards import Shards
 from tfx_ranking.components.ingestion.sources import ALL
 from tfx_ranking.components.ingestion.workers import (
     Formed,
     Plan,
     Report,
-    Shards,
     Unit,
     form,
     lists_of_chunk,
@@ -72,7 +72,7 @@ def scatter(task: Plan, unit: Unit) -> Iterator[tuple[int, Part]]:
 
 def write_bucket(task: Plan, bucket: int, parts: Iterable[Part]) -> None:
     """A bucket's lists, written as they are made."""
-    with reporting(task, f"bucket-{bucket:05d}") as report, Shards(task, bucket) as shards:
+    with reporting(task, f"bucket-{bucket:05d}") as report, Shards(task.folder, bucket) as shards:
         for each in _formed(task, parts, report):
             write(task, each, None, shards, report)
 
@@ -105,7 +105,7 @@ def _grouped(task: Plan, own: list[Part], report: Report) -> Iterator[tuple[grou
     request = task.request(task.units[own[0].unit])
     if own[0].row_splits is not None:
         for part in own:
-            chunk = readers.Chunk(part.columns, part.positions, 0, row_splits=part.row_splits)
+            chunk = chunks.Chunk(part.columns, part.positions, 0, row_splits=part.row_splits)
             yield lists_of_chunk(chunk, request), np.full(len(part.positions), part.unit)
         return
     columns = {name: pa.concat_arrays([part.columns[name] for part in own]) for name in own[0].columns}
@@ -130,6 +130,6 @@ def settle(task: Plan, gathered: Gathered, times: list[np.ndarray] | None) -> No
     """Writes a bucket's lists; times: those of all buckets, when splits are cut by time."""
     bounds = splits.time_bounds(np.concatenate(times), task.cut) if times is not None else None
     name = f"bucket-{gathered.bucket:05d}"
-    with reporting(task, name, gathered.report) as report, Shards(task, gathered.bucket) as shards:
+    with reporting(task, name, gathered.report) as report, Shards(task.folder, gathered.bucket) as shards:
         for each in gathered.formed:
             write(task, each, bounds, shards, report)

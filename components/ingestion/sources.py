@@ -80,7 +80,7 @@ def _newest(by_split: spans.Patterns, data: Data) -> tuple[dict[int, Any], int]:
     if newest is None or newest not in there:
         wanted = "no span" if data.span is None else f"no span {data.span}"
         whole = " and ".join(repr(each) for each in patterns)
-        but = f"There are {spans.said(list(there))}." if there else _folder_content(patterns[0].split("{")[0])
+        but = f"There are {spans.text(list(there))}." if there else _folder_content(patterns[0].split("{")[0])
         raise DataError(f"data.input: {wanted} for {whole}. {but}")
     return there, newest
 

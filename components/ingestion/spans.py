@@ -108,10 +108,10 @@ def window(there: Sequence[int], newest: int, count: int | None, since: Sequence
     return Chosen(taken, [each for each in expected if each not in taken])
 
 
-def said(numbers: Sequence[int]) -> str:
+def text(numbers: Sequence[int]) -> str:
     """Span numbers for people, runs of them shortened.
 
-    >>> said([3, 4, 5, 9])
+    >>> text([3, 4, 5, 9])
     '3-5, 9'
     """
     runs: list[list[int]] = []

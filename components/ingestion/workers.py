@@ -10,8 +10,6 @@ import contextlib
 import dataclasses
 import os
 import pickle
-import queue
-import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -21,14 +19,13 @@ import pyarrow as pa
 from tfx_ranking.components.choices.formats import FORMATS
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import RankingError
-from tfx_ranking.components.formats import readers
+from tfx_ranking.components.formats import chunks
 from tfx_ranking.components.ingestion import grouping, splits
+from tfx_ranking.components.ingestion.shards import Shards, parts_folder
 from tfx_ranking.components.ingestion.sources import ALL
 from tfx_ranking.components.lists.list_examples import columns, encode
 
 BYTES_A_BUCKET = 64 << 20  # of input; a bucket is grouped in memory and becomes one shard
-WRITERS = 2  # threads that compress, and shards a split that they write to
-BYTES_IN_TURN = 4 << 20  # of records to one shard, then to the other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +78,8 @@ class Plan:
     def buckets(self) -> int:
         return max(1, sum(unit.size for unit in self.units) // BYTES_A_BUCKET)
 
-    def request(self, unit: Unit) -> readers.Request:
-        return readers.Request(
+    def request(self, unit: Unit) -> chunks.FileRequest:
+        return chunks.FileRequest(
             unit.path, unit.name, self.config.data, columns(self.config), time=self.time, side=unit.side
         )
 
@@ -98,11 +95,11 @@ class Report:
     """
 
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    bad: list[tuple[int, readers.Bad]] = dataclasses.field(default_factory=list)
+    bad: list[tuple[int, chunks.Bad]] = dataclasses.field(default_factory=list)
     groups: dict[str, list[tuple[bytes, int, int]]] = dataclasses.field(default_factory=dict)
     error: RankingError | None = None
 
-    def add_chunk(self, chunk: readers.Chunk, file: int) -> None:
+    def add_chunk(self, chunk: chunks.Chunk, file: int) -> None:
         self.counts["records_in"] += chunk.records
         self.counts["quarantined"] += sum(bad.items for bad in chunk.bad)
         self.counts["quarantined_records"] += len(chunk.bad)
@@ -127,15 +124,15 @@ def plan(config: RankingConfig, source: dict[str, Any], folder: str) -> Plan:
     return Plan(config, tuple(units), folder)
 
 
-def read(task: Plan, unit: Unit) -> Iterator[readers.Chunk]:
+def read(task: Plan, unit: Unit) -> Iterator[chunks.Chunk]:
     """A file's chunks, checked; `group_id` is always among the columns."""
     return checked(task.request(unit))
 
 
-def checked(request: readers.Request) -> Iterator[readers.Chunk]:
+def checked(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
     """What a reader gives, with the config's types; `group_id` is always among the columns."""
     form = FORMATS[request.data.format]
-    for chunk in readers.ahead(form.load()(request)):
+    for chunk in chunks.ahead(form.load()(request)):
         if form.lists:
             _name_lists(chunk, request)
         yield grouping.check(chunk, request)
@@ -144,14 +141,14 @@ def checked(request: readers.Request) -> Iterator[readers.Chunk]:
 def ingest_file(task: Plan, unit: Unit) -> None:
     """One file, streamed to one shard a split."""
     request = task.request(unit)
-    with reporting(task, f"file-{unit.number:05d}") as report, Shards(task, unit.number) as shards:
+    with reporting(task, f"file-{unit.number:05d}") as report, Shards(task.folder, unit.number) as shards:
         for chunk, lists in _lists_of(task, unit, request):
             report.add_chunk(chunk, unit.number)
             formed = form(task, unit, lists, report, np.full(len(lists.positions), unit.number))
             write(task, formed, None, shards, report)
 
 
-def _lists_of(task: Plan, unit: Unit, request: readers.Request) -> Iterator[tuple[readers.Chunk, grouping.Lists]]:
+def _lists_of(task: Plan, unit: Unit, request: chunks.FileRequest) -> Iterator[tuple[chunks.Chunk, grouping.Lists]]:
     if not FORMATS[task.config.data.format].lists:
         yield from grouping.stream(read(task, unit), request)
         return
@@ -159,7 +156,7 @@ def _lists_of(task: Plan, unit: Unit, request: readers.Request) -> Iterator[tupl
         yield chunk, lists_of_chunk(chunk, request)
 
 
-def lists_of_chunk(chunk: readers.Chunk, request: readers.Request) -> grouping.Lists:
+def lists_of_chunk(chunk: chunks.Chunk, request: chunks.FileRequest) -> grouping.Lists:
     """A list format's chunk as it stands."""
     assert chunk.row_splits is not None
     level = {name: column.level for name, column in request.table.items()}
@@ -210,7 +207,7 @@ def _differ(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return found
 
 
-def write(task: Plan, formed: Formed, bounds: dict[str, float] | None, shards: "Shards", report: Report) -> None:
+def write(task: Plan, formed: Formed, bounds: dict[str, float] | None, shards: Shards, report: Report) -> None:
     """Writes encoded lists; bounds: where splits begin in time, when they are cut by time."""
     if formed.origin not in (ALL, "train") or not task.cut:
         where = np.full(len(formed.records), "train" if formed.origin == ALL else formed.origin, object)
@@ -228,92 +225,6 @@ def write(task: Plan, formed: Formed, bounds: dict[str, float] | None, shards: "
         shards.write(split, formed.span, [formed.records[i] for i in chosen])
 
 
-class Shards:
-    """The TFRecord shards of one file or bucket, one or two a split and span; a split without a record gets none.
-
-    Two threads compress and write: that is the dearest step, and it holds no lock of Python's.  Which of a split's two
-    shards a record goes to depends on the bytes before it alone.
-    """
-
-    def __init__(self, task: Plan, number: int):
-        self._task, self._number = task, number
-        self._bytes: collections.Counter[tuple[str, int | None]] = collections.Counter()
-        self._waiting: list[queue.Queue[Any]] = [queue.Queue(maxsize=8) for _ in range(WRITERS)]
-        self._error: BaseException | None = None
-        run = [threading.Thread(target=self._run, args=(half,), daemon=True) for half in range(WRITERS)]
-        self._threads = run
-
-    def __enter__(self) -> "Shards":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def write(self, split: str, span: int | None, records: list[bytes]) -> None:
-        """Queues records; an error in writing earlier ones is raised here or at the end."""
-        if self._error:
-            raise self._error
-        place = split, span
-        halves: list[list[bytes]] = [[] for _ in range(WRITERS)]
-        for record in records:
-            halves[self._bytes[place] // BYTES_IN_TURN % WRITERS].append(record)
-            self._bytes[place] += len(record)
-        for half, chosen in enumerate(halves):
-            if chosen:
-                self._waiting[half].put((place, chosen))
-
-    def __exit__(self, *_: object) -> None:
-        for waiting in self._waiting:
-            waiting.put(None)
-        for thread in self._threads:
-            thread.join()
-        if self._error:
-            raise self._error
-
-    def _run(self, half: int) -> None:
-        writers: dict[tuple[str, int | None], Any] = {}
-        while (work := self._waiting[half].get()) is not None:
-            if self._error is None:
-                try:
-                    place, records = work
-                    if place not in writers:
-                        writers[place] = self._writer(place, half)
-                    for record in records:
-                        writers[place].write(record)
-                except BaseException as error:  # a full disk: said to the thread that works
-                    self._error = error
-        for writer in writers.values():
-            writer.close()
-
-    def _writer(self, place: tuple[str, int | None], half: int) -> Any:
-        import tensorflow as tf
-
-        split, span = place
-        tf.io.gfile.makedirs(parts(self._task, split))
-        path = os.path.join(parts(self._task, split), shard_name(self._number, span, half))
-        # Level 1: on real sets a tenth larger than the default, written in half the time.
-        return tf.io.TFRecordWriter(path, tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1))
-
-
-def shard_name(number: int, span: int | None, half: int) -> str:
-    """What an unfinished shard is called; `span_of` reads it back.
-
-    >>> shard_name(3, 17, 0), span_of(shard_name(3, 17, 0)), span_of(shard_name(3, None, 1))
-    ('00003-0000000017-0.gz', 17, None)
-    """
-    return f"{number:05d}{'' if span is None else f'-{span:010d}'}-{half}.gz"
-
-
-def span_of(name: str) -> int | None:
-    """The span whose lists an unfinished shard holds; None where the input has no spans."""
-    between = name.split("-")[1:-1]
-    return int(between[0]) if between else None
-
-
-def parts(task: Plan, kind: str) -> str:
-    """The folder of unfinished work; gone when the run is over."""
-    return os.path.join(task.folder, "parts", kind)
-
-
 @contextlib.contextmanager
 def reporting(task: Plan, name: str, report: Report | None = None) -> Iterator[Report]:
     """A report that is saved at the end, with the error that ended the work, if it was ours."""
@@ -324,12 +235,12 @@ def reporting(task: Plan, name: str, report: Report | None = None) -> Iterator[R
         report.error = error
     from tfx.dsl.io import fileio
 
-    fileio.makedirs(parts(task, "reports"))
-    with fileio.open(os.path.join(parts(task, "reports"), f"{name}.pickle"), "wb") as opened:
+    fileio.makedirs(parts_folder(task.folder, "reports"))
+    with fileio.open(os.path.join(parts_folder(task.folder, "reports"), f"{name}.pickle"), "wb") as opened:
         opened.write(pickle.dumps(report))
 
 
-def _name_lists(chunk: readers.Chunk, request: readers.Request) -> None:
+def _name_lists(chunk: chunks.Chunk, request: chunks.FileRequest) -> None:
     """The group id of a list format's records: its column, or `<file>:<record>` with `data.group_from: record`."""
     name = request.data.group_id
     if request.data.group_from == "record":

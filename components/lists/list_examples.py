@@ -11,7 +11,7 @@ the integer's default or a row of no tokens.
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,8 @@ import pyarrow as pa
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import DataError
 
+SPANS_OF_SHARDS = "spans.json"  # in an Examples artifact of an input with spans: {split: {shard: span}}
+_GZIP_MAGIC = b"\x1f\x8b"
 ROW_LENGTHS = "/row_lengths"  # suffix of the feature that says how many tokens each item has
 
 
@@ -196,13 +198,20 @@ def split_files(examples_uri: str, split: str) -> list[str]:
     return sorted(tf.io.gfile.glob(f"{examples_uri.rstrip('/')}/Split-{split}/*"))
 
 
+def is_gzip(opened: IO[bytes]) -> bool:
+    """Whether an open file starts with gzip's two magic bytes; the file is at its start afterwards."""
+    packed = opened.read(2) == _GZIP_MAGIC
+    opened.seek(0)
+    return packed
+
+
 def read_records(files: Sequence[str]) -> Iterator[bytes]:
     """The records of TFRecord files, gzip or plain, in order."""
     import tensorflow as tf
 
     for file in files:
         with tf.io.gfile.GFile(file, "rb") as opened:
-            compressed = opened.read(2) == b"\x1f\x8b"
+            compressed = is_gzip(opened)
         yield from tf.data.TFRecordDataset(file, "GZIP" if compressed else "").as_numpy_iterator()
 
 
@@ -243,9 +252,9 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _check_length(name: str, came: int, expected: int) -> None:
-    if came != expected:
-        raise DataError(f"column {name!r}: the row splits ask for {expected} values; it has {came}.")
+def _check_length(name: str, received: int, expected: int) -> None:
+    if received != expected:
+        raise DataError(f"column {name!r}: the row splits ask for {expected} values; it has {received}.")
 
 
 def _list_array(values: Any, offsets: np.ndarray, column: Column) -> pa.Array:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from tfx_ranking.components.choices.formats import FORMATS
 from tfx_ranking.components.errors import RankingError, UsageError
-from tfx_ranking.components.formats import readers
+from tfx_ranking.components.formats import chunks
 from tfx_ranking.components.ingestion import grouping, workers
 from tfx_ranking.pipelines.asking import unlabelled
 
@@ -31,7 +31,7 @@ class Choice:
 FIRST = Choice()
 
 
-def choose(files: list[readers.Request], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
+def choose(files: list[chunks.FileRequest], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
     """The lists, from the chosen one on in the order of their first rows.
 
     reading: told of every record that cannot be used, up to where the files were read: a list of rows may lack some.
@@ -52,7 +52,7 @@ def choose(files: list[readers.Request], choice: Choice, reading: unlabelled.Rea
     return found
 
 
-def _chosen_records(files: list[readers.Request], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
+def _chosen_records(files: list[chunks.FileRequest], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
     last = 0
     parts: list[grouping.Lists] = []
     count = 0
@@ -72,7 +72,7 @@ def _chosen_records(files: list[readers.Request], choice: Choice, reading: unlab
     return _joined(parts)
 
 
-def _chosen_rows(files: list[readers.Request], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
+def _chosen_rows(files: list[chunks.FileRequest], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
     """Once through the files for the groups' names, once for their rows, wherever those stand."""
     group_id = files[0].data.group_id
     header = 1 if files[0].data.format == "csv" else 0
@@ -97,7 +97,7 @@ def _chosen_rows(files: list[readers.Request], choice: Choice, reading: unlabell
             reading.add(chunk, request.path)
             keep = pc.is_in(chunk.columns[group_id], value_set=wanted)
             columns = {name: array.filter(keep) for name, array in chunk.columns.items()}
-            held.append(readers.Chunk(columns, chunk.positions[np.asarray(keep)], 0))
+            held.append(chunks.Chunk(columns, chunk.positions[np.asarray(keep)], 0))
     found = unlabelled.grouped(held, files[0])
     at = [found.context[group_id].to_pylist().index(group) for group in groups]  # a group may have begun earlier
     return _joined([found.between(each, each + 1) for each in at])
@@ -114,13 +114,13 @@ def _start(positions: npt.NDArray[Any], groups: pa.Array, row: int | None, group
     return int(found[0]) if len(found) else None
 
 
-def _refuse_bad(bad: list[readers.Bad], row: int | None, header: int = 0) -> None:
+def _refuse_bad(bad: list[chunks.Bad], row: int | None, header: int = 0) -> None:
     for each in bad:
         if each.position == row:
             raise RankingError(f"--row {row - header}: it cannot be used: {each.reason}. Choose another.")
 
 
-def _not_there(files: list[readers.Request], choice: Choice, what: str, last: int) -> RankingError:
+def _not_there(files: list[chunks.FileRequest], choice: Choice, what: str, last: int) -> RankingError:
     names = ", ".join(request.path for request in files[:3])
     if choice.row is not None:
         there = f"it has {what}s 1 to {last}" if last else f"it has no {what}"

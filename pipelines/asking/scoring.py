@@ -19,7 +19,7 @@ import rich.console
 import rich.progress
 
 from tfx_ranking.components.errors import GroupOrderError, RankingError
-from tfx_ranking.components.formats import readers
+from tfx_ranking.components.formats import chunks
 from tfx_ranking.components.ingestion import grouping
 from tfx_ranking.components.lists.list_examples import encode
 from tfx_ranking.pipelines.asking import inspection, score_files, unlabelled
@@ -151,7 +151,7 @@ class Batch(NamedTuple):
     protos: list[bytes]
 
 
-def batches(found: Iterator[grouping.Lists], request: readers.Request, features: set[str]) -> Iterator[Batch]:
+def batches(found: Iterator[grouping.Lists], request: chunks.FileRequest, features: set[str]) -> Iterator[Batch]:
     """Lists encoded as the model reads them, LISTS_A_CALL at a time, fewer where one of them is very long."""
     data = request.data
     sent = {name: column for name, column in request.table.items() if name in features}
@@ -184,7 +184,7 @@ def _item_ids(lists: grouping.Lists, given: pa.Array | None) -> pa.Array:
 def _rank(
     score: Score,
     features: set[str],
-    files: list[readers.Request],
+    files: list[chunks.FileRequest],
     writer: score_files.Writer,
     show: Callable[[int], None],
     in_memory: bool,
@@ -193,7 +193,7 @@ def _rank(
     reading = unlabelled.Reading()
     lists = items = 0
     # Three threads: one reads, one groups and encodes, this one scores and writes.
-    for batch in readers.ahead(batches(unlabelled.lists(files, reading, in_memory), files[0], features)):
+    for batch in chunks.ahead(batches(unlabelled.lists(files, reading, in_memory), files[0], features)):
         scores, sizes = score(batch.protos)
         if not np.array_equal(sizes, np.diff(batch.row_splits)):
             raise RuntimeError("the model saw lists of other sizes than were sent; this is a fault of tfx-ranking")

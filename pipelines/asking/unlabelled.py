@@ -20,7 +20,7 @@ from tfx_ranking.components.config import RankingConfig, from_selection
 from tfx_ranking.components.errors import RankingError, UsageError
 from tfx_ranking.components.exported import contract
 from tfx_ranking.components.exported.model_files import CONFIG_IN_MODEL
-from tfx_ranking.components.formats import readers
+from tfx_ranking.components.formats import chunks
 from tfx_ranking.components.ingestion import grouping, sources, workers
 from tfx_ranking.components.lists.list_examples import columns
 
@@ -36,10 +36,10 @@ class Reading:
 
     items: int = 0  # as they stood in the files, bad ones included
     lost: int = 0  # items of bad records
-    bad: list[tuple[str, readers.Bad]] = dataclasses.field(default_factory=list)
+    bad: list[tuple[str, chunks.Bad]] = dataclasses.field(default_factory=list)
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
-    def add(self, chunk: readers.Chunk, path: str) -> None:
+    def add(self, chunk: chunks.Chunk, path: str) -> None:
         self.items += chunk.records
         self.lost += sum(bad.items for bad in chunk.bad)
         self.bad.extend((path, bad) for bad in chunk.bad)
@@ -118,7 +118,7 @@ def features(model: pathlib.Path, config: RankingConfig) -> set[str]:
     return {name for name in config.features if promised is None or served.get(name, name) in promised["features"]}
 
 
-def requests(config: RankingConfig, wanted: set[str]) -> list[readers.Request]:
+def requests(config: RankingConfig, wanted: set[str]) -> list[chunks.FileRequest]:
     """One for each file that `data.input` matches, sorted by path.  Raises DataError when none does.
 
     wanted: the features to read; the files need no others.
@@ -133,7 +133,7 @@ def requests(config: RankingConfig, wanted: set[str]) -> list[readers.Request]:
     if FORMATS[data.format].lists:
         optional.add(data.group_id)
     return [
-        readers.Request(path, name, data, table, side=side, optional=frozenset(optional))
+        chunks.FileRequest(path, name, data, table, side=side, optional=frozenset(optional))
         for (path, side), name in zip(found, sources.names_below([path for path, _ in found]))
     ]
 
@@ -146,7 +146,7 @@ def told(reading: Reading) -> Iterator[str]:
         yield f"bad: {len(reading.bad) - SHOWN:,} more records"
 
 
-def lists(files: list[readers.Request], reading: Reading, in_memory: bool = False) -> Iterator[grouping.Lists]:
+def lists(files: list[chunks.FileRequest], reading: Reading, in_memory: bool = False) -> Iterator[grouping.Lists]:
     """All lists of the files, in their order; a group id is null in no list.
 
     Rows are grouped as they come; raises GroupOrderError when those of one list stand apart.  in_memory: all rows are
@@ -157,7 +157,7 @@ def lists(files: list[readers.Request], reading: Reading, in_memory: bool = Fals
     return _gathered(files, reading) if in_memory else _streamed(files, reading)
 
 
-def records_as_lists(files: list[readers.Request], reading: Reading) -> Iterator[grouping.Lists]:
+def records_as_lists(files: list[chunks.FileRequest], reading: Reading) -> Iterator[grouping.Lists]:
     """The lists of a format whose records are lists; one without a group id is called `<file>:<record>`."""
     for request in files:
         for chunk in workers.checked(request):
@@ -170,7 +170,7 @@ def records_as_lists(files: list[readers.Request], reading: Reading) -> Iterator
             yield found
 
 
-def grouped(chunks: Iterable[readers.Chunk], request: readers.Request) -> grouping.Lists:
+def grouped(chunks: Iterable[chunks.Chunk], request: chunks.FileRequest) -> grouping.Lists:
     """All rows of some chunks (at least one) as lists, each where its first row stands."""
     held = list(chunks)
     rows = {name: pa.concat_arrays([chunk.columns[name] for chunk in held]) for name in request.table}
@@ -180,7 +180,7 @@ def grouped(chunks: Iterable[readers.Chunk], request: readers.Request) -> groupi
     return grouping.cut(rows, positions[order], request.table, request.data.group_id)
 
 
-def _streamed(files: list[readers.Request], reading: Reading) -> Iterator[grouping.Lists]:
+def _streamed(files: list[chunks.FileRequest], reading: Reading) -> Iterator[grouping.Lists]:
     seen: dict[bytes, tuple[str, int]] = {}  # group → its file and row, of the files before
     for request in files:
         own: dict[bytes, tuple[str, int]] = {}
@@ -195,8 +195,8 @@ def _streamed(files: list[readers.Request], reading: Reading) -> Iterator[groupi
         seen.update(own)
 
 
-def _gathered(files: list[readers.Request], reading: Reading) -> Iterator[grouping.Lists]:
-    held: list[readers.Chunk] = []
+def _gathered(files: list[chunks.FileRequest], reading: Reading) -> Iterator[grouping.Lists]:
+    held: list[chunks.Chunk] = []
     for request in files:
         for chunk in workers.checked(request):
             reading.add(chunk, request.path)

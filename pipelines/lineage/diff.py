@@ -136,7 +136,7 @@ def _data(side: Side) -> dict[str, Any]:
     if examples is None:
         return {}
     properties = examples.properties
-    facts: dict[str, Any] = {"spans": spans.said(examples.spans)} if examples.spans else {}
+    facts: dict[str, Any] = {"spans": spans.text(examples.spans)} if examples.spans else {}
     facts |= {f"missing {name}": n for name, n in (properties.get("missing") or {}).items()}
     facts |= {name: properties[name] for name in COUNTS if name in properties}
     facts |= {name: len(properties.get(key) or ()) for key, name in LISTED.items() if examples.spans}

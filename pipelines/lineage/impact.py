@@ -25,7 +25,7 @@ def of_span(store: Store, span: int) -> Impact:
     if not examples:
         known = sorted({each for artifact in store.of_type("Examples") for each in artifact.spans})
         raise RankingError(
-            f"span {span}: {store.name} has no examples of this span; it has spans: {spans.said(known) or 'none'}."
+            f"span {span}: {store.name} has no examples of this span; it has spans: {spans.text(known) or 'none'}."
         )
     return _impact(store, f"span {span}", examples, span)
 

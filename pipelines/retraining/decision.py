@@ -199,7 +199,7 @@ def _rolled_back(decision: Decision, root: pathlib.Path) -> int | None:
 
 
 def _nothing_new(live: LiveRun) -> str:
-    trained_on = f" (spans {spans.said(live.spans)})" if live.spans else ""
+    trained_on = f" (spans {spans.text(live.spans)})" if live.spans else ""
     return f"no new data since version {live.version}{trained_on}"
 
 
@@ -229,7 +229,7 @@ def _reasons(
     """(reasons to train, what is not enough to be one)"""
     limits = config.retrain
     numbers = [each.span for each in good if each.span is not None]
-    name = f"span{'s' * (len(numbers) > 1)} {spans.said(numbers)}" if numbers else good[0].name
+    name = f"span{'s' * (len(numbers) > 1)} {spans.text(numbers)}" if numbers else good[0].name
     lists = sum(each.lists for each in good)
     new = f"{lists:,} new lists in {name}"
     if limits.min_lists is None and limits.max_age is None and limits.drift is None:

@@ -38,13 +38,13 @@ def decision_text(decision: Decision) -> str:
     live = decision.live
     lines = ["serving: nothing"]
     if live is not None:
-        trained_on = f", trained on spans {spans.said(live.spans)}" if live.spans else ""
+        trained_on = f", trained on spans {spans.text(live.spans)}" if live.spans else ""
         lines = [f"serving: version {live.version}{trained_on}{f' (run {live.run})' if live.run else ''}"]
     if "spans" in decision.source:
         missing = decision.source.get("missing_spans")
-        note = f" ({spans.said(missing)} missing)" if missing else ""
+        note = f" ({spans.text(missing)} missing)" if missing else ""
         window = decision.source["spans"]
-        lines.append(f"window:  span{'s' * (len(window) > 1)} {spans.said(window)}{note}")
+        lines.append(f"window:  span{'s' * (len(window) > 1)} {spans.text(window)}{note}")
     if decision.source.get("repeated"):
         lines.append(f"twice:   {', '.join(decision.source['repeated'])}")
     for each in decision.checks:

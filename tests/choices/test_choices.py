@@ -17,7 +17,7 @@ from tfx_ranking.components.choices.scorers import SCORERS, Scorer
 from tfx_ranking.components.choices.transform_steps import TRANSFORM_STEPS, Parameter, TransformStep
 from tfx_ranking.components.config import from_selection, parse, reference
 from tfx_ranking.components.errors import ConfigError
-from tfx_ranking.components.formats import readers
+from tfx_ranking.components.formats import chunks
 from tfx_ranking.components.lists.list_examples import columns
 
 TABLES = {
@@ -33,7 +33,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from tfx_ranking.components.formats import readers
+from tfx_ranking.components.formats import chunks
 from tfx_ranking.components.scorers.networks import linear
 
 
@@ -55,11 +55,11 @@ def power(x, exponent, row_splits):
 
 
 def read(request):
-    with readers.open_file(request.path) as file:
+    with chunks.open_file(request.path) as file:
         rows = [line.split(b"|") for line in file]
     names = ("group_id", "price", "label")
     values = {name: pa.array([row[i].strip() for row in rows]) for i, name in enumerate(names)}
-    yield readers.Chunk(values, np.arange(1, len(rows) + 1), len(rows))
+    yield chunks.Chunk(values, np.arange(1, len(rows) + 1), len(rows))
 """
 
 
@@ -183,7 +183,7 @@ def test_an_input_format_from_outside(shop_module, monkeypatch, tmp_path):
     file = tmp_path / "a.pipes"
     file.write_text("q1|3.5|1\nq1|2|0\n")
     taken = config(data={"format": "pipes"})
-    request = readers.Request(str(file), "a", taken.data, columns(taken))
+    request = chunks.FileRequest(str(file), "a", taken.data, columns(taken))
     [chunk] = workers.checked(request)
     assert chunk.columns["price"].to_pylist() == [3.5, 2.0]
     assert chunk.columns["group_id"].cast(pa.string()).to_pylist() == ["q1", "q1"]

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tfx_ranking.components.choices.formats import FORMATS
 from tfx_ranking.components.config import parse
 from tfx_ranking.components.errors import ConfigError, DataError
-from tfx_ranking.components.formats import column_types, letor, readers
+from tfx_ranking.components.formats import chunks as file_chunks
+from tfx_ranking.components.formats import column_types, letor
 from tfx_ranking.components.lists.list_examples import Column, columns
 from tfx_ranking.components.serving import parsing
 
@@ -36,7 +37,7 @@ def config(format, items=None, context=None, **data):
 
 def chunks(path, cfg, side=None, time=None):
     """All chunks of a file, as they leave the reader."""
-    request = readers.Request(str(path), path.name, cfg.data, columns(cfg), time=time, side=side and str(side))
+    request = file_chunks.FileRequest(str(path), path.name, cfg.data, columns(cfg), time=time, side=side and str(side))
     return list(FORMATS[cfg.data.format].load()(request))
 
 
@@ -137,7 +138,7 @@ def test_every_format_reads_the_same_rows(tmp_path, format, packed):
     write(path, format, packed)
     items = {name: ITEMS[name] for name in ITEMS if not (format == "csv" and name == "tags")}
     cfg = config(format, items=items, context=CONTEXT)
-    request = readers.Request(str(path), "rows", cfg.data, columns(cfg))
+    request = file_chunks.FileRequest(str(path), "rows", cfg.data, columns(cfg))
     found = [grouping.check(chunk, request) for chunk in chunks(path, cfg)]
     for name in items:
         expected = [row[name] for row in ROWS]

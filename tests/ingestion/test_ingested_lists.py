@@ -11,7 +11,7 @@ from ingested import ROWS, by_group, config, equation, quarantine, read, run, wr
 
 from tfx_ranking.components.config.data_section import Splits
 from tfx_ranking.components.errors import DataError, GroupOrderError
-from tfx_ranking.components.ingestion import splits, workers
+from tfx_ranking.components.ingestion import shards, splits, workers
 from tfx_ranking.components.lists.list_examples import columns, decode, read_records, split_files
 
 # Splits
@@ -141,7 +141,7 @@ def test_many_buckets_are_many_shards(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("order", ["any", "grouped"])
 def test_two_shards_take_turns_by_bytes(tmp_path, monkeypatch, order):
-    monkeypatch.setattr(workers, "BYTES_IN_TURN", 200)
+    monkeypatch.setattr(shards, "BYTES_IN_TURN", 200)
     cfg = config(write_csv(tmp_path / "t.csv", sorted(ROWS)), order=order)
     run(cfg, tmp_path / "out")
     files = split_files(str(tmp_path / "out"), "train")

@@ -8,7 +8,6 @@ import ingested
 import pytest
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import example_gen
 from tfx_ranking.components.errors import ConfigError, DataError, RankingError
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.ingestion import sources, spans
@@ -143,7 +142,7 @@ def test_a_query_in_two_spans_is_two_lists_of_one_split(tmp_path, order):
     assert sum(map(len, found.values())) == 40  # no query is in two splits
     for of_split in found.values():
         assert all(sorted(each) == [[2.0, 2.0], [3.0, 3.0]] for each in of_split.values())  # one list a span
-    by_shard = json.loads((out / example_gen.SPANS_OF_SHARDS).read_text())
+    by_shard = json.loads((out / list_examples.SPANS_OF_SHARDS).read_text())
     assert {span for of_split in by_shard.values() for span in of_split.values()} == {1, 2}
     for shard, span in by_shard["test"].items():
         of_shard = lists(cfg, [str(out / "Split-test" / shard)])
@@ -174,8 +173,8 @@ def test_only_some_of_a_source(tmp_path):
 
 
 def test_numbers_for_people():
-    assert spans.said([]) == ""
-    assert spans.said([9, 3, 4, 5]) == "3-5, 9"
+    assert spans.text([]) == ""
+    assert spans.text([9, 3, 4, 5]) == "3-5, 9"
 
 
 @pytest.mark.parametrize("kind", ["csv", "letor", "parquet"])

@@ -3,9 +3,8 @@
 import json
 import pathlib
 
-from tfx_ranking.components import example_gen
 from tfx_ranking.components.config import parse
-from tfx_ranking.components.ingestion import shuffle, sources, workers
+from tfx_ranking.components.ingestion import accounts, shuffle, sources, workers
 from tfx_ranking.components.lists.list_examples import columns, decode, read_records, split_files
 
 
@@ -40,7 +39,7 @@ def run(cfg, folder):
             gathered = [shuffle.gather(task, bucket, parts) for bucket, parts in ordered]
             for each in gathered:
                 shuffle.settle(task, each, [shuffle.times_of(each) for each in gathered])
-    return example_gen.finish(task, source)
+    return accounts.finish(task, source)
 
 
 def read(cfg, folder, split):

@@ -343,7 +343,7 @@ def summary(days: Sequence[Day]) -> str:
     outcomes = ", ".join(f"{count} {name.lower().replace('_', ' ')}" for name, count in counts.items() if count)
     kinds = ", ".join(f"{[d.kind for d in days].count(kind)} {kind}" for kind in dict.fromkeys(d.kind for d in days))
     seconds = [day.seconds for day in days]
-    refused = spans.said(sorted({each for day in days for each in day.refused}))
+    refused = spans.text(sorted({each for day in days for each in day.refused}))
     return (
         f"{len(days)} days ({kinds}): {outcomes}; refused spans {refused or 'none'}\n"
         f"NDCG@10 of the live model: first {days[0].quality:.4f}, last {days[-1].quality:.4f}; "

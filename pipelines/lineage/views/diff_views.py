@@ -106,7 +106,7 @@ def _side(side: Side) -> list[str]:
     data = f"examples #{examples.id}: {examples.summary}" if examples else "no examples"
     noun = "spans" if examples and len(examples.spans) > 1 else "span"
     if examples and examples.spans and noun not in examples.summary:
-        data += f", {noun} {spans.said(examples.spans)}"
+        data += f", {noun} {spans.text(examples.spans)}"
     return [run_name(side.run), model, data, side.problem]
 
 
@@ -164,7 +164,7 @@ def _side_rows(*sides: Side) -> list[Row]:
             Cell(side.model.digest[:12] or f"#{side.model.id}", "code") if side.model else "none" for side in sides
         ],
         "examples": [f"#{side.examples.id}: {side.examples.summary}" if side.examples else "none" for side in sides],
-        "span": [spans.said(side.examples.spans) if side.examples and side.examples.spans else "" for side in sides],
+        "span": [spans.text(side.examples.spans) if side.examples and side.examples.spans else "" for side in sides],
     }
     return [Row([name, *cells]) for name, cells in rows.items() if any(cells)]
 

@@ -39,7 +39,7 @@ _RUN_COLUMNS: dict[str, Callable[[Run], CellContent]] = {
     "started": lambda run: clock(run.started),
     "took": lambda run: duration(run.seconds),
     "steps": lambda run: f"{run.steps}" + (f" ({run.cached} cached)" if run.cached else ""),
-    "spans": lambda run: spans.said(run.spans),
+    "spans": lambda run: spans.text(run.spans),
     "metric": lambda run: "" if run.value is None else f"{run.metric} {run.value:.4f}",
     "blessed": lambda run: yes_or_no(run.blessed),
     "pushed": lambda run: Cell(f"{run.pushed} (unchanged)", "quiet") if run.unchanged else run.pushed,
@@ -55,7 +55,7 @@ def runs_text(runs: Sequence[Run]) -> str:
     heading = ["run", "state", "started", "took", "spans", "metric", "blessed", "pushed"]
     rows = [[*heading[:1], *(["pipeline"] if several else []), *heading[1:]]]
     for run in runs:
-        row = [run.id, run.state, clock(run.started), duration(run.seconds), spans.said(run.spans)]
+        row = [run.id, run.state, clock(run.started), duration(run.seconds), spans.text(run.spans)]
         row += [f"{run.metric} {run.value:.4f}" if run.value is not None else "", _blessed(run), _pushed(run)]
         rows.append([*row[:1], *([run.pipeline] if several else []), *row[1:]])
     heading_line, *run_lines = columns(rows)

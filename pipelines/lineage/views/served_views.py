@@ -52,7 +52,11 @@ def served_page(periods: Sequence[ServingPeriod], base: str) -> str:
             ("model", Cell(each.push.digest or "?", "code")),
         ]
         if model:
-            facts += [("run", model.run or "none"), ("pipeline", model.pipeline), ("spans", spans.said(model.spans))]
+            facts += [
+                ("run", model.run or "none"),
+                ("pipeline", model.pipeline),
+                ("spans", spans.text(model.spans)),
+            ]
             facts += [("metric", metric_text(model)), ("blessed", yes_or_no(model.blessed))]
         else:
             facts.append(("run", "unknown: the store has no step that made this model"))
@@ -100,7 +104,7 @@ def impact_page(impact: Impact) -> str:
                 Cell(each.model.digest[:12] or f"#{each.model.id}", "code"),
                 each.model.run,
                 CONTRIBUTIONS[each.how],
-                spans.said(each.model.spans),
+                spans.text(each.model.spans),
                 metric_text(each.model),
                 yes_or_no(each.model.blessed),
                 ", ".join(dict.fromkeys(event.version for event in each.pushes)),
@@ -130,7 +134,7 @@ def models_text(versions: Versions, live: Sequence[LiveVersion]) -> str:
     rows = [["version", *(["destination"] if several else []), "pushed", "run", "spans", "metric", "", "now"]]
     for event, model in reversed(versions):
         row = [event.version, *([event.base] if several else []), clock(event.at), model.run if model else "?"]
-        row += [spans.said(model.spans) if model else "", metric_text(model), kind_text(event)]
+        row += [spans.text(model.spans) if model else "", metric_text(model), kind_text(event)]
         is_live = (event.base, event.version) in serving
         serving -= {(event.base, event.version)}  # marked once, at its newest push or label
         rows.append([*row, "live" if is_live else ""])
@@ -197,7 +201,7 @@ def _period(each: ServingPeriod) -> list[str]:
         f"  run   {model.run or 'none'}{f' of {model.pipeline}' * bool(model.pipeline)}",
     ]
     lines += [f"  {metric_text(model)}" + {True: ", blessed", False: ", not blessed", None: ""}[model.blessed]]
-    span = f"span{'s' * (len(model.spans) > 1)} {spans.said(model.spans)}, " if model.spans else ""
+    span = f"span{'s' * (len(model.spans) > 1)} {spans.text(model.spans)}, " if model.spans else ""
     lines += [f"  data  {span}{counted(len(each.files), 'file')}" + (":" if each.files else "")]
     return lines + columns([[f"    {f.digest}", f"{f.size:,} B", f.split, f.path] for f in each.files])
 
@@ -216,7 +220,15 @@ def _affected(each: AffectedModel) -> list[str]:
     blessed = "" if model.blessed is None else "yes" if model.blessed else "no"
     versions = ", ".join(dict.fromkeys(event.version for event in each.pushes))
     name = model.digest[:12] or f"#{model.id}"
-    row = [name, model.run, CONTRIBUTIONS[each.how], spans.said(model.spans), metric_text(model), blessed, versions]
+    row = [
+        name,
+        model.run,
+        CONTRIBUTIONS[each.how],
+        spans.text(model.spans),
+        metric_text(model),
+        blessed,
+        versions,
+    ]
     return [*row, "yes" if each.live else ""]
 
 
@@ -270,7 +282,7 @@ def _versions_table(base: str, versions: Versions, states: dict[str, str]) -> Ta
                 Cell("" if event.kind == "label" else states[event.version], states[event.version].replace(" ", "-")),
                 clock(event.at),
                 model.run if model else "?",
-                spans.said(model.spans) if model else "",
+                spans.text(model.spans) if model else "",
                 metric_text(model),
                 yes_or_no(model.blessed) if model else "",
                 _push_reason(event),

@@ -1,10 +1,9 @@
-"""The input formats: from a file's bytes to chunks of columns, bad records set aside with their place and reason.
+"""Chunks: consecutive records of one input file, as columns, with the bad records and their position and reason.
 
-Enters: one file and the config.  Leaves: `Chunk`s in the file's order.  The one idea: a chunk is parsed as a whole by
-vectorised code; only where that fails are the records at fault looked for, and nothing is ever dropped unsaid.
-
-`choices.formats.FORMATS` names every reader.  A reader yields columns with the file's types;
-`column_types.conform` gives them the config's types.
+Input: one file and the config's `data` section, as a `FileRequest`.  Output: the readers of `choices.formats.FORMATS`
+yield `Chunk`s in the file's order, with the file's types; `column_types.conform` converts them to the config's types.
+A reader parses a whole chunk with vectorised code.  It searches for single bad records only if that fails, and it
+reports each of them.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ import pyarrow as pa
 from tfx_ranking.components import places
 from tfx_ranking.components.config.data_section import Data
 from tfx_ranking.components.errors import DataError, did_you_mean
-from tfx_ranking.components.lists.list_examples import Column
+from tfx_ranking.components.lists.list_examples import Column, is_gzip
 
 
 class Bad(NamedTuple):
@@ -52,9 +51,10 @@ class Chunk:
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
-    """What a reader is asked for.  `name` is the file's name in made-up group ids; `side` the file of list sizes.
+class FileRequest:
+    """One file that a reader reads, and the columns to read.
 
+    name: the file's name in generated group ids.  side: the file of list sizes.
     optional: columns of `table` that a file may lack; they are null there.
     """
 
@@ -68,11 +68,9 @@ class Request:
 
 
 def open_file(path: str) -> io.BufferedIOBase:
-    """The file's bytes, unpacked where they are gzip (told by the first bytes, not by the name)."""
+    """The file's bytes, unpacked where they are gzip (its first bytes decide, not its name)."""
     opened = open_raw(path)
-    packed = opened.read(2) == b"\x1f\x8b"
-    opened.seek(0)
-    return gzip.GzipFile(fileobj=opened) if packed else opened  # type: ignore[return-value, arg-type]
+    return gzip.GzipFile(fileobj=opened) if is_gzip(opened) else opened  # type: ignore[return-value, arg-type]
 
 
 def open_raw(path: str) -> Any:
@@ -130,7 +128,7 @@ def ahead(chunks: Iterator[Any]) -> Iterator[Any]:
         thread.join()
 
 
-def absent(request: Request, what: str, name: str, present: list[str]) -> DataError:
+def absent(request: FileRequest, what: str, name: str, present: list[str]) -> DataError:
     """The error for a column that a file should have."""
     other = next((each for each in (";", "\t", "|") if len(present) == 1 and each in present[0]), "")
     if other:
