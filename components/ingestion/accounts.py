@@ -177,10 +177,10 @@ def _properties(task: workers.Plan, report: workers.Report, source: dict[str, An
     if not sum(counts[f"differ/{split}"] for split in task.split_names):
         summary += f", in none two items differ in {task.config.data.label!r}"
     if len(taken := source.get("spans", [])) > 1:
-        summary += f", spans {spans.format_numbers(taken)}"
+        summary += f", spans {spans.text(taken)}"
     if absent := source.get("missing_spans"):
-        logging.warning("Of the window's spans %s are missing.", spans.format_numbers(absent))
-        summary += f", without {spans.format_numbers(absent)}"
+        logging.warning("Of the window's spans %s are missing.", spans.text(absent))
+        summary += f", without {spans.text(absent)}"
     if repeated := source.get("repeated"):
         logging.warning("Left out because an earlier file has the same bytes: %s", ", ".join(repeated))
         summary += f", {len(repeated)} repeated file{'s' * (len(repeated) != 1)} left out"
