@@ -122,7 +122,7 @@ def test_a_window_needs_spans_and_since_live_a_destination():
     with pytest.raises(ConfigError, match=r"data\.window\.spans: expected at least 1; got 0"):
         config("{SPAN}.csv", window={"spans": 0})
     raw = {"name": "a", "data": {"input": "{SPAN}", "format": "csv", "window": {"since": "live"}}, "items": {"f": {}}}
-    with pytest.raises(ConfigError, match=r"data\.window\.since: the live model is what push\.base serves"):
+    with pytest.raises(ConfigError, match=r"data\.window\.since: the live model is the one that push\.base serves"):
         ranking_config.parse(raw)
 
 
