@@ -1,8 +1,8 @@
-"""RankingDataCheck: may new data be trained on, and do they differ from what the live model learnt from?
+"""RankingDataCheck: checks whether new data are good to train on, and how they differ from the live model's data.
 
-Enters: statistics of the new lists, the live model's statistics and schema, the config.  Leaves: an ExampleAnomalies
-artifact whose properties tell every distance, what is reason to retrain and what is reason to refuse.  The one idea:
-TFDV compares; thresholds are ours, so that one comparison answers both questions.
+Input: statistics of the new lists, the live model's statistics and schema, and the config.  Output: an
+ExampleAnomalies artifact; its properties hold every distance, the reasons to retrain and the reasons to refuse the
+data.  TFDV measures; the thresholds come from the config, so that one comparison answers both questions.
 """
 
 import json
@@ -35,28 +35,28 @@ def RankingDataCheck(
     live: Parameter[str],
     anomalies: OutputArtifact[ExampleAnomalies],
 ):
-    """Holds new data against those of the live model's run.
+    """Compares new data with the data of the live model's run.
 
     statistics: of the new lists, in the split train.  live: JSON with `statistics` and `schema`, the uris of the
     artifacts of the run that made the live model.  anomalies: TFDV's in `SchemaDiff.pb`; properties `lists`, `drift`
-    (JSON, name to distance), `refused` (why nothing may be trained on these data, "" when it may), `moved` (what moved
-    so far that it is a reason to retrain, JSON list) and `summary`.
+    (JSON, name to distance), `refused` (why no model may be trained on these data, "" if one may), `moved` (what moved
+    beyond its threshold for retraining, JSON list) and `summary`.
     """
     ranking = ranking_config.from_selection(config)
-    told = json.loads(live)
+    baseline = json.loads(live)
     new = stats_artifact_utils.load_statistics(statistics, SPLIT).proto()
-    old = tfdv.load_stats_binary(f"{told['statistics']}/Split-{SPLIT}/FeatureStats.pb")
-    schema = io_utils.parse_pbtxt_file(f"{told['schema']}/schema.pbtxt", schema_pb2.Schema())
-    found = validate(new, schema, ranking)
+    old = tfdv.load_stats_binary(f"{baseline['statistics']}/Split-{SPLIT}/FeatureStats.pb")
+    schema = io_utils.parse_pbtxt_file(f"{baseline['schema']}/schema.pbtxt", schema_pb2.Schema())
+    checked = validate(new, schema, ranking)
     distances = drift(new, old, ranking)
     retrain = ranking.retrain
-    bad = [f"{name}: {info.description}" for name, info in sorted(found.anomaly_info.items())]
+    bad = [f"{name}: {info.description}" for name, info in sorted(checked.anomaly_info.items())]
     bad = [] if ranking.data.on_anomaly == "warn" else bad
     bad += beyond(distances, retrain.refuse, ranking)
     moved = beyond(distances, retrain.drift, ranking)
     lists = int(new.datasets[0].num_examples)
     fileio.makedirs(f"{anomalies.uri}/Split-{SPLIT}")
-    io_utils.write_bytes_file(f"{anomalies.uri}/Split-{SPLIT}/SchemaDiff.pb", found.SerializeToString())
+    io_utils.write_bytes_file(f"{anomalies.uri}/Split-{SPLIT}/SchemaDiff.pb", checked.SerializeToString())
     anomalies.split_names = json.dumps([SPLIT])
     anomalies.set_int_custom_property("lists", lists)
     anomalies.set_string_custom_property("drift", json.dumps(distances, ensure_ascii=False))
@@ -72,10 +72,10 @@ def validate(
     change of the config, not of the data."""
     known = {feature.name for feature in schema.feature} & set(columns(config))
     environment = "TRAINING" if "TRAINING" in schema.default_environment else None
-    found = tfdv.validate_statistics(statistics, schema, environment=environment)
-    for name in set(found.anomaly_info) - known:
-        del found.anomaly_info[name]
-    return found
+    checked = tfdv.validate_statistics(statistics, schema, environment=environment)
+    for name in set(checked.anomaly_info) - known:
+        del checked.anomaly_info[name]
+    return checked
 
 
 def drift(
@@ -90,10 +90,10 @@ def drift(
         if name not in _names(new) or name not in _names(old):
             continue  # the config changed, not the data
         comparator = schema.feature.add(name=name, type=_TYPES[dtype]).drift_comparator
-        # A threshold of 0: TFDV then tells every distance.
+        # A threshold of 0: TFDV then reports every distance.
         (comparator.infinity_norm if dtype == "string" else comparator.jensen_shannon_divergence).threshold = 0.0
-    told = tfdv.validate_statistics(new, schema, previous_statistics=old).drift_skew_info
-    measured = {info.path.step[0]: info.drift_measurements[0].value for info in told if info.drift_measurements}
+    measurements = tfdv.validate_statistics(new, schema, previous_statistics=old).drift_skew_info
+    measured = {info.path.step[0]: info.drift_measurements[0].value for info in measurements if info.drift_measurements}
     return {feature.name: round(float(measured.get(feature.name, 0.0)), 6) for feature in schema.feature}
 
 
@@ -108,13 +108,13 @@ threshold 0.2)']
     """
     if allowed is None:
         return []
-    said = []
+    sentences = []
     for name, distance in sorted(distances.items(), key=lambda each: (-each[1], each[0])):
         threshold = allowed.label if name == config.data.label else allowed.threshold(name)
         if threshold is not None and distance > threshold:
             measure = MEASURES[_dtypes(config)[name]]
-            said.append(f"{name} moved by {distance:.3g} ({measure}, threshold {threshold:g})")
-    return said
+            sentences.append(f"{name} moved by {distance:.3g} ({measure}, threshold {threshold:g})")
+    return sentences
 
 
 def _dtypes(config: RankingConfig) -> dict[str, str]:

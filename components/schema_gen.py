@@ -1,8 +1,8 @@
-"""RankingSchemaGen: what every list example has to look like, from the config and the training split's statistics.
+"""RankingSchemaGen: writes the schema of the list examples, from the config and the train split's statistics.
 
-Enters: StatisticsGen's figures of the train split and the config.  Leaves: a `Schema` by which stock ExampleValidator
-checks and stock Transform parses.  The one idea: what a column is, the config says; the statistics only add the
-values of small vocabularies, and show when the item features of a list differ in length.
+Input: StatisticsGen's statistics of the train split, and the config.  Output: a `Schema` for TFX's ExampleValidator
+and Transform.  The config defines the columns; the statistics add the values of small vocabularies, and show when the
+item features of a list differ in length.
 """
 
 import os
@@ -120,10 +120,10 @@ def _set_domain(
     inferred: schema_pb2.Schema,
     statistics: Sequence[statistics_pb2.DatasetFeatureStatisticsList],
 ) -> None:
-    found = next((each for each in inferred.feature if each.name == feature.name), None)
-    if found is None or (not found.domain and not found.HasField("string_domain")):
+    known = next((each for each in inferred.feature if each.name == feature.name), None)
+    if known is None or (not known.domain and not known.HasField("string_domain")):
         return
-    domain = next((each for each in inferred.string_domain if each.name == found.domain), found.string_domain)
+    domain = next((each for each in inferred.string_domain if each.name == known.domain), known.string_domain)
     values = sorted({*domain.value, ""})
     schema.string_domain.add(name=feature.name, value=values)
     feature.domain = feature.name

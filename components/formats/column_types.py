@@ -1,8 +1,8 @@
-"""Columns as the config types them, whatever the file holds: text as numbers, numbers as text, lists as vectors.
+"""Converts a file's columns to the config's types: text to numbers, numbers to text, lists to vectors.
 
-Enters: an Arrow column as a reader found it.  Leaves: float32, int64 or binary (or lists of them), null where a value
-is missing, and the rows whose value is no such thing.  The one idea: a whole column is cast at once; which rows are at
-fault is only looked for when that fails.
+Input: an Arrow column with the file's type.  Output: float32, int64 or binary (or lists of them), null where a value
+is missing, and the rows whose value cannot be converted.  A whole column is cast at once; bad rows are searched for
+only if that fails.
 """
 
 import numpy as np

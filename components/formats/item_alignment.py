@@ -1,8 +1,8 @@
-"""The items of a batch of lists, feature by feature, made to fit each other.
+"""Aligns the item features of a batch of lists, so that each has one entry for each item.
 
-Enters: the values of each feature as its record holds them: per item, or all items of a list in one piece.  Leaves:
-columns with one entry an item.  The one idea: the label says how many items a list has, since every item has one;
-where no label is asked for, the longest feature does.
+Input: the values of each feature as its record holds them: per item, or all items of a list in one piece.
+Output: columns with one entry for each item.  The label defines how many items a list has, because every item has
+one; without a label, the longest feature does.
 """
 
 from typing import Any, NamedTuple
@@ -44,7 +44,7 @@ def aligned(columns: Columns, request: chunks.FileRequest) -> Parsed:
     """One value (or list of values) an item for every item feature, or the lists in which the lengths differ."""
     label = columns.get(("items", request.data.label))
     sizes = _sizes(label) if label else _longest(columns, request)
-    said = request.data.label if label else "the longest feature"
+    reference = request.data.label if label else "the longest feature"
     faults: list[tuple[int, str, int]] = []
     arrays = {}
     for (level, name), values in columns.items():
@@ -53,8 +53,8 @@ def aligned(columns: Columns, request: chunks.FileRequest) -> Parsed:
             continue
         array, wrong = _per_item(values, sizes, request.table[name])
         for at in np.flatnonzero(wrong):
-            came = int(values.outer[at]) if values.outer[at] != 1 else int(_totals(values)[at])
-            reason = f"{name}: {came} values for {int(sizes[at])} items ({said} says how many there are)"
+            received = int(values.outer[at]) if values.outer[at] != 1 else int(_totals(values)[at])
+            reason = f"{name}: {received} values for {int(sizes[at])} items ({reference} says how many there are)"
             faults.append((int(at), reason, int(sizes[at])))
         arrays[name] = array
     return Parsed(arrays, np.concatenate([[0], np.cumsum(sizes)]), faults)

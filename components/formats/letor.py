@@ -1,8 +1,8 @@
 """LETOR / SVMlight text: `2 qid:10 1:0.03 2:0.66 # docid = GX008`, or without `qid` and list sizes in a side file.
 
-Enters: a text file.  Leaves: chunks of rows, feature n as column `f<n>`, an absent feature as 0.0.  The one idea: a
-chunk of lines is cut into words by array operations on its bytes and all words become numbers in one cast, so the cost
-per value is a few nanoseconds and the line at fault is known from its index.
+Input: a text file.  Output: chunks of rows, feature n as column `f<n>`, an absent feature as 0.0.  Array operations on
+the bytes split a chunk of lines into words, and one cast converts all words to numbers: a value costs a few
+nanoseconds, and a word's index leads to its line when it is bad.
 """
 
 import re
@@ -246,8 +246,8 @@ def _dense(
 def _from_comment(comment: pa.Array, key: str) -> pa.Array:
     """The word after `key =` or `key:` in each comment; null where there is none."""
     text = pa.array([value.decode("utf-8", "replace") for value in comment.to_pylist()], pa.string())
-    found = pc.extract_regex(text, rf"(?:^|[#\s]){re.escape(key)}\s*[=:]?\s*(?P<id>\S+)")
-    return pc.struct_field(found, [0]).cast(pa.binary())
+    matches = pc.extract_regex(text, rf"(?:^|[#\s]){re.escape(key)}\s*[=:]?\s*(?P<id>\S+)")
+    return pc.struct_field(matches, [0]).cast(pa.binary())
 
 
 def _feature_ids(request: chunks.FileRequest) -> dict[int, str]:
@@ -264,8 +264,8 @@ def _feature_ids(request: chunks.FileRequest) -> dict[int, str]:
     return ids
 
 
-def _sizes_differ(request: chunks.FileRequest, expected: int, came: str) -> str:
+def _sizes_differ(request: chunks.FileRequest, expected: int, received: str) -> str:
     return (
-        f"{request.side}: the list sizes add up to {expected} rows, but {request.path} has {came}. "
+        f"{request.side}: the list sizes add up to {expected} rows, but {request.path} has {received}. "
         "The two files do not belong together, or one of them is cut short."
     )

@@ -1,7 +1,7 @@
-"""TFRecord files: flat `tf.Example`, ELWC, SequenceExample and list examples.
+"""Reads TFRecord files: flat `tf.Example`, ELWC, SequenceExample and list examples.
 
-Enters: a TFRecord file, gzip or plain.  Leaves: chunks of rows (flat Examples) or of lists.  The one idea: a batch of
-records is decoded to Arrow columns at once; only a batch that fails is halved until the record at fault stands alone.
+Input: a TFRecord file, gzip or plain.  Output: chunks of rows (flat Examples) or of lists.  A batch of records is
+decoded to Arrow columns at once; a batch that fails is halved until the bad record is alone.
 
 A SequenceExample may hold one `Feature` an item (TensorFlow's guide) or all items in one `Feature` (ml4ir); which it
 is shows from the label, of which every item has one, or without labels from the longest feature.
@@ -93,9 +93,9 @@ def _batches(path: str, size: int) -> Iterator[list[bytes]]:
     records = 0
     try:
         for batch in tf.data.TFRecordDataset(path, "GZIP" if packed else "").batch(size).as_numpy_iterator():
-            found = batch.tolist()
+            read = batch.tolist()
             # A few first, to learn the types: what reads them is slow.
-            for part in (found,) if records else (found[:BATCH_FIRST], found[BATCH_FIRST:]):
+            for part in (read,) if records else (read[:BATCH_FIRST], read[BATCH_FIRST:]):
                 records += len(part)
                 yield part
     except tf.errors.DataLossError as error:
@@ -108,8 +108,8 @@ def _batches(path: str, size: int) -> Iterator[list[bytes]]:
 class _Reader(abc.ABC):
     """Decodes batches of records.
 
-    tfx-bsl's decoders come first: they take any type and say which they found, and they are sure to refuse what is
-    broken.  With the types known, TensorFlow's parsers take over, which are several times faster and want to be told.
+    tfx-bsl's decoders read the first batches: they accept any type, report which type a feature has, and refuse every
+    broken record.  TensorFlow's parsers, which are several times faster but need the types, read the rest.
     """
 
     lists = True

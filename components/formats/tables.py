@@ -1,9 +1,8 @@
-"""CSV and Parquet: one row an item, a column that holds the group id.
+"""Reads CSV and Parquet files: one row for each item, and a column with the group id.
 
-Enters: a file with named columns.  Leaves: chunks of rows.  The one idea: blocks of rows are read with their types;
-from the first that fails on they are read as text, so that a bad cell costs its row and not the file.  A dense vector
-in a CSV cell is numbers between spaces or commas, with or without brackets (`0.1 0.2`, `[0.1, 0.2]`); in Parquet it is
-a list.
+Input: a file with named columns.  Output: chunks of rows.  Blocks of rows are read with their types.  From the first
+block that fails, cells are read as text, so that a bad cell loses its row and not the file.  A dense vector in a CSV
+cell is numbers between spaces or commas, with or without brackets (`0.1 0.2`, `[0.1, 0.2]`); in Parquet it is a list.
 """
 
 import csv
@@ -48,9 +47,9 @@ def _read_doubtful(request: chunks.FileRequest, names: list[str], start: int) ->
     waiting: list[chunks.Bad] = []
     row = 2
 
-    def refuse(found: Any) -> str:
-        reason = f"malformed row: expected {found.expected_columns} cells; got {found.actual_columns}"
-        waiting.append(chunks.Bad(int(found.number), reason))
+    def refuse(row: Any) -> str:
+        reason = f"malformed row: expected {row.expected_columns} cells; got {row.actual_columns}"
+        waiting.append(chunks.Bad(int(row.number), reason))
         return "skip"
 
     try:

@@ -1,7 +1,7 @@
-"""From checked rows to lists: rows of one group id together, in the order in which they stood in the files.
+"""Groups rows into lists: the rows of one group id, in the order of the files.
 
-Enters: `formats.Chunk`s.  Leaves: `Lists`, then a `ListBatch` ready to be written.  Between them: bad records are set
-aside (`check`), lists are capped or dropped and missing values filled in and counted (`arrange`).
+Input: `Chunk`s.  Output: `Lists`, then a `ListBatch` that can be written.  `check` sets bad records aside; `arrange`
+caps or drops lists, and fills in and counts missing values.
 """
 
 import collections
@@ -77,12 +77,12 @@ def check(chunk: chunks.Chunk, request: chunks.FileRequest) -> chunks.Chunk:
         refuse("items", where(np.isnan(label), lambda at: f"{data.label}: the label is missing"))
         if data.label_range:
             low, high = data.label_range
-            said = f"is outside data.label_range [{low:g}, {high:g}]"
-            refuse("items", where((label < low) | (label > high), lambda at: f"{data.label}: {label[at]:g} {said}"))
+            rule = f"is outside data.label_range [{low:g}, {high:g}]"
+            refuse("items", where((label < low) | (label > high), lambda at: f"{data.label}: {label[at]:g} {rule}"))
     if data.weight and data.weight in request.table:
         weight = out[data.weight].to_numpy(zero_copy_only=False)
-        said = f"{data.weight}: expected a weight of at least 0; got"
-        refuse("items", where(~(weight >= 0), lambda at: f"{said} {weight[at]:g}"))
+        problem = f"{data.weight}: expected a weight of at least 0; got"
+        refuse("items", where(~(weight >= 0), lambda at: f"{problem} {weight[at]:g}"))
     if lengths is not None:
         refuse("context", where(lengths == 0, lambda at: "a list without items"))
     if not reasons:

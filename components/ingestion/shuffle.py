@@ -1,8 +1,8 @@
-"""Grouping by shuffle: rows in any order to lists, and splits by time, which need the times of all lists first.
+"""Groups rows that are in any order, and splits by time, which needs the times of all lists first.
 
-Enters: the files of an `ingestion.Plan`.  Leaves: shards and reports as `ingestion.ingest_file` leaves them.  The one
-idea: a row goes to the bucket of its group's hash, and a bucket, sorted by file and row, is one shard, so the order in
-which Beam brings the rows does not matter.
+Input: the files of a `workers.Plan`.  Output: shards and reports, as `workers.ingest_file` writes them.  A row goes to
+the bucket of its group's hash.  A bucket is sorted by file and row and becomes one shard, so the order in which Beam
+delivers the rows does not matter.
 """
 
 from collections.abc import Iterable, Iterator
@@ -122,8 +122,8 @@ def _grouped(task: Plan, own: list[Part], report: Report) -> Iterator[tuple[grou
 
 def times_of(gathered: Gathered) -> np.ndarray:
     """float64 [list]: the times of the lists that are still to be divided."""
-    found = [each.times for each in gathered.formed if each.times is not None and each.origin in (ALL, "train")]
-    return np.concatenate([np.zeros(0), *found])
+    times = [each.times for each in gathered.formed if each.times is not None and each.origin in (ALL, "train")]
+    return np.concatenate([np.zeros(0), *times])
 
 
 def settle(task: Plan, gathered: Gathered, times: list[np.ndarray] | None) -> None:

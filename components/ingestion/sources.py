@@ -1,7 +1,7 @@
-"""What the input is right now: the files behind `data.input`, with their digests, span and version.
+"""Lists the files that `data.input` matches now, with their digests, span and version.
 
-Enters: the config's data section.  Leaves: plain values that go into the execution's properties, so that one changed
-byte or one more file runs the ingestion again, and nothing else does.
+Input: the config's data section.  Output: plain values that go into the execution's properties, so that a changed byte
+or a new file runs the ingestion again, and nothing else does.
 """
 
 import glob
@@ -73,7 +73,7 @@ def _key(split: str) -> str:
 
 
 def _newest(by_split: spans.Patterns, data: Data) -> tuple[dict[int, Any], int]:
-    """(what there is of each span, the newest's number, or the one that is asked for)"""
+    """(the available spans by number, the newest span's number, or `data.span`)"""
     patterns = [each for several in by_split.values() for each in several]
     there = spans.available(by_split, places.matching)
     newest = max(there, default=None) if data.span is None else data.span
@@ -107,10 +107,10 @@ def _of_spans(by_split: spans.Patterns, data: Data, live_spans: LiveSpans | None
                 # Below a folder that does not depend on which spans are taken: names may be part of group ids.
                 entries.append({**entry, "name": entry["path"][len(folder) :].lstrip("/"), "span": number})
     _refuse_empty([entry for entries in files.values() for entry in entries])
-    found: dict[str, Any] = {"files": files, "span": newest, "version": there[newest].version}
+    source: dict[str, Any] = {"files": files, "span": newest, "version": there[newest].version}
     taken = sorted({entry["span"] for entries in files.values() for entry in entries})
-    found |= {"spans": taken, "missing_spans": list(chosen.missing)}
-    return {**found, "repeated": repeated} if repeated else found
+    source |= {"spans": taken, "missing_spans": list(chosen.missing)}
+    return {**source, "repeated": repeated} if repeated else source
 
 
 def _refuse_empty(entries: Collection[dict[str, Any]]) -> None:
@@ -149,19 +149,19 @@ def _matching(patterns: list[str], split: str, data: Data) -> list[dict[str, Any
     return entries
 
 
-def matching(patterns: list[str], said: str, data: Data) -> list[tuple[str, str | None]]:
+def matching(patterns: list[str], key: str, data: Data) -> list[tuple[str, str | None]]:
     """The files of some patterns, sorted, each with its file of list sizes, if there are such files.
 
-    said: who asks, for the message.  Raises DataError when a pattern matches nothing.
+    key: the config's key, for the message.  Raises DataError when a pattern matches nothing.
     """
     paths: set[str] = set()
     for pattern in patterns:
-        found = places.matching(pattern)
+        paths_of_pattern = places.matching(pattern)
         if data.group_sizes:
-            found = [path for path in found if not _unpacked(path).endswith(data.group_sizes)]
-        if not found:
-            raise DataError(f"{said}: no file matches {pattern!r}. {_folder_content(pattern)}")
-        paths.update(found)
+            paths_of_pattern = [path for path in paths_of_pattern if not _unpacked(path).endswith(data.group_sizes)]
+        if not paths_of_pattern:
+            raise DataError(f"{key}: no file matches {pattern!r}. {_folder_content(pattern)}")
+        paths.update(paths_of_pattern)
     suffix = data.group_sizes
     return [(path, _side_file(path, suffix) if suffix else None) for path in sorted(paths)]
 

@@ -1,8 +1,8 @@
-"""Spans of an input: which there are behind a pattern with {SPAN}, or {YYYY}, {MM} and {DD}, which a window takes.
+"""Lists the spans that match a pattern with {SPAN}, or with {YYYY}, {MM} and {DD}, and chooses those of a window.
 
-Enters: patterns, the files that there are.  Leaves: numbers, and patterns with the marks filled in.  The marks are
-those of TFX's ExampleGen; a date is its number of days since 1970-01-01.  The one idea: a span is there once every
-pattern has a file of it, in its newest version.
+Input: patterns, and the files that exist.  Output: span numbers, and patterns with the marks filled in.  The marks are
+those of TFX's ExampleGen; a date's span number is its number of days since 1970-01-01.  A span is available when every
+pattern has a file of it; its newest version is used.
 """
 
 import datetime
@@ -60,11 +60,11 @@ def available(patterns: Patterns, list_files: Callable[[str], list[str]]) -> dic
 
     Raises DataError for a pattern whose marks do not go together.
     """
-    found: dict[tuple[str, int], dict[tuple[int, int | None], str]] = {}
+    filled: dict[tuple[str, int], dict[tuple[int, int | None], str]] = {}
     for split, several in patterns.items():
         for i, pattern in enumerate(several):
-            found[split, i] = _of_pattern(pattern, list_files)
-    common = set.intersection(*(set(each) for each in found.values()))
+            filled[split, i] = _of_pattern(pattern, list_files)
+    common = set.intersection(*(set(each) for each in filled.values()))
     newest: dict[int, int | None] = {}
     for number, version in sorted(common, key=lambda each: (each[0], each[1] or 0)):
         newest[number] = version
@@ -73,7 +73,7 @@ def available(patterns: Patterns, list_files: Callable[[str], list[str]]) -> dic
             number,
             version,
             {
-                split: [found[split, i][number, version] for i in range(len(several))]
+                split: [filled[split, i][number, version] for i in range(len(several))]
                 for split, several in patterns.items()
             },
         )
@@ -109,7 +109,7 @@ def window(there: Sequence[int], newest: int, count: int | None, since: Sequence
 
 
 def text(numbers: Sequence[int]) -> str:
-    """Span numbers for people, runs of them shortened.
+    """Span numbers as text, with consecutive numbers as a range.
 
     >>> text([3, 4, 5, 9])
     '3-5, 9'
@@ -127,7 +127,7 @@ def _of_pattern(pattern: str, list_files: Callable[[str], list[str]]) -> dict[tu
     """(span, version) to the pattern with the marks filled in as the file names have them."""
     _check(pattern)
     matcher = re.compile(_regex(pattern))
-    found = {}
+    filled = {}
     for path in list_files(_MARK.sub("*", pattern)):
         match = matcher.fullmatch(path)
         if match is None:  # e.g. a name where the glob's star took something else than a number
@@ -136,8 +136,8 @@ def _of_pattern(pattern: str, list_files: Callable[[str], list[str]]) -> dict[tu
         number = _number(tokens)
         if number is not None:
             version = int(tokens["VERSION"]) if "VERSION" in tokens else None
-            found[number, version] = _filled(pattern, tokens)
-    return found
+            filled[number, version] = _filled(pattern, tokens)
+    return filled
 
 
 def _check(pattern: str) -> None:

@@ -1,7 +1,7 @@
-"""Which split a list belongs to: by the hash of its group id, by time, or by the file it came from.
+"""Chooses the split of each list: by the hash of its group id, by time, or by its file.
 
-The one idea: a list's split depends on the list alone (and, by time, on the times of the others), never on where or
-in which order it was read, so a list is never cut and the same query never lands in two splits.
+Input: group ids or times.  Output: a split's name for each list.  The split depends on the list (and, by time, on the
+times of the other lists), never on the order of reading: a list is never cut, and a query is in one split only.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ from tfx_ranking.components.config.data_section import SPLIT_NAMES, Splits
 from tfx_ranking.components.ingestion.sources import ALL
 
 
-def shares(splits: Splits, given: Collection[str]) -> dict[str, float]:
+def shares(splits: Splits, origins: Collection[str]) -> dict[str, float]:
     """The share of each split that is cut out of the files of train (or of all files).
 
-    given: the splits that have files of their own, or {"all"}.
+    origins: the splits that have files of their own, or {"all"}.
 
     >>> shares(Splits(validation=0.1, test=0.2), {"train", "test"})
     {'validation': 0.1}
@@ -24,13 +24,13 @@ def shares(splits: Splits, given: Collection[str]) -> dict[str, float]:
     return {
         name: share
         for name, share in (("validation", splits.validation), ("test", splits.test))
-        if share > 0 and name not in given
+        if share > 0 and name not in origins
     }
 
 
-def names(splits: Splits, given: Collection[str]) -> list[str]:
+def names(splits: Splits, origins: Collection[str]) -> list[str]:
     """The splits that there will be, in their usual order."""
-    cut = {"train", *shares(splits, given), *(set(given) - {ALL})}
+    cut = {"train", *shares(splits, origins), *(set(origins) - {ALL})}
     return [name for name in SPLIT_NAMES if name in cut]
 
 

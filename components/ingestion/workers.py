@@ -1,8 +1,8 @@
-"""Files to shards of list examples: what one Beam worker does with one file, or with one bucket of rows.
+"""The work of one Beam worker: converts one file, or one bucket of rows, to shards of list examples.
 
-Enters: a `Plan` and a file of it.  Leaves: gzip TFRecord shards per split, and a `Report` of everything that was read,
-written, set aside.  The one idea: a shard's content depends on its file or bucket alone, so the same input gives the
-same bytes, however the work was spread.
+Input: a `Plan` and one of its files.  Output: gzip TFRecord shards for each split, and a `Report` of the records that
+were read, written and set aside.  A shard depends on its file or bucket alone, so the same input gives the same bytes,
+however the work is distributed.
 """
 
 import collections
@@ -63,16 +63,16 @@ class Plan:
         return by if by not in ("group_id", self.config.data.group_id) and self.cut else None
 
     @property
-    def given(self) -> set[str]:
+    def origins(self) -> set[str]:
         return {unit.origin for unit in self.units}
 
     @property
     def cut(self) -> dict[str, float]:
-        return splits.shares(self.config.data.splits, self.given)
+        return splits.shares(self.config.data.splits, self.origins)
 
     @property
     def split_names(self) -> list[str]:
-        return splits.names(self.config.data.splits, self.given)
+        return splits.names(self.config.data.splits, self.origins)
 
     @property
     def buckets(self) -> int:
@@ -115,12 +115,20 @@ class Report:
 
 
 def plan(config: RankingConfig, source: dict[str, Any], folder: str) -> Plan:
-    """The plan for the files that `sources.resolve` found."""
+    """The plan for the files that `sources.resolve` differs."""
     units: list[Unit] = []
     for origin, entries in source["files"].items():
         for entry in entries:
-            place = len(units), entry["path"], entry["name"], origin, int(entry["size"])
-            units.append(Unit(*place, entry.get("side"), entry.get("span")))
+            unit = Unit(
+                number=len(units),
+                path=entry["path"],
+                name=entry["name"],
+                origin=origin,
+                size=int(entry["size"]),
+                side=entry.get("side"),
+                span=entry.get("span"),
+            )
+            units.append(unit)
     return Plan(config, tuple(units), folder)
 
 
@@ -200,11 +208,11 @@ def _differ(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     >>> _differ(np.array([1.0, 0.0, 2.0, 2.0, 3.0]), np.array([2, 2, 0, 1]))
     array([ True, False, False, False])
     """
-    found = np.zeros(len(lengths), bool)
+    differs = np.zeros(len(lengths), bool)
     starts = (np.cumsum(lengths) - lengths)[lengths > 0]
     if len(starts):
-        found[lengths > 0] = np.maximum.reduceat(values, starts) != np.minimum.reduceat(values, starts)
-    return found
+        differs[lengths > 0] = np.maximum.reduceat(values, starts) != np.minimum.reduceat(values, starts)
+    return differs
 
 
 def write(task: Plan, formed: Formed, bounds: dict[str, float] | None, shards: Shards, report: Report) -> None:

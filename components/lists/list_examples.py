@@ -1,7 +1,7 @@
-"""List examples: a query and its items as one `tf.train.Example`, and `ListBatch`, the same in memory.
+"""Encodes and decodes list examples: a query and its items as one `tf.train.Example`; `ListBatch` in memory.
 
-Enters: columns, flat over all items of a batch, and the row splits that cut them into lists.  Leaves: serialized
-Examples, and back.  The one idea: flat values and row splits all the way; a list is never padded and never cut.
+Input: columns, flat over all items of a batch, and the row splits that cut them into lists.  Output: serialized
+Examples; `decode` goes the other way.  A list is never padded and never cut.
 
 An Example holds, under the config's names: a context feature's value(s) once a list; an item feature's value(s) once
 an item, all items of the list in their order (a vector of shape [d]: d numbers an item); the tokens of all items one
@@ -21,7 +21,7 @@ from tfx_ranking.components.errors import DataError
 
 SPANS_OF_SHARDS = "spans.json"  # in an Examples artifact of an input with spans: {split: {shard: span}}
 _GZIP_MAGIC = b"\x1f\x8b"
-ROW_LENGTHS = "/row_lengths"  # suffix of the feature that says how many tokens each item has
+ROW_LENGTHS = "/row_lengths"  # suffix of the feature with the number of tokens of each item
 
 
 class Tokens(NamedTuple):

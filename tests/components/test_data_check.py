@@ -98,8 +98,8 @@ def check(tmp_path, figures, name, retrain, **data):
 
 
 def test_good_data(tmp_path, figures):
-    asked = {"refuse": {"label": 0.2, "features": {"*": 0.5}}, "drift": {"label": 0.2}}
-    assert check(tmp_path, figures, "alike", asked) == ("", [], "200 lists, good")
+    retrain = {"refuse": {"label": 0.2, "features": {"*": 0.5}}, "drift": {"label": 0.2}}
+    assert check(tmp_path, figures, "alike", retrain) == ("", [], "200 lists, good")
 
 
 def test_labels_that_moved_are_refused_and_a_reason(tmp_path, figures):
@@ -110,7 +110,7 @@ def test_labels_that_moved_are_refused_and_a_reason(tmp_path, figures):
     assert refused.endswith("(Jensen-Shannon divergence, threshold 0.2)")
     assert [each.rpartition(" ")[2] for each in moved] == ["0.1)"]
     assert summary == f"refused: {refused}"
-    assert check(tmp_path, figures, "inverted", {}) == ("", [], "200 lists, good")  # nobody asked
+    assert check(tmp_path, figures, "inverted", {}) == ("", [], "200 lists, good")  # no thresholds
 
 
 def test_the_schema_of_the_live_models_run(tmp_path, figures):
@@ -121,7 +121,7 @@ def test_the_schema_of_the_live_models_run(tmp_path, figures):
     assert check(tmp_path, figures, "elsewhere", {}, on_anomaly="warn")[0] == ""
 
 
-def test_a_feature_that_came_or_went_since_is_no_anomaly(figures):
+def test_added_and_removed_features_are_not_anomalies(figures):
     schema = ranking_schema([figures["live"]], CONFIG)
     fewer = ranking_config.parse({**RAW, "items": {"price": {}, "colour": {"dtype": "string", "vocabulary": {}}}})
     assert not data_check.validate(figures["alike"], schema, fewer).anomaly_info

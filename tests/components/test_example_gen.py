@@ -88,8 +88,8 @@ def test_names_are_paths_below_the_common_folder(tmp_path):
     for name in ("a/x.csv", "ab/x.csv"):
         (tmp_path / name).parent.mkdir()
         write_csv(tmp_path / name, ROWS)
-    found = sources.resolve(config(tmp_path / "*" / "x.csv").data)["files"]["all"]
-    assert [entry["name"] for entry in found] == ["a/x.csv", "ab/x.csv"]
+    entries = sources.resolve(config(tmp_path / "*" / "x.csv").data)["files"]["all"]
+    assert [entry["name"] for entry in entries] == ["a/x.csv", "ab/x.csv"]
 
 
 # The component
@@ -112,11 +112,11 @@ def test_the_component_writes_a_stock_artifact(tmp_path):
             return store.store.get_artifacts_by_type("Examples"), store.store.get_artifact_type("Examples")
 
     execute(source=example_gen.resolve(cfg.data))
-    found, kind = execute(source=example_gen.resolve(cfg.data))
-    assert len(found) == 1  # the second run was cached
-    found, kind = execute()  # without a source the executor looks for itself
-    assert len(found) == 2
-    for proto in found:
+    artifacts, kind = execute(source=example_gen.resolve(cfg.data))
+    assert len(artifacts) == 1  # the second run was cached
+    artifacts, kind = execute()  # without a source the executor looks for itself
+    assert len(artifacts) == 2
+    for proto in artifacts:
         artifact = artifact_utils.deserialize_artifact(kind, proto)
         assert isinstance(artifact, standard_artifacts.Examples)
         assert artifact_utils.decode_split_names(artifact.split_names) == ["train", "validation", "test"]
@@ -131,7 +131,7 @@ def test_the_component_writes_a_stock_artifact(tmp_path):
             "Split-test", "Split-train", "Split-validation", "quarantine.jsonl",
         ]  # fmt: skip
         assert len(by_group(cfg, folder)) == 100
-    first, second = (pathlib.Path(proto.uri) for proto in found)
+    first, second = (pathlib.Path(proto.uri) for proto in artifacts)
     for file in first.rglob("*.gz"):
         assert file.read_bytes() == (second / file.relative_to(first)).read_bytes()
 
@@ -147,7 +147,7 @@ def test_beam_gives_what_the_plain_functions_give(tmp_path, order):
     assert by_group(cfg, tmp_path / "beam") == by_group(cfg, tmp_path / "plain")
 
 
-def test_an_error_of_a_worker_is_told_without_beams_stack(tmp_path):
+def test_error_of_a_worker_is_raised_without_beams_stack(tmp_path):
     path = write_csv(tmp_path / "t.csv", [(1, 2)], ("group_id", "y"))
     cfg = config(path)
     with pytest.raises(DataError) as error:
@@ -156,7 +156,7 @@ def test_an_error_of_a_worker_is_told_without_beams_stack(tmp_path):
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
-def test_another_separator_is_said(separator, tmp_path):
+def test_error_names_another_separator(separator, tmp_path):
     path = tmp_path / "t.csv"
     path.write_text(f"group_id{separator}x\n1{separator}2\n")
     cfg = config(path)
@@ -169,7 +169,7 @@ def test_another_separator_is_said(separator, tmp_path):
 
 
 @pytest.mark.parametrize("rows", ["group_id,x\nzürich,2\n", "group_id,größe\n1,2\n"])
-def test_a_file_that_is_not_utf_8_is_said(rows, tmp_path):
+def test_error_names_a_file_that_is_not_utf_8(rows, tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(rows.encode("latin-1"))
     cfg = config(path)

@@ -82,8 +82,8 @@ def schema():
 
 
 def anomalies(schema, serialized, environment=None):
-    found = tfdv.validate_statistics(statistics_of(serialized), schema, environment=environment)
-    return {name: each.short_description for name, each in found.anomaly_info.items()}
+    anomalies = tfdv.validate_statistics(statistics_of(serialized), schema, environment=environment)
+    return {name: each.short_description for name, each in anomalies.anomaly_info.items()}
 
 
 def test_types_shapes_and_presence(schema):

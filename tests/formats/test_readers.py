@@ -41,12 +41,12 @@ def chunks(path, cfg, side=None, time=None):
     return list(FORMATS[cfg.data.format].load()(request))
 
 
-def column(found, name):
-    return [value for chunk in found for value in chunk.columns[name].to_pylist()]
+def column(actual, name):
+    return [value for chunk in actual for value in chunk.columns[name].to_pylist()]
 
 
-def bad(found):
-    return [tuple(each) for chunk in found for each in chunk.bad]
+def bad(actual):
+    return [tuple(each) for chunk in actual for each in chunk.bad]
 
 
 def feature(values):
@@ -139,20 +139,20 @@ def test_every_format_reads_the_same_rows(tmp_path, format, packed):
     items = {name: ITEMS[name] for name in ITEMS if not (format == "csv" and name == "tags")}
     cfg = config(format, items=items, context=CONTEXT)
     request = file_chunks.FileRequest(str(path), "rows", cfg.data, columns(cfg))
-    found = [grouping.check(chunk, request) for chunk in chunks(path, cfg)]
+    actual = [grouping.check(chunk, request) for chunk in chunks(path, cfg)]
     for name in items:
         expected = [row[name] for row in ROWS]
         if name == "tags":
             expected = [[tag.encode() for tag in tags] for tags in expected]
-        assert str(column(found, name)) == str(expected)  # as text, where NaN equals NaN
-    assert column(found, "label") == [1.0, 0.0, 2.0]
+        assert str(column(actual, name)) == str(expected)  # as text, where NaN equals NaN
+    assert column(actual, "label") == [1.0, 0.0, 2.0]
     by_list = FORMATS[format].lists
-    assert column(found, "q") == ([b"a", b"b"] if by_list else [b"a", b"a", b"b"])
-    assert column(found, "country") == ([b"NL", None] if by_list else [b"NL", b"NL", None])
+    assert column(actual, "q") == ([b"a", b"b"] if by_list else [b"a", b"a", b"b"])
+    assert column(actual, "country") == ([b"NL", None] if by_list else [b"NL", b"NL", None])
     if by_list:
-        assert [chunk.row_splits.tolist() for chunk in found] == [[0, 2, 3]]
-    assert sum(chunk.records for chunk in found) == 3
-    assert not bad(found)
+        assert [chunk.row_splits.tolist() for chunk in actual] == [[0, 2, 3]]
+    assert sum(chunk.records for chunk in actual) == 3
+    assert not bad(actual)
 
 
 def test_both_layouts_of_a_sequence_example(tmp_path):
@@ -179,10 +179,10 @@ def test_item_features_of_different_length_are_quarantined(tmp_path):
     short = tf.train.SequenceExample.FromString(good)
     del short.feature_lists.feature_list["x"].feature[0].float_list.value[1:]
     path = write_records(tmp_path / "r", [good, short.SerializeToString(), good])
-    found = chunks(path, config("sequence_example", items={"x": {}}))
-    assert bad(found) == [(2, "x: 1 values for 2 items (label says how many there are)", 2)]
-    assert sum(chunk.records for chunk in found) == 6
-    assert np.concatenate([chunk.positions for chunk in found]).tolist() == [1, 3]
+    actual = chunks(path, config("sequence_example", items={"x": {}}))
+    assert bad(actual) == [(2, "x: 1 values for 2 items (label says how many there are)", 2)]
+    assert sum(chunk.records for chunk in actual) == 6
+    assert np.concatenate([chunk.positions for chunk in actual]).tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("format", ["tf_example", "elwc", "sequence_example", "list_example"])
@@ -194,21 +194,21 @@ def test_a_malformed_record_costs_itself_only(tmp_path, format):
         "list_example": example({"q": "a", "x": [1.0], "label": [1.0]}),
     }[format]
     path = write_records(tmp_path / "r", [sound, b"\xff\xffgarbage", sound, sound])
-    found = chunks(path, config(format, items={"x": {}}))
-    ((position, reason, items),) = bad(found)
+    actual = chunks(path, config(format, items={"x": {}}))
+    ((position, reason, items),) = bad(actual)
     assert position == 2
     assert items == 1
     assert reason.startswith("malformed record: ")
-    assert sum(chunk.records for chunk in found) == 4
-    assert column(found, "x") == [[1.0]] * 3
+    assert sum(chunk.records for chunk in actual) == 4
+    assert column(actual, "x") == [[1.0]] * 3
 
 
 def test_a_mixed_type_is_no_bad_record(tmp_path):
     """One writer says 1, another 1.0: the batch is decoded in parts."""
     records = [example({"q": "a", "x": value, "label": 1.0}) for value in (1.5, 2, 3.5)]
-    found = chunks(write_records(tmp_path / "r", records), config("tf_example", items={"x": {}}))
-    assert column(found, "x") == [[1.5], [2], [3.5]]
-    assert not bad(found)
+    actual = chunks(write_records(tmp_path / "r", records), config("tf_example", items={"x": {}}))
+    assert column(actual, "x") == [[1.5], [2], [3.5]]
+    assert not bad(actual)
 
 
 def test_a_broken_tfrecord_file_is_an_error(tmp_path):
@@ -222,17 +222,17 @@ def test_csv_bad_rows(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('q,x,label\na,1,0\na,cheap,1\na,2\na,3,1,9\nb,+4e1,1\n"b\nc",,0\n')
     cfg = config("csv", items={"x": {}})
-    found = chunks(path, cfg)
-    assert bad(found) == [
+    actual = chunks(path, cfg)
+    assert bad(actual) == [
         (4, "malformed row: expected 3 cells; got 2", 1),
         (5, "malformed row: expected 3 cells; got 4", 1),
     ]
-    assert [chunk.positions.tolist() for chunk in found] == [[2, 3, 6, 7]]
-    assert sum(chunk.records for chunk in found) == 6
-    values, faults = column_types.conform("x", found[0].columns["x"], Column("items", "float"))
+    assert [chunk.positions.tolist() for chunk in actual] == [[2, 3, 6, 7]]
+    assert sum(chunk.records for chunk in actual) == 6
+    values, faults = column_types.conform("x", actual[0].columns["x"], Column("items", "float"))
     assert values.to_pylist() == [1.0, None, 40.0, None]
     assert faults == {1: "x: expected a number; got 'cheap'"}
-    assert column(found, "q") == [b"a", b"a", b"b", b"b\nc"]
+    assert column(actual, "q") == [b"a", b"a", b"b", b"b\nc"]
 
 
 def test_csv_blocks_are_cut_between_rows(tmp_path, monkeypatch):
@@ -242,11 +242,11 @@ def test_csv_blocks_are_cut_between_rows(tmp_path, monkeypatch):
     path = tmp_path / "t.csv"
     groups = [f"group {i}\nwith a newline" for i in range(40)]
     path.write_text("q,x,label\n" + "".join(f'"{group}",{i},1\n' for i, group in enumerate(groups)))
-    found = chunks(path, config("csv", items={"x": {}}))
-    assert len(found) > 10
-    assert column(found, "q") == [group.encode() for group in groups]
-    assert column(found, "x") == list(range(40))
-    assert [p for chunk in found for p in chunk.positions] == list(range(2, 42))
+    actual = chunks(path, config("csv", items={"x": {}}))
+    assert len(actual) > 10
+    assert column(actual, "q") == [group.encode() for group in groups]
+    assert column(actual, "x") == list(range(40))
+    assert [p for chunk in actual for p in chunk.positions] == list(range(2, 42))
 
 
 @pytest.mark.parametrize("size", [40, 100, 1000, 1 << 20])
@@ -260,15 +260,15 @@ def test_csv_bad_rows_after_many_good_blocks(tmp_path, monkeypatch, size):
     for at, row in ((20, "short,1"), (30, "g,cheap,1"), (31, "long,1,1,1"), (50, "short"), (59, "short")):
         rows[at] = row
     path.write_text("q,x,label\n" + "\n".join(rows[:5]) + "\n\n" + "\n".join(rows[5:]) + "\n")
-    found = chunks(path, config("csv", items={"x": {}}))
-    assert [(position, reason[:13]) for position, reason, _ in bad(found)] == [
+    actual = chunks(path, config("csv", items={"x": {}}))
+    assert [(position, reason[:13]) for position, reason, _ in bad(actual)] == [
         (22, "malformed row"), (33, "malformed row"), (52, "malformed row"), (61, "malformed row")
     ]  # fmt: skip
     kept = [i for i in range(60) if i not in (20, 31, 50, 59)]
-    assert [int(p) for chunk in found for p in chunk.positions] == [i + 2 for i in kept]
-    assert sum(chunk.records for chunk in found) == 60
+    assert [int(p) for chunk in actual for p in chunk.positions] == [i + 2 for i in kept]
+    assert sum(chunk.records for chunk in actual) == 60
     x = Column("items", "float")
-    numbers = [v for chunk in found for v in column_types.conform("x", chunk.columns["x"], x)[0].to_pylist()]
+    numbers = [v for chunk in actual for v in column_types.conform("x", chunk.columns["x"], x)[0].to_pylist()]
     assert numbers == [None if i == 30 else float(i) for i in kept]
 
 
@@ -316,15 +316,15 @@ x qid:10 1:2
 def test_letor(tmp_path):
     path = tmp_path / "t.txt"
     path.write_bytes(LETOR)
-    found = chunks(path, config("letor", items={"f[1-3]": {}}, item_id="docid"))
-    assert column(found, "q") == [b"10", b"10", b"q-7", b"10"]
-    assert column(found, "label") == [2, 0, 1, 3]
-    assert column(found, "f1") == [1.5, 4, 0, 0]  # 1:2 1:4, the last one wins
-    assert column(found, "f2") == np.float32([0, 0, 0.1, 0]).tolist()
-    assert column(found, "f3") == [0.5, 0, 0, 0]
-    assert column(found, "docid") == [b"D1", b"D2", None, None]
+    actual = chunks(path, config("letor", items={"f[1-3]": {}}, item_id="docid"))
+    assert column(actual, "q") == [b"10", b"10", b"q-7", b"10"]
+    assert column(actual, "label") == [2, 0, 1, 3]
+    assert column(actual, "f1") == [1.5, 4, 0, 0]  # 1:2 1:4, the last one wins
+    assert column(actual, "f2") == np.float32([0, 0, 0.1, 0]).tolist()
+    assert column(actual, "f3") == [0.5, 0, 0, 0]
+    assert column(actual, "docid") == [b"D1", b"D2", None, None]
     shape = "malformed line: expected `label qid:id feature:value …`"
-    assert bad(found) == [
+    assert bad(actual) == [
         (5, "malformed line: label is 'x', expected a number", 1),
         (6, "q: the line has no qid", 1),
         (7, shape, 1),
@@ -334,17 +334,17 @@ def test_letor(tmp_path):
         (11, "malformed line: a feature id is no whole number", 1),
         (13, shape, 1),
     ]
-    assert np.concatenate([chunk.positions for chunk in found]).tolist() == [3, 4, 12, 14]
-    assert sum(chunk.counts["duplicates"] for chunk in found) == 1
-    assert sum(chunk.records for chunk in found) == 12
+    assert np.concatenate([chunk.positions for chunk in actual]).tolist() == [3, 4, 12, 14]
+    assert sum(chunk.counts["duplicates"] for chunk in actual) == 1
+    assert sum(chunk.records for chunk in actual) == 12
 
 
 def test_letor_duplicates_refused(tmp_path):
     path = tmp_path / "t.txt"
     path.write_bytes(LETOR)
-    found = chunks(path, config("letor", items={"f[1-3]": {}}, duplicates="refuse"))
-    assert (4, "feature id 1 stands twice (data.duplicates: refuse)", 1) in bad(found)
-    assert column(found, "label") == [2, 1, 3]
+    actual = chunks(path, config("letor", items={"f[1-3]": {}}, duplicates="refuse"))
+    assert (4, "feature id 1 stands twice (data.duplicates: refuse)", 1) in bad(actual)
+    assert column(actual, "label") == [2, 1, 3]
 
 
 def test_letor_feature_names(tmp_path):
@@ -357,12 +357,12 @@ def test_letor_side_file(tmp_path):
     path.write_text("1 1:1\nbroken\n0 1:3\n1 1:4\n")
     side.write_text("3\n1\n")
     cfg = config("letor", items={"f1": {}}, group_sizes=".query")
-    found = chunks(path, cfg, side=side)
-    assert column(found, "q") == [b"t:1", b"t:1", b"t:2"]  # the bad line keeps its place in list 1
-    assert [each[0] for each in bad(found)] == [2]
-    for sizes, came in (("3\n", "more than 3"), ("3\n2\n", "has 4")):
+    actual = chunks(path, cfg, side=side)
+    assert column(actual, "q") == [b"t:1", b"t:1", b"t:2"]  # the bad line keeps its place in list 1
+    assert [each[0] for each in bad(actual)] == [2]
+    for sizes, actual in (("3\n", "more than 3"), ("3\n2\n", "has 4")):
         side.write_text(sizes)
-        with pytest.raises(DataError, match=rf"the list sizes add up to \d rows, but .*{came}"):
+        with pytest.raises(DataError, match=rf"the list sizes add up to \d rows, but .*{actual}"):
             chunks(path, cfg, side=side)
     side.write_text("3\none\n")
     with pytest.raises(DataError, match="expected one list size a line"):
@@ -387,14 +387,14 @@ def test_letor_reads_what_a_loop_reads(tmp_path_factory, lines, size):
     path.write_text("".join(f"{y} qid:{q} " + " ".join(f"{i}:{v!r}" for i, v in f) + "\n" for y, q, f in lines))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(letor, "CHUNK_BYTES", size)
-        found = chunks(path, config("letor", items={"f[0-9]": {}}))
-    assert not bad(found)
-    assert column(found, "label") == [y for y, _, _ in lines]
-    assert column(found, "q") == [str(q).encode() for _, q, _ in lines]
+        actual = chunks(path, config("letor", items={"f[0-9]": {}}))
+    assert not bad(actual)
+    assert column(actual, "label") == [y for y, _, _ in lines]
+    assert column(actual, "q") == [str(q).encode() for _, q, _ in lines]
     for i in range(10):
-        assert column(found, f"f{i}") == [dict(f).get(i, 0.0) for _, _, f in lines]  # dict: the last one wins
+        assert column(actual, f"f{i}") == [dict(f).get(i, 0.0) for _, _, f in lines]  # dict: the last one wins
     repeated = sum(len(f) - len(dict(f)) for _, _, f in lines)
-    assert sum(chunk.counts.get("duplicates", 0) for chunk in found) == repeated
+    assert sum(chunk.counts.get("duplicates", 0) for chunk in actual) == repeated
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""RankingExampleGen: what is wrong with the input is told, counted and quarantined."""
+"""RankingExampleGen: bad input is reported, counted and quarantined."""
 
 import json
 import logging
@@ -57,8 +57,8 @@ def test_a_bad_item_costs_the_list_where_a_record_is_a_list(tmp_path):
         for each in [*good, *(each for each, _, _ in bad)]:
             writer.write(each)
     properties = run(config(tmp_path / "t", format="list_example", label_range=[0, 4]), tmp_path / "out")
-    found = quarantine(tmp_path / "out")
-    assert [(each["position"], each["reason"], each["items"]) for each in found] == [
+    bad_records = quarantine(tmp_path / "out")
+    assert [(each["position"], each["reason"], each["items"]) for each in bad_records] == [
         (41 + i, reason, items) for i, (_, reason, items) in enumerate(bad)
     ]
     assert equation(None, properties) == 80

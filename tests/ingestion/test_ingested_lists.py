@@ -21,9 +21,9 @@ def test_hashed_splits_have_their_shares_and_keep_lists_whole(tmp_path):
     rows = [(f"q{i // 2}", i, 1) for i in range(8000)]
     cfg = config(write_csv(tmp_path / "t.csv", rows), splits={"validation": 0.1, "test": 0.2})
     properties = run(cfg, tmp_path / "out")
-    found = by_group(cfg, tmp_path / "out")
-    assert len(found) == 4000
-    assert all(values == [2 * int(group[1:]), 2 * int(group[1:]) + 1] for group, (_, values) in found.items())
+    groups = by_group(cfg, tmp_path / "out")
+    assert len(groups) == 4000
+    assert all(values == [2 * int(group[1:]), 2 * int(group[1:]) + 1] for group, (_, values) in groups.items())
     for split, share in (("train", 0.7), ("validation", 0.1), ("test", 0.2)):
         deviation = 4 * (4000 * share * (1 - share)) ** 0.5  # four standard deviations of a binomial
         assert abs(properties[f"lists_{split}"] - 4000 * share) < deviation
@@ -34,8 +34,8 @@ def test_a_list_keeps_its_split_whatever_else_there_is(tmp_path):
     run(alone, tmp_path / "alone")
     more = config(write_csv(tmp_path / "b.csv", [*ROWS, *((f"r{i}", i, 0) for i in range(50))]))
     run(more, tmp_path / "more")
-    found = by_group(more, tmp_path / "more")
-    assert all(found[group] == each for group, each in by_group(alone, tmp_path / "alone").items())
+    groups = by_group(more, tmp_path / "more")
+    assert all(groups[group] == each for group, each in by_group(alone, tmp_path / "alone").items())
 
 
 def test_a_split_without_files_is_hashed_out_of_train(tmp_path, caplog):
@@ -109,9 +109,9 @@ def test_rows_in_any_order_give_the_lists_of_sorted_rows(tmp_path_factory, sizes
     grouped_config = config(folder / "g.csv", order="grouped", splits=none)
     run(mixed_config, folder / "mixed")
     run(grouped_config, folder / "grouped")
-    found = by_group(mixed_config, folder / "mixed", ["train"])
-    assert found == by_group(grouped_config, folder / "grouped", ["train"])
-    assert found == {each[0][0]: ("train", [row[1] for row in each]) for each in lists}
+    groups = by_group(mixed_config, folder / "mixed", ["train"])
+    assert groups == by_group(grouped_config, folder / "grouped", ["train"])
+    assert groups == {each[0][0]: ("train", [row[1] for row in each]) for each in lists}
 
 
 @pytest.mark.parametrize("order", ["any", "grouped"])
@@ -121,8 +121,8 @@ def test_lists_longer_than_a_chunk(tmp_path, monkeypatch, order):
     monkeypatch.setattr(tables, "BLOCK_BYTES", 50)
     cfg = config(write_csv(tmp_path / "t.csv", [(f"q{i // 60}", i, 1) for i in range(1200)]), order=order)
     run(cfg, tmp_path / "out")
-    found = by_group(cfg, tmp_path / "out")
-    assert {group: values for group, (_, values) in found.items()} == {
+    groups = by_group(cfg, tmp_path / "out")
+    assert {group: values for group, (_, values) in groups.items()} == {
         f"q{i}": list(range(60 * i, 60 * i + 60)) for i in range(20)
     }
 
@@ -215,13 +215,13 @@ def test_capped_by_label_keeps_the_relevant_and_samples_the_rest(tmp_path):
     cfg = config(write_csv(tmp_path / "t.csv", rows), max_items=4, keep="label")
     properties = run(cfg, tmp_path / "one")
     assert properties["capped"] == 600
-    found = by_group(cfg, tmp_path / "one")
-    assert all({4, 7} <= set(values) and len(values) == 4 and values == sorted(values) for _, values in found.values())
-    sampled = {value for _, values in found.values() for value in values}
+    groups = by_group(cfg, tmp_path / "one")
+    assert all({4, 7} <= set(values) and len(values) == 4 and values == sorted(values) for _, values in groups.values())
+    sampled = {value for _, values in groups.values() for value in values}
     assert sampled == set(range(10))
     random.Random(4).shuffle(rows := list(rows))
     run(cfg, tmp_path / "two")
-    assert by_group(cfg, tmp_path / "two") == found
+    assert by_group(cfg, tmp_path / "two") == groups
 
 
 def test_lists_without_a_relevant_item(tmp_path):

@@ -81,12 +81,12 @@ def test_nothing_is_lost_of_a_real_file(data_dir, tmp_path, name):
     for feature, column in columns(cfg).items():
         values = [(b.items if column.level == "items" else b.context)[feature] for b in batches]
         if column.tokens:
-            found = sum(int((np.diff(each.row_splits) == 0).sum()) for each in values)
+            absent = sum(int((np.diff(each.row_splits) == 0).sum()) for each in values)
         elif column.dtype == "float":
-            found = sum(int(np.isnan(each).sum()) for each in values)
+            absent = sum(int(np.isnan(each).sum()) for each in values)
         else:
-            found = sum(int((each == b"").sum()) for each in values) if column.dtype == "string" else 0
-        assert missing.get(feature, 0) == found
+            absent = sum(int((each == b"").sum()) for each in values) if column.dtype == "string" else 0
+        assert missing.get(feature, 0) == absent
     assert bool(missing) == (name == "tfr elwc")  # the only one with absent values; LETOR's are 0
 
 

@@ -33,11 +33,11 @@ def write_span(folder: pathlib.Path, span: int, groups=range(40), price=1.0) -> 
 def lists(cfg, files) -> dict[bytes, list[list[float]]]:
     """Group id to the prices of each of its lists."""
     batch = list_examples.decode(list(list_examples.read_records(files)), list_examples.columns(cfg))
-    found = {}
+    actual = {}
     for i, group in enumerate(batch.context["query"]):
         of_list = batch.items["price"][batch.row_splits[i] : batch.row_splits[i + 1]].tolist()
-        found.setdefault(group, []).append(of_list)
-    return found
+        actual.setdefault(group, []).append(of_list)
+    return actual
 
 
 def taken(source) -> list[tuple[int, str]]:
@@ -138,9 +138,9 @@ def test_a_query_in_two_spans_is_two_lists_of_one_split(tmp_path, order):
     assert json.loads(properties["spans"]) == [1, 2]
     assert properties["summary"].endswith("spans 1-2")
     splits = ("train", "validation", "test")
-    found = {split: lists(cfg, list_examples.split_files(str(out), split)) for split in splits}
-    assert sum(map(len, found.values())) == 40  # no query is in two splits
-    for of_split in found.values():
+    actual = {split: lists(cfg, list_examples.split_files(str(out), split)) for split in splits}
+    assert sum(map(len, actual.values())) == 40  # no query is in two splits
+    for of_split in actual.values():
         assert all(sorted(each) == [[2.0, 2.0], [3.0, 3.0]] for each in of_split.values())  # one list a span
     by_shard = json.loads((out / list_examples.SPANS_OF_SHARDS).read_text())
     assert {span for of_split in by_shard.values() for span in of_split.values()} == {1, 2}
@@ -154,13 +154,13 @@ def test_the_split_of_a_query_does_not_depend_on_the_window(tmp_path):
     logs = tmp_path / "logs"
     for span in (1, 2, 3):
         write_span(logs, span)
-    found = []
+    actual = []
     for count in (1, 3):
         cfg = config(logs / "day-{SPAN}.csv", window={"spans": count}, splits={"validation": 0.2, "test": 0.3})
         out = tmp_path / str(count)
         ingested.run(cfg, out)
-        found.append(set(lists(cfg, list_examples.split_files(str(out), "test"))))
-    assert found[0] == found[1]
+        actual.append(set(lists(cfg, list_examples.split_files(str(out), "test"))))
+    assert actual[0] == actual[1]
 
 
 def test_only_some_of_a_source(tmp_path):

@@ -58,8 +58,8 @@ def _flat(batch):
 def test_what_goes_in_comes_out(sizes, seed):
     batch = _batch(sizes, np.random.default_rng(seed))
     again = decode(encode(batch, TABLE), TABLE)
-    for (name, came), (_, expected) in zip(_flat(again), _flat(batch), strict=True):
-        np.testing.assert_array_equal(came, expected, err_msg=name)
+    for (name, decoded), (_, expected) in zip(_flat(again), _flat(batch), strict=True):
+        np.testing.assert_array_equal(decoded, expected, err_msg=name)
 
 
 def test_an_empty_batch_and_an_empty_list():

@@ -48,13 +48,13 @@ def read(cfg, folder, split):
 
 def by_group(cfg, folder, names=("train", "validation", "test")):
     """Group id → (split, values of x) of every list."""
-    found = {}
+    lists = {}
     for split in names:
         batch = read(cfg, folder, split)
         for i, group in enumerate(batch.context[cfg.data.group_id]):
-            assert group not in found
-            found[group.decode()] = (split, batch.items["x"][batch.row_splits[i] : batch.row_splits[i + 1]].tolist())
-    return found
+            assert group not in lists
+            lists[group.decode()] = (split, batch.items["x"][batch.row_splits[i] : batch.row_splits[i + 1]].tolist())
+    return lists
 
 
 def write_csv(path, rows, names=("group_id", "x", "label")):
