@@ -1,4 +1,4 @@
-"""The entry point that pipelines compiled by tfx-ranking 0.1.0 name; it is `tfx_ranking.pipelines.kubeflow.step`."""
+"""Runs `tfx_ranking.pipelines.kubeflow.step`; files that tfx-ranking 0.1.0 compiled name this module."""
 
 from tfx_ranking.pipelines.kubeflow.step import main
 

@@ -1,13 +1,21 @@
-"""The command `tfx-ranking`: joins questions and renderers, holds no logic.
+"""Defines the command `tfx-ranking` and its subcommands.
 
-The commands stand in the `cli_…` files.
+Input: the words of a command line.  Output: an exit code.  The commands themselves are in the other modules of this
+package.  They only parse options, call a function and print its result.
+
+To add a command:
+1. In the module of its group, such as `model_commands`, call `command(...)` in `add` and add the command's arguments.
+   A new group is a new module with a function `add`; list it in `_GROUPS`.
+2. Write its handler: a function from the parsed arguments to an exit code.  Import what the handler needs inside it, so
+   that `tfx-ranking --help` stays fast.
+3. Show a call of it in README.md or docs/; `tests/whole/test_documentation.py` fails until you do.
 """
 
 import argparse
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfx_ranking.pipelines.cli import (
@@ -20,22 +28,31 @@ from tfx_ranking.pipelines.cli import (
     schedule_command,
 )
 
-_EXITS = "exit codes: 0 done, 1 failed or refused, 2 wrong usage, 130 interrupted"
+_GROUPS = (
+    run_commands,
+    model_commands,
+    lineage_commands,
+    push_commands,
+    retrain_command,
+    schedule_command,
+    kubeflow_commands,
+)
+_EXIT_CODES = "exit codes: 0 done, 1 failed or refused, 2 wrong usage, 130 interrupted"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; gives its exit code: 0 done, 1 failed or refused, 2 wrong usage, 130 interrupted."""
+    """Runs one command.  Returns its exit code: 0 done, 1 failed or refused, 2 wrong usage, 130 interrupted."""
     parsed = parser().parse_args(arguments)
     try:
         code = int(parsed.command(parsed) or 0)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # `| head` has read enough
+    except BrokenPipeError:  # the reader of our output, for example `| head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        goes_on = f"; {parsed.if_interrupted}" if "if_interrupted" in parsed else ""
-        print(f"\ninterrupted{goes_on}", file=sys.stderr)
+        hint = f"; {parsed.if_interrupted}" if "if_interrupted" in parsed else ""
+        print(f"\ninterrupted{hint}", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         from tfx_ranking.components.errors import RankingError, UsageError
@@ -47,13 +64,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The tree of commands."""
-    tree = _Commands(prog="tfx-ranking", description="Learning to rank on TFX, from logs to a served model.")
+    """The parser of `tfx-ranking`, with every subcommand."""
+    tree = _Parser(prog="tfx-ranking", description="Learning to rank on TFX, from logs to a served model.")
     tree.add_argument("--version", action=_Version, nargs=0, help="print the versions of tfx-ranking and TFX")
     commands = tree.add_subparsers(required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser)
 
-    def command(name: str, what: Any, help: str, example: str, more: str = _EXITS) -> argparse.ArgumentParser:
-        """more: what else its help says, its exit codes among it."""
+    def command(
+        name: str, handler: Callable[[argparse.Namespace], int], help: str, example: str, more: str = _EXIT_CODES
+    ) -> argparse.ArgumentParser:
+        """Adds a subcommand and returns its parser.
+
+        handler: gets the parsed arguments and returns the exit code.  help: one sentence.  example: one complete call.
+        more: the rest of the help text; it must list the exit codes.
+        """
         sub = commands.add_parser(
             name,
             help=help,
@@ -61,24 +84,16 @@ def parser() -> argparse.ArgumentParser:
             epilog=f"example: {example}\n\n{more}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.set_defaults(command=what)
+        sub.set_defaults(command=handler)
         return sub
 
-    for group in (
-        run_commands,
-        model_commands,
-        lineage_commands,
-        push_commands,
-        retrain_command,
-        schedule_command,
-        kubeflow_commands,
-    ):
+    for group in _GROUPS:
         group.add(command)
     return tree
 
 
-class _Commands(argparse.ArgumentParser):
-    """Of a command that there is not it says the nearest one; argparse lists them all."""
+class _Parser(argparse.ArgumentParser):
+    """Suggests the nearest command when a command is unknown; argparse alone would list all of them."""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -89,7 +104,7 @@ class _Commands(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """Asks for the versions only when they are asked for: they are looked up in files."""
+    """Prints the versions; looks them up only then, because that reads files."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib import metadata

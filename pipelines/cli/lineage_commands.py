@@ -1,200 +1,118 @@
-"""The commands that ask ML Metadata: `runs`, `lineage`, `served`, `impact`, `models`, `diff`.
+"""Defines the commands that answer questions from ML Metadata: `runs`, `lineage`, `served`, `impact`, `models`, `diff`.
 
-Holds no logic; nothing heavy is imported before a command needs it.
+What each command asks and how it prints the answer is a row of `lineage_questions.QUESTIONS`.  This module defines the
+options only, so that `tfx-ranking --help` does not load ML Metadata.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Adds the commands; `command(name, function, help, example, more)` gives a command's parser."""
-    listed = command("runs", _runs, "List the pipeline's runs, newest first.", "tfx-ranking runs --limit 5")
-    listed.add_argument("--limit", type=int, default=20, help="how many (default: 20; 0: all)")
-    _options(listed)
-    lineage = command(
+    """Adds the commands; for `command` see `command_tree.parser`."""
+    runs = _question(command, "runs", "List the pipeline's runs, newest first.", "tfx-ranking runs --limit 5")
+    runs.add_argument("--limit", type=int, default=20, help="how many runs to list (default: 20; 0 lists all)")
+    _options(runs)
+    lineage = _question(
+        command,
         "lineage",
-        _lineage,
-        "Show where a model, or any other artifact, came from: steps, files, configs, packages.",
+        "Show the steps, files, configs and packages that a model or any other artifact was made from.",
         "tfx-ranking lineage serving/shop/1795275762",
     )
     lineage.add_argument(
-        "asked",
-        help="a model's directory (wherever it was copied to), a version, an artifact's id, a run's id or a uri",
+        "item",
+        metavar="ITEM",
+        help="a model's directory (also a copy of it), a version, an artifact's id, a run's id or a URI",
     )
-    lineage.add_argument("--down", action="store_true", help="what came of it instead")
+    lineage.add_argument("--down", action="store_true", help="show instead what was made from it")
     _options(lineage)
-    served = command(
+    served = _question(
+        command,
         "served",
-        _served,
-        "Show which version served at a time, and from what data it was made.",
+        "Show which version served at a time, and the data that it was trained on.",
         "tfx-ranking served --at yesterday serving/shop",
     )
-    served.add_argument("base", help="the destination: the folder of versions, as push.base names it")
+    served.add_argument("base", help="the push destination: the folder of versions, as in push.base of ranking.yaml")
     served.add_argument(
         "--at",
         default="now",
         metavar="TIME",
-        help="a date (all of that day), a date-time (local unless it names its zone), yesterday, tuesday; default: now",
+        help="a date (the whole day), a date and time (local time if it has no time zone), `yesterday`, or a weekday "
+        "such as `tuesday` (default: now)",
     )
     _options(served)
-    impact = command(
+    impact = _question(
+        command,
         "impact",
-        _impact,
-        "Show every model trained, evaluated or pushed from some data or a run, and which of them is live.",
+        "Show every model that was trained on, evaluated on or pushed from some data or a run, and which one is live.",
         "tfx-ranking impact --span 17",
     )
     source = impact.add_mutually_exclusive_group(required=True)
-    source.add_argument("--span", type=int, help="the number of the data's span")
-    source.add_argument("--file", help="a file that examples were read from: its path, the end of it, or its digest")
-    source.add_argument("--run", metavar="ID", help="what this run made itself")
+    source.add_argument("--span", type=int, help="the span number of the data")
+    source.add_argument("--file", help="an input file of the examples: its path, the end of its path, or its digest")
+    source.add_argument("--run", metavar="ID", help="a run; shows what was made from the outputs of this run")
     _options(impact)
-    models = command(
+    models = _question(
+        command,
         "models",
-        _models,
         "List the pushed versions with their run, data and metric, newest first.",
         "tfx-ranking models serving/shop",
     )
-    models.add_argument("base", nargs="?", help="one destination (default: all)")
-    models.add_argument("--limit", type=int, default=20, help="how many (default: 20; 0: all)")
+    models.add_argument("base", nargs="?", help="list one push destination only (default: all)")
+    models.add_argument("--limit", type=int, default=20, help="how many versions to list (default: 20; 0 lists all)")
     _options(models)
-    diff = command(
+    diff = _question(
+        command,
         "diff",
-        _diff,
-        "Show what differs between two runs or two models, and what could explain the metric's change.",
+        "Show what differs between two runs or two models, and what could explain the change of the metric.",
         "tfx-ranking diff serving/shop/1795275762 serving/shop/1795362162",
     )
-    diff.add_argument("before", help="a run's id, or a model: its directory, version, digest or artifact's id")
-    diff.add_argument("after", help="the same")
+    diff.add_argument(
+        "before", help="the older one: a run's id, or a model's directory, version, digest or artifact id"
+    )
+    diff.add_argument("after", help="the newer one, in the same form")
     _options(diff)
 
 
-def store_options(parser: argparse.ArgumentParser, what_for: str = "") -> None:
-    """Which store, and JSON for programs; what_for: what the store is needed for, where it is not the question."""
+def store_options(parser: argparse.ArgumentParser, purpose: str = "") -> None:
+    """Adds `--metadata` and `--json`.
+
+    purpose: what the command needs ML Metadata for; "" for the commands that only query it.
+    """
     parser.add_argument(
         "--metadata",
         metavar="STORE",
-        help=f"ML Metadata's sqlite file or ConnectionConfig in JSON{what_for} (default: ranking.yaml's, or "
-        "./metadata.sqlite)",
+        help=f"ML Metadata{purpose}: a SQLite file, or a ConnectionConfig in JSON (default: the one of ./ranking.yaml, "
+        "or ./metadata.sqlite)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     store_options(parser)
-    parser.add_argument("--html", metavar="FILE", type=pathlib.Path, help="write a page that needs nothing else")
+    parser.add_argument(
+        "--html", metavar="FILE", type=pathlib.Path, help="write the answer as an HTML page, complete in one file"
+    )
 
 
-def _answer(
-    arguments: argparse.Namespace, text: Callable[[], str], facts: Callable[[], Any], page: Callable[[], str]
-) -> int:
+def _question(
+    command: Callable[..., argparse.ArgumentParser], name: str, help: str, example: str
+) -> argparse.ArgumentParser:
+    return command(name, functools.partial(_answer, name), help, example)
+
+
+def _answer(name: str, arguments: argparse.Namespace) -> int:
+    from tfx_ranking.pipelines.cli.lineage_questions import QUESTIONS
+
+    question = QUESTIONS[name]
+    answer = question.ask(arguments)
     if arguments.html:
-        arguments.html.write_text(page(), encoding="utf-8")
+        arguments.html.write_text(question.page(*answer), encoding="utf-8")
     if arguments.json:
-        print(json.dumps(facts(), indent=2))
+        print(json.dumps(question.json(*answer), indent=2))
     else:
-        print(f"wrote {arguments.html}" if arguments.html else text())
+        print(f"wrote {arguments.html}" if arguments.html else question.text(*answer))
     return 0
-
-
-def _runs(arguments: argparse.Namespace) -> int:
-    from tfx_ranking.pipelines.lineage import origin as lineage
-    from tfx_ranking.pipelines.lineage import store as lineage_store
-    from tfx_ranking.pipelines.lineage.views import origin_views
-
-    found = lineage.runs(lineage_store.connect(arguments.metadata), arguments.limit or None)
-    views = origin_views
-    return _answer(
-        arguments,
-        lambda: views.runs_text(found),
-        lambda: views.runs_json(found),
-        lambda: views.runs_page(found),
-    )
-
-
-def _lineage(arguments: argparse.Namespace) -> int:
-    from tfx_ranking.pipelines.lineage import origin as lineage
-    from tfx_ranking.pipelines.lineage import store as lineage_store
-    from tfx_ranking.pipelines.lineage.views import origin_views
-
-    question = lineage.downstream if arguments.down else lineage.upstream
-    found = question(lineage_store.connect(arguments.metadata), arguments.asked)
-    views = origin_views
-    return _answer(
-        arguments,
-        lambda: views.lineage_text(found),
-        lambda: views.lineage_json(found),
-        lambda: views.lineage_page(found),
-    )
-
-
-def _served(arguments: argparse.Namespace) -> int:
-    from tfx_ranking.pipelines.lineage import served as lineage_serving
-    from tfx_ranking.pipelines.lineage import store as lineage_store
-    from tfx_ranking.pipelines.lineage.views import served_views
-
-    since, until = lineage_serving.moment(arguments.at)
-    found = lineage_serving.served(lineage_store.connect(arguments.metadata), arguments.base, since, until)
-    views = served_views
-    return _answer(
-        arguments,
-        lambda: views.served_text(found, arguments.base),
-        lambda: views.served_json(found),
-        lambda: views.served_page(found, arguments.base),
-    )
-
-
-def _impact(arguments: argparse.Namespace) -> int:
-    from tfx_ranking.pipelines.lineage import impact as lineage_impact
-    from tfx_ranking.pipelines.lineage import store as lineage_store
-    from tfx_ranking.pipelines.lineage.views import served_views
-
-    store = lineage_store.connect(arguments.metadata)
-    if arguments.span is not None:
-        found = lineage_impact.of_span(store, arguments.span)
-    elif arguments.file is not None:
-        found = lineage_impact.of_file(store, arguments.file)
-    else:
-        found = lineage_impact.of_run(store, arguments.run)
-    views = served_views
-    return _answer(
-        arguments,
-        lambda: views.impact_text(found),
-        lambda: views.impact_json(found),
-        lambda: views.impact_page(found),
-    )
-
-
-def _models(arguments: argparse.Namespace) -> int:
-    from tfx_ranking.pipelines.lineage import served as lineage_serving
-    from tfx_ranking.pipelines.lineage import store as lineage_store
-    from tfx_ranking.pipelines.lineage.views import served_views
-
-    store = lineage_store.connect(arguments.metadata)
-    found = lineage_serving.models(store, arguments.base, arguments.limit)
-    live = lineage_serving.live(store, {change.base for change, _ in found})
-    views = served_views
-    return _answer(
-        arguments,
-        lambda: views.models_text(found, live),
-        lambda: views.models_json(found, live),
-        lambda: views.models_page(found, live),
-    )
-
-
-def _diff(arguments: argparse.Namespace) -> int:
-    from tfx_ranking.pipelines.lineage import diff as lineage_diff
-    from tfx_ranking.pipelines.lineage import store as lineage_store
-    from tfx_ranking.pipelines.lineage.views import diff_views
-
-    found = lineage_diff.diff(lineage_store.connect(arguments.metadata), arguments.before, arguments.after)
-    views = diff_views
-    return _answer(
-        arguments,
-        lambda: views.diff_text(found),
-        lambda: views.diff_json(found),
-        lambda: views.diff_page(found),
-    )

@@ -1,6 +1,6 @@
-"""The commands that change and list what serves: `push`, `rollback`, `versions`.
+"""Defines the commands that change or list the versions in a serving folder: `push`, `rollback`, `versions`.
 
-Holds no logic; nothing heavy is imported before a command needs it.
+Input: parsed arguments.  Output: printed text or JSON.  Each handler imports what it needs when it runs.
 """
 
 import argparse
@@ -14,70 +14,76 @@ from tfx_ranking.pipelines.cli.lineage_commands import store_options
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Adds the commands; `command(name, function, help, example, more)` gives a command's parser."""
+    """Adds the commands; for `command` see `command_tree.parser`."""
     push = command(
         "push",
         _push,
-        "Make a model the version that TensorFlow Serving serves: tried first, then all at once.",
+        "Check a model, then make it the version that TensorFlow Serving serves, in one step.",
         "tfx-ranking push artifacts/shop/SignatureExporter/model/8 serving/shop",
-        "exit codes: 0 it serves, 1 not pushed, and why, 2 wrong usage",
+        "exit codes: 0 the model serves, 1 not pushed (the reason is printed), 2 wrong usage",
     )
-    push.add_argument("directory", metavar="DIR", help="a SavedModel, an exporter's artifact, or a folder of versions")
+    push.add_argument(
+        "directory", metavar="DIR", help="a SavedModel, an artifact of SignatureExporter, or a folder of versions"
+    )
     _base(push)
     push.add_argument(
         "--force",
         action="store_true",
-        help="push it though it was rolled back, is not blessed, or breaks clients (never one that answers wrongly)",
+        help="push the model even if it was rolled back, is not blessed, or breaks clients; a model that answers its "
+        "sample requests wrongly is never pushed",
     )
-    store_options(push, ", where it is recorded")
+    store_options(push, " where the push is recorded")
     rollback = command(
         "rollback",
         _rollback,
-        "Let serve what served before: its bytes as a new, higher version, since TensorFlow Serving serves the "
-        "highest; where a models.config is kept, its label `stable` moves instead.",
+        "Serve the previous model again. It is copied to a new, higher version, because TensorFlow Serving serves the "
+        "highest one; with a models.config, the label `stable` moves instead.",
         "tfx-ranking rollback serving/shop",
-        "exit codes: 0 it serves, 1 nothing changed, and why, 2 wrong usage",
+        "exit codes: 0 the previous model serves, 1 nothing changed (the reason is printed), 2 wrong usage",
     )
     _base(rollback)
     rollback.add_argument(
         "--to",
         type=int,
         metavar="VERSION",
-        help="the version to go back to (default: the newest below the live one that was not rolled back itself)",
+        help="the version to serve again (default: the newest one below the live version that was not itself rolled "
+        "back)",
     )
-    store_options(rollback, ", where it is recorded")
+    store_options(rollback, " where the rollback is recorded")
     versions = command(
         "versions",
         _versions,
-        "List the versions under a folder that TensorFlow Serving looks at, newest first.",
+        "List the versions in a serving folder, newest first.",
         "tfx-ranking versions serving/shop",
     )
     _base(versions)
-    store_options(versions, ", asked how a model was judged where the destination's ledger does not say")
+    store_options(versions, " to read evaluation results from, if the ledger in the serving folder has none")
 
 
 def _base(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", metavar="BASE", help="the folder of versions, or one in an object store (gs://…)")
+    parser.add_argument(
+        "base", metavar="BASE", help="the folder of versions, also in an object store (s3://… or gs://…)"
+    )
 
 
 def _push(arguments: argparse.Namespace) -> int:
     from tfx_ranking.pipelines.pushing import by_hand
 
     done = by_hand.push(arguments.directory, arguments.base, arguments.force, arguments.metadata)
-    return _tell(done, arguments.json)
+    return _print(done, arguments.json)
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
     from tfx_ranking.pipelines.pushing import by_hand
 
-    return _tell(by_hand.roll_back(arguments.base, arguments.to, arguments.metadata), arguments.json)
+    return _print(by_hand.roll_back(arguments.base, arguments.to, arguments.metadata), arguments.json)
 
 
-def _tell(done: Any, as_json: bool) -> int:
+def _print(done: Any, as_json: bool) -> int:
     if as_json:
-        said = {**dataclasses.asdict(done.pushed), "directory": str(done.pushed.directory), "reason": done.reason}
-        said |= {"execution": done.execution, "not_recorded": done.not_recorded, "summary": done.summary}
-        print(json.dumps(said, indent=2))
+        facts = {**dataclasses.asdict(done.pushed), "directory": str(done.pushed.directory), "reason": done.reason}
+        facts |= {"execution": done.execution, "not_recorded": done.not_recorded, "summary": done.summary}
+        print(json.dumps(facts, indent=2))
     else:
         print(f"{done.summary}: {done.pushed.directory}")
         if done.pushed.checked:
@@ -97,9 +103,9 @@ def _versions(arguments: argparse.Namespace) -> int:
     from tfx_ranking.pipelines.pushing import version_table
 
     store, _ = try_to_write(arguments.metadata)
-    found = version_table.versions(arguments.base, store)
+    versions = version_table.versions(arguments.base, store)
     if arguments.json:
-        print(json.dumps(version_table.as_json(found), indent=2))
+        print(json.dumps(version_table.as_json(versions), indent=2))
     else:
-        print(version_table.text(found) if found else f"{arguments.base}: no version stands there")
+        print(version_table.text(versions) if versions else f"{arguments.base}: there is no version here")
     return 0

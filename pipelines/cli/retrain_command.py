@@ -1,6 +1,7 @@
-"""The command that retrains when there is a reason: `retrain`.
+"""Defines the command that retrains when there is a reason to: `retrain`.
 
-Holds no logic; nothing heavy is imported before the command needs it.
+Input: parsed arguments.  Output: printed lines or JSON, and an exit code.  Its handler imports what it needs when it
+runs.
 """
 
 import argparse
@@ -16,20 +17,23 @@ from tfx_ranking.pipelines.retraining import exit_codes
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Adds the command; `command(name, function, help, example, more)` gives a command's parser."""
+    """Adds the command; for `command` see `command_tree.parser`."""
     retrain = command(
         "retrain",
         _retrain,
-        "Train on new data when there is a reason to, and push what is no worse. For cron, systemd and Kubernetes.",
+        "Train on new data if there is a reason to, and push the new model if it is good enough. Made for cron, "
+        "systemd and Kubernetes.",
         "tfx-ranking retrain ranking.yaml",
         exit_codes.help_text(),
     )
     retrain.add_argument("config", type=pathlib.Path, help="ranking.yaml")
-    retrain.add_argument("--root", type=pathlib.Path, help="folder of the artifacts (default: the config's)")
     retrain.add_argument(
-        "--dry-run", action="store_true", help="check the new data and say what would happen and why; train nothing"
+        "--root", type=pathlib.Path, help="folder for the artifacts (default: the folder of ranking.yaml)"
     )
-    retrain.add_argument("--json", action="store_true", help="print JSON; how it goes is told on standard error")
+    retrain.add_argument(
+        "--dry-run", action="store_true", help="check the new data and print what would happen and why; train nothing"
+    )
+    retrain.add_argument("--json", action="store_true", help="print JSON; progress goes to standard error")
     run_commands.runner_options(retrain)
 
 

@@ -1,6 +1,6 @@
-"""The commands that run a pipeline: `run`, `demo`; and `config-schema`.
+"""Defines the commands that run a pipeline, `run` and `demo`, and `config-schema`.
 
-Holds no logic; nothing heavy is imported before a command needs it.
+Input: parsed arguments.  Output: printed text, and an exit code.  Each handler imports what it needs when it runs.
 """
 
 import argparse
@@ -11,32 +11,43 @@ from collections.abc import Callable
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Adds the commands; `command(name, function, help, example, more)` gives a command's parser."""
-    run = command("run", _run, "Run the pipeline of a config.", "tfx-ranking run ranking.yaml")
+    """Adds the commands; for `command` see `command_tree.parser`."""
+    run = command(
+        "run",
+        _run,
+        "Run the pipeline that ranking.yaml describes: train, evaluate and push a ranker.",
+        "tfx-ranking run ranking.yaml",
+    )
     run.add_argument("config", type=pathlib.Path, help="ranking.yaml")
-    run.add_argument("--root", type=pathlib.Path, help="folder for the artifacts (default: the config's)")
+    run.add_argument("--root", type=pathlib.Path, help="folder for the artifacts (default: the folder of ranking.yaml)")
     runner_options(run)
     demo = command(
         "demo", _demo, "Train, evaluate and push a ranker on simulated product-search logs.", "tfx-ranking demo"
     )
-    demo.add_argument("--root", type=pathlib.Path, default=pathlib.Path("demo"), help="folder to fill (default: demo)")
+    demo.add_argument(
+        "--root", type=pathlib.Path, default=pathlib.Path("demo"), help="folder to write to (default: demo)"
+    )
     runner_options(demo)
     command(
         "config-schema",
         _config_schema,
-        "Print the JSON schema of ranking.yaml for editors.",
+        "Print the JSON schema of ranking.yaml, for completion and checks in your editor.",
         "tfx-ranking config-schema > ranking.schema.json",
     )
 
 
 def runner_options(parser: argparse.ArgumentParser) -> None:
-    """How a pipeline is run, for the commands that run one."""
+    """Adds the options of the commands that run a pipeline."""
     parser.set_defaults(if_interrupted="the same command continues after the finished steps")
     parser.add_argument(
-        "--orchestrator", choices=("beam", "local"), default="beam", help="which TFX runner (default: beam)"
+        "--orchestrator", choices=("beam", "local"), default="beam", help="the TFX runner (default: beam)"
     )
     parser.add_argument(
-        "--beam-arg", action="append", default=[], metavar="ARG", help="passed on to every Beam component"
+        "--beam-arg",
+        action="append",
+        default=[],
+        metavar="ARG",
+        help="an argument for every Beam component; can be repeated",
     )
 
 
@@ -54,7 +65,7 @@ def _run_pipeline(config_file: pathlib.Path, root: pathlib.Path, arguments: argp
     from tfx_ranking.pipelines.running import local, progress
 
     config = ranking_config.load(config_file)
-    sources.refuse_absent(config.data)  # the run looks too, when it has loaded TFX
+    sources.refuse_absent(config.data)  # the run checks this too, but only after TFX is loaded
     console = rich.console.Console()
     run = local.start(config_file.absolute(), root, arguments.orchestrator, arguments.beam_arg)
     console.print(f"log: {run.log}", soft_wrap=True, highlight=False)
@@ -74,7 +85,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     root = arguments.root.absolute()
     code = _run_pipeline(demo.prepare(root), root, arguments)
     if code == 0:
-        print("\ncomparing with the true relevance, which takes half a minute\n", flush=True)
+        print("\ncomparing with the true relevance; this takes half a minute\n", flush=True)
         print(demo.summarise(root))
     return code
 

@@ -1,6 +1,7 @@
-"""The command that retrains on a schedule: `schedule`.
+"""Defines the command that retrains on a schedule: `schedule`.
 
-Holds no logic; nothing heavy is imported before the command needs it.
+Input: parsed arguments.  Output: a service that runs in the foreground, its status, or a recurring run of Kubeflow.
+Its handlers import what they need when they run.
 """
 
 import argparse
@@ -17,59 +18,71 @@ _USAGE = """tfx-ranking schedule CONFIG (--cron "0 3 * * *" | --every 6h) [--tim
        tfx-ranking schedule PIPELINE --kubeflow (--cron "0 3 * * *" | --every 6h) [--host HOST] [--namespace NAME]
                             [--experiment NAME] [--span N] [--learning-rate RATE] [--dry-run] [--json]"""
 
-_MEANT = """One run at a time, `run` and `retrain` by hand included; runs that were missed are caught up by one. SIGTERM
-ends the service when the component that is running has ended, a second one at once; the next start goes on.
+_DETAILS = """One run at a time: the service also waits for a `run` or `retrain` that you start by hand. If it misses
+several runs, it runs once for all of them. On SIGTERM it waits for the current component and then stops; on a second
+SIGTERM it stops at once. When you start it again, it continues the run.
 
-With --kubeflow a compiled pipeline is uploaded and its recurring run made, if it is not there already; times are of the
-cluster's clock, and nothing stays in the foreground.
+With --kubeflow the command uploads a compiled pipeline, creates its recurring run if there is none yet, and ends. The
+cluster's clock counts.
 
-exit codes: 0 stopped (status: told), 1 refused (status: there is no schedule), 2 wrong usage"""
+exit codes: 0 stopped (with status: printed), 1 refused (with status: there is no schedule), 2 wrong usage"""
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Adds the commands; `command(name, function, help, example, more)` gives a command's parser."""
+    """Adds the command; for `command` see `command_tree.parser`."""
     schedule = command(
         "schedule",
         _schedule,
-        "Retrain on a schedule: as a service in the foreground, of which `schedule status` tells, or on Kubeflow.",
+        "Retrain on a schedule: as a service in the foreground, or on Kubeflow. `schedule status` shows its state.",
         'tfx-ranking schedule ranking.yaml --cron "0 3 * * *"',
-        _MEANT,
+        _DETAILS,
     )
     schedule.usage = _USAGE
     schedule.add_argument(
-        "config", metavar="CONFIG", help="ranking.yaml; or `status`; with --kubeflow a compiled pipeline"
+        "config", metavar="CONFIG", help="ranking.yaml, or the word `status`; with --kubeflow a compiled pipeline"
     )
     schedule.add_argument(
-        "of", metavar="CONFIG", nargs="?", type=pathlib.Path, help="after `status` (default: ranking.yaml)"
+        "of",
+        metavar="CONFIG",
+        nargs="?",
+        type=pathlib.Path,
+        help="the config to show the status of (default: ranking.yaml)",
     )
     schedule.add_argument(
-        "--cron", default="", metavar="EXPRESSION", help="minute, hour, day of the month, month, weekday"
+        "--cron",
+        default="",
+        metavar="EXPRESSION",
+        help="five fields as in crontab: minute, hour, day of the month, month, weekday",
     )
     schedule.add_argument(
         "--every",
         default="",
         metavar="SPAN",
-        help="a number and s, m, h, d or w; the first run begins at once, on Kubeflow after it",
+        help="a number and s, m, h, d or w, such as 6h; the first run begins at once, on Kubeflow after one SPAN",
     )
-    schedule.add_argument("--timezone", default="", metavar="ZONE", help="as in Europe/Berlin (default: the machine's)")
-    schedule.add_argument("--retries", type=int, default=2, help="after a run that failed (default: 2)")
+    schedule.add_argument(
+        "--timezone", default="", metavar="ZONE", help="a time zone such as Europe/Berlin (default: the machine's)"
+    )
+    schedule.add_argument("--retries", type=int, default=2, help="how often to repeat a failed run (default: 2)")
     schedule.add_argument(
         "--retry-after",
         default="5m",
         metavar="SPAN",
-        help="before the first of them; before each further one twice as long (default: 5m)",
+        help="how long to wait before the first retry; each further wait is twice as long (default: 5m)",
     )
     schedule.add_argument(
         "--notify",
         action="append",
         default=[],
         metavar="HOOK",
-        help="an http(s) address that gets JSON by POST, or a command that gets it on standard input, when a run "
-        "pushed a model, failed, or made none that may be pushed; may be given again",
+        help="an http(s) address that receives JSON by POST, or a command that receives it on standard input, after a "
+        "run that pushed a model, that failed, or whose model or data was refused; can be repeated",
     )
-    schedule.add_argument("--root", type=pathlib.Path, help="folder of the artifacts (default: the config's)")
+    schedule.add_argument(
+        "--root", type=pathlib.Path, help="folder for the artifacts (default: the folder of ranking.yaml)"
+    )
     on_cluster = schedule.add_argument_group("with --kubeflow")
-    on_cluster.add_argument("--kubeflow", action="store_true", help="make a recurring run of Kubeflow Pipelines")
+    on_cluster.add_argument("--kubeflow", action="store_true", help="create a recurring run on Kubeflow Pipelines")
     kubeflow_commands.cluster_options(on_cluster)
 
 
@@ -83,16 +96,17 @@ def _schedule(arguments: argparse.Namespace) -> int:
     from tfx_ranking.pipelines.metadata.connection import artifacts_root
     from tfx_ranking.pipelines.retraining import schedule_history
 
-    asked = arguments.config == "status"
-    if arguments.of and not asked:
+    wants_status = arguments.config == "status"
+    if arguments.of and not wants_status:
         raise UsageError(f"expected one config, or status and a config; got {arguments.config} {arguments.of}.")
-    file = (arguments.of or pathlib.Path("ranking.yaml")) if asked else pathlib.Path(arguments.config)
+    file = (arguments.of or pathlib.Path("ranking.yaml")) if wants_status else pathlib.Path(arguments.config)
     config = ranking_config.load(file)
     root = (arguments.root or file.absolute().parent).absolute()
     artifacts = artifacts_root(config, root)
-    if asked:
-        found = schedule_history.status(config.name, artifacts / "schedule", artifacts / run_records.LOCK)
-        print(json.dumps(schedule_history.as_json(found), indent=2) if arguments.json else schedule_history.text(found))
+    if wants_status:
+        status = schedule_history.status(config.name, artifacts / "schedule", artifacts / run_records.LOCK)
+        as_json = schedule_history.as_json
+        print(json.dumps(as_json(status), indent=2) if arguments.json else schedule_history.text(status))
         return 0
 
     from tfx_ranking.pipelines.retraining import schedule_plan
@@ -114,24 +128,24 @@ def _schedule(arguments: argparse.Namespace) -> int:
 
 
 def _recurring(arguments: argparse.Namespace) -> int:
-    from tfx_ranking.pipelines.kubeflow import client as kubeflow_client
+    from tfx_ranking.pipelines.kubeflow import cluster
     from tfx_ranking.pipelines.retraining import schedule_plan
 
-    schedule_plan.trigger_of(arguments.cron, arguments.every)  # refused here, not by the cluster
+    schedule_plan.trigger_of(arguments.cron, arguments.every)  # so that we refuse a wrong one before the cluster does
     every = int(schedule_plan.seconds(arguments.every, "--every")) if arguments.every else None
-    client, asked = kubeflow_commands.client(arguments), kubeflow_commands.asked(arguments)
-    done = kubeflow_client.schedule(pathlib.Path(arguments.config), client, asked, arguments.cron or None, every)
-    return kubeflow_commands.tell(done, arguments.json)
+    client, options = kubeflow_commands.client(arguments), kubeflow_commands.run_options(arguments)
+    results = cluster.schedule(pathlib.Path(arguments.config), client, options, arguments.cron or None, every)
+    return kubeflow_commands.print_results(results, arguments.json)
 
 
 def _refuse_mixture(arguments: argparse.Namespace) -> None:
-    """What the service knows Kubeflow does not, and the other way round."""
+    """Refuses options of the service with --kubeflow, and options of the cluster without it."""
     from tfx_ranking.components.errors import UsageError
 
     service = {"--timezone": "", "--retries": 2, "--retry-after": "5m", "--notify": [], "--root": None}
     cluster = {"--host": None, "--namespace": None, "--experiment": None, "--span": None, "--learning-rate": None}
-    alien = service if arguments.kubeflow else {**cluster, "--dry-run": False}
-    for option, default in alien.items():
+    refused = service if arguments.kubeflow else {**cluster, "--dry-run": False}
+    for option, default in refused.items():
         if getattr(arguments, option[2:].replace("-", "_")) != default:
             where = "without" if arguments.kubeflow else "with"
             raise UsageError(f"{option} goes {where} --kubeflow.")

@@ -1,9 +1,9 @@
-"""One step of a compiled pipeline, in its container: runs the component, and tells ML Metadata what a local run would.
+"""Runs one step of a compiled pipeline in its container, and records it in ML Metadata as a local run would.
 
-Enters: Kubeflow's executor input (where inputs lie, where outputs go, parameters).  Leaves: the outputs, Kubeflow's
-executor output, and in ML Metadata an execution with inputs, outputs, contexts and state of the types that TFX's own
-runners write, a failed one too.  The one idea: Kubeflow moves the bytes, ML Metadata knows the artifacts: an input is
-looked up there by its uri, so it arrives with all that its maker said of it.
+Input: Kubeflow's executor input (inputs, outputs, parameters).  Output: the artifacts, Kubeflow's executor output, and
+an execution in ML Metadata, also if the step fails: its inputs, outputs, contexts and state have the types of TFX's own
+runners.  Kubeflow moves the bytes, but ML Metadata has the artifacts' properties: the step looks each input up there by
+its URI, so that the component gets the properties that an earlier step has set.
 
     python -m tfx_ranking.pipelines.kubeflow.step --pipeline shop --nodes A,B --node A --type … --metadata {…}
         --executor_class_path … --json_serialized_invocation_args {{$}} [BEAM ARGUMENT ...]
@@ -11,6 +11,7 @@ looked up there by its uri, so it arrives with all that its maker said of it.
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -49,40 +50,24 @@ from tfx_ranking.pipelines.kubeflow.compiler import RUN
 from tfx_ranking.pipelines.metadata import heartbeat, run_records
 from tfx_ranking.pipelines.metadata.connection import fill_variables, open_or_make
 
-# Where Kubeflow's launcher puts what it has fetched, and looks for what it is to store.
+# The folders where Kubeflow's launcher puts the artifacts that it fetches, and looks for those that it uploads.
 _LOCAL = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
-_PATIENCE, _AGAIN = 120.0, 5.0  # seconds: with a store that is away, from one try to the next
+_RETRY_FOR, _RETRY_EVERY = 120.0, 5.0  # seconds, if ML Metadata does not answer
 Artifacts = dict[str, list[Any]]
 
 
-def run(arguments: argparse.Namespace, beam_args: Sequence[str]) -> None:
-    """Runs the step; what it raises is in ML Metadata before it comes here."""
-    asked = pipeline_spec_pb2.ExecutorInput()
-    json_format.Parse(arguments.json_serialized_invocation_args, asked, ignore_unknown_fields=True)
-    described = pipeline_spec_pb2.ComponentInputsSpec()
-    json_format.Parse(arguments.json_serialized_inputs_spec_args, described, ignore_unknown_fields=True)
-    parameters = kubeflow_protos.parse_execution_properties(asked.inputs.parameter_values, {}, described)
-    run_id = str(parameters.pop(RUN, ""))
-    if not run_id or run_id.startswith("{{"):
-        raise RankingError(f"{RUN}: expected the run's id; got {run_id!r}. Kubeflow Pipelines 2 fills it in.")
-    connection = json_format.ParseDict(fill_variables(json.loads(arguments.metadata)), mlmd.ConnectionConfig())
-    open_or_make(connection)  # its tables are there now, whoever made them
-    here = _Place(arguments.pipeline, run_id, arguments.nodes.split(","), arguments.node, arguments.type)
-    outputs = _new(asked)
-    with _recorded(connection, here, asked, parameters, outputs) as (execution, inputs, parameters):
-        _execute(arguments.executor_class_path, beam_args, here, execution, inputs, outputs, parameters)
-    _write_output(asked.outputs.output_file, outputs)
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """Which step of which run this is."""
 
-
-class _Place:
-    """What the step is part of."""
-
-    def __init__(self, pipeline: str, run: str, nodes: Sequence[str], node: str, type_name: str) -> None:
-        self.pipeline, self.run, self.nodes, self.node = pipeline, run, nodes, node
-        self.type = mlmd.ExecutionType(name=type_name)
+    pipeline: str
+    run: str
+    nodes: Sequence[str]  # all steps of the pipeline
+    node: str  # this one
+    type_name: str  # of its executions in ML Metadata
 
     def contexts(self) -> pipeline_pb2.NodeContexts:
-        """As TFX's compiler has them."""
+        """The contexts of pipeline, run and node, as TFX's compiler makes them."""
         contexts = pipeline_pb2.NodeContexts()
         for kind, name in (
             ("pipeline", self.pipeline),
@@ -95,49 +80,96 @@ class _Place:
         return contexts
 
 
+@dataclasses.dataclass(frozen=True)
+class _StepExecution:
+    """A registered execution of a step: all that the executor needs."""
+
+    id: int
+    inputs: Artifacts
+    outputs: Artifacts
+    parameters: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Executor:
+    """The class that does the component's work."""
+
+    class_path: str
+    beam_args: Sequence[str]
+
+
+def run(arguments: argparse.Namespace, beam_args: Sequence[str]) -> None:
+    """Runs the step.  If it raises, ML Metadata has the failure already."""
+    request = pipeline_spec_pb2.ExecutorInput()
+    json_format.Parse(arguments.json_serialized_invocation_args, request, ignore_unknown_fields=True)
+    inputs_spec = pipeline_spec_pb2.ComponentInputsSpec()
+    json_format.Parse(arguments.json_serialized_inputs_spec_args, inputs_spec, ignore_unknown_fields=True)
+    parameters = kubeflow_protos.parse_execution_properties(request.inputs.parameter_values, {}, inputs_spec)
+    run_id = str(parameters.pop(RUN, ""))
+    if not run_id or run_id.startswith("{{"):
+        raise RankingError(f"{RUN}: expected the run's id; got {run_id!r}. Only Kubeflow Pipelines 2 fills it in.")
+    connection = json_format.ParseDict(fill_variables(json.loads(arguments.metadata)), mlmd.ConnectionConfig())
+    open_or_make(connection)  # makes the tables, if this is the first step that needs them
+    step = _Step(
+        pipeline=arguments.pipeline,
+        run=run_id,
+        nodes=arguments.nodes.split(","),
+        node=arguments.node,
+        type_name=arguments.type,
+    )
+    with _recorded(connection, step, request, parameters) as execution:
+        _execute(_Executor(arguments.executor_class_path, beam_args), step, execution)
+    _write_output(request.outputs.output_file, execution.outputs)
+
+
 @contextlib.contextmanager
-def _recorded(
-    connection: Any, here: _Place, asked: Any, parameters: Mapping[str, Any], outputs: Artifacts
-) -> Iterator[tuple[int, Artifacts, dict[str, Any]]]:
-    """Registers the execution, and publishes how it ended; gives its id, its inputs, and its parameters with what is
-    there now."""
+def _recorded(connection: Any, step: _Step, request: Any, parameters: Mapping[str, Any]) -> Iterator[_StepExecution]:
+    """Registers the execution, and records how the block ends.
+
+    request: Kubeflow's ExecutorInput.  parameters: as compiled; the execution gets those resolved in this container.
+    """
+    outputs = _new_outputs(request)
     with metadata.Metadata(connection) as handle:
-        contexts = context_lib.prepare_contexts(handle, here.contexts())
-        run_records.record_nodes(handle.store, here.run, here.nodes)
+        contexts = context_lib.prepare_contexts(handle, step.contexts())
+        run_records.record_nodes(handle.store, step.run, step.nodes)
         earlier = execution_lib.get_executions_associated_with_all_contexts(handle, contexts)  # tries of this step
-        run_records.end_dead_executions(handle.store, here.pipeline, locked=False, again=[each.id for each in earlier])
-        inputs, seen, why = {}, dict(parameters), None
+        run_records.end_dead_executions(handle.store, step.pipeline, locked=False, again=[each.id for each in earlier])
+        inputs, resolved, failure = {}, dict(parameters), None
         try:
-            of_run = handle.store.get_context_by_type_and_name("pipeline_run", here.run).id
+            run_context = handle.store.get_context_by_type_and_name("pipeline_run", step.run).id
             inputs = {
-                name: [_known(handle.store, of_run, each.uri) for each in listed.artifacts]
-                for name, listed in asked.inputs.artifacts.items()
+                name: [_published(handle.store, run_context, each.uri) for each in listed.artifacts]
+                for name, listed in request.inputs.artifacts.items()
             }
-            seen = external_state.refresh_parameters(here.node, parameters, handle.store)
-        except Exception as error:  # it is this step that fails, which is recorded as any other failure below
-            why = error
+            resolved = external_state.refresh_parameters(step.node, parameters, handle.store)
+        except Exception as error:  # raised again below, where it is recorded like any other failure of the step
+            failure = error
         execution = execution_publish_utils.register_execution(
-            handle, here.type, contexts, inputs, {**seen, heartbeat.HEARTBEAT: time.time()}
+            handle,
+            mlmd.ExecutionType(name=step.type_name),
+            contexts,
+            inputs,
+            {**resolved, heartbeat.HEARTBEAT: time.time()},
         )
     try:
-        if why is not None:
-            raise why
+        if failure is not None:
+            raise failure
         with heartbeat.write_heartbeats(connection, execution.id):
-            yield execution.id, inputs, seen
+            yield _StepExecution(id=execution.id, inputs=inputs, outputs=outputs, parameters=resolved)
     except BaseException as error:
         with metadata.Metadata(connection) as handle:
             execution_publish_utils.publish_failed_execution(handle, contexts, execution.id)
-            run_records.record_failure(handle.store, here.run, run_records.failure_text(error), execution.id)
-        raise  # without waiting: a container that is to end is killed soon
-    _insist(
+            run_records.record_failure(handle.store, step.run, run_records.failure_text(error), execution.id)
+        raise  # no retries here: a container that is being stopped is killed soon
+    _publish_patiently(
         connection,
         lambda handle: execution_publish_utils.publish_succeeded_execution(handle, execution.id, contexts, outputs),
     )
 
 
-def _insist(connection: Any, publish: Callable[[Any], object]) -> None:
-    """Publishes; a store that is away for a moment is no reason to lose what took hours."""
-    end = time.monotonic() + _PATIENCE
+def _publish_patiently(connection: Any, publish: Callable[[Any], object]) -> None:
+    """Publishes, and tries again for a while: a short failure of the store must not lose hours of work."""
+    end = time.monotonic() + _RETRY_FOR
     while True:
         try:
             with metadata.Metadata(connection) as handle:
@@ -146,83 +178,71 @@ def _insist(connection: Any, publish: Callable[[Any], object]) -> None:
         except (RuntimeError, errors.StatusError):
             if time.monotonic() > end:
                 raise
-            time.sleep(_AGAIN)
+            time.sleep(_RETRY_EVERY)
 
 
-def _new(asked: Any) -> Artifacts:
-    """The artifacts that the step is to make, where Kubeflow wants them; not by the ids that TFX makes up for them."""
-    named = kubeflow_protos.parse_raw_artifact_dict(asked.outputs.artifacts, {})
-    made: Artifacts = {}
-    for name, listed in named.items():
-        made[name] = [type(each)() for each in listed]
-        for artifact, each in zip(made[name], listed):
+def _new_outputs(request: Any) -> Artifacts:
+    """The step's output artifacts, at the URIs that Kubeflow chose, and without the ids that TFX invents for them."""
+    parsed = kubeflow_protos.parse_raw_artifact_dict(request.outputs.artifacts, {})
+    outputs: Artifacts = {}
+    for name, listed in parsed.items():
+        outputs[name] = [type(each)() for each in listed]
+        for artifact, each in zip(outputs[name], listed):
             artifact.uri = each.uri
-    return made
+    return outputs
 
 
-def _known(store: Any, run: int, uri: str) -> Any:
-    """The artifact that a step of this run left at a uri, as it published it: Kubeflow's launcher may write to the same
-    store, and knows each uri, too.  run: its context.  Raises RankingError where no step did."""
-    of_run = store.get_artifacts_by_context(run)
-    there = [each for each in of_run if each.uri == uri and each.state == mlmd.Artifact.LIVE]
-    if not there:
+def _published(store: Any, run_context: int, uri: str) -> Any:
+    """The artifact that an earlier step of this run published at a URI.  Raises RankingError if there is none.
+
+    run_context: the id of the run's context.  Artifacts outside it do not count: Kubeflow's launcher may record the
+    same URI in the same store.
+    """
+    of_run = store.get_artifacts_by_context(run_context)
+    published = [each for each in of_run if each.uri == uri and each.state == mlmd.Artifact.LIVE]
+    if not published:
         raise RankingError(
-            f"{uri}: ML Metadata knows no finished artifact of this run there. Each step of a run has to write "
-            "to one store; give `tfx-ranking compile` a --metadata that every container reaches."
+            f"{uri}: ML Metadata has no finished artifact of this run at this URI. All steps of a run must use the "
+            "same store; run `tfx-ranking compile` with a --metadata that every container reaches."
         )
-    newest = max(there, key=lambda each: each.id)
+    newest = max(published, key=lambda each: each.id)
     [kind] = store.get_artifact_types_by_id([newest.type_id])
     return artifact_utils.deserialize_artifact(kind, newest)
 
 
-def _execute(
-    class_path: str,
-    beam_args: Sequence[str],
-    here: _Place,
-    execution: int,
-    inputs: Artifacts,
-    outputs: Artifacts,
-    parameters: dict[str, Any],
-) -> None:
-    """Runs the executor as TFX's launcher does, on local paths; `outputs` has then what it said of them."""
+def _execute(executor: _Executor, step: _Step, execution: _StepExecution) -> None:
+    """Runs the executor on local paths, as TFX's launcher does, and sets the properties of the output artifacts."""
+    inputs, outputs = execution.inputs, execution.outputs
     uris = {_local(each.uri): each.uri for each in _all(inputs, outputs)}
     for each in _all(inputs, outputs):
         each.uri = _local(each.uri)
     outputs_utils.make_output_dirs(outputs)
-    python = executable_spec_pb2.PythonClassExecutableSpec(class_path=class_path)
-    is_beam = issubclass(import_utils.import_class_by_path(class_path), base_beam_executor.BaseBeamExecutor)
     with tempfile.TemporaryDirectory() as folder:
-        told = data_types.ExecutionInfo(
-            execution_id=execution,
+        info = data_types.ExecutionInfo(
+            execution_id=execution.id,
             input_dict=inputs,
             output_dict=outputs,
-            exec_properties=parameters,
+            exec_properties=execution.parameters,
             execution_output_uri=os.path.join(folder, "output"),
             stateful_working_dir=os.path.join(folder, "stateful"),
             tmp_dir=os.path.join(folder, "tmp", ""),
-            pipeline_node=pipeline_pb2.PipelineNode(node_info=pipeline_pb2.NodeInfo(id=here.node)),
-            pipeline_info=pipeline_pb2.PipelineInfo(id=here.pipeline),
-            pipeline_run_id=here.run,
+            pipeline_node=pipeline_pb2.PipelineNode(node_info=pipeline_pb2.NodeInfo(id=step.node)),
+            pipeline_info=pipeline_pb2.PipelineInfo(id=step.pipeline),
+            pipeline_run_id=step.run,
         )
         token = receipt.stored.set(uris)
         try:
-            if is_beam:
-                spec = executable_spec_pb2.BeamExecutableSpec(python_executor_spec=python)
-                for argument in beam_args:
-                    spec.beam_pipeline_args_placeholders.add().value.string_value = argument
-                done = beam_executor_operator.BeamExecutorOperator(spec).run_executor(told)
-            else:
-                done = python_executor_operator.PythonExecutorOperator(python).run_executor(told)
+            result = _operator(executor).run_executor(info)
         except BaseException:
-            outputs_utils.remove_output_dirs(outputs)  # nothing half done is stored
+            outputs_utils.remove_output_dirs(outputs)  # so that the launcher uploads no incomplete output
             raise
         finally:
             receipt.stored.reset(token)
-    if done.execution_result.code:
-        raise RankingError(done.execution_result.result_message)
-    for name, listed in data_types_utils.unpack_executor_output_artifacts(done.output_artifacts).items():
-        for artifact, said in zip(outputs[name], listed):
-            artifact.set_mlmd_artifact(said)
+    if result.execution_result.code:
+        raise RankingError(result.execution_result.result_message)
+    for name, listed in data_types_utils.unpack_executor_output_artifacts(result.output_artifacts).items():
+        for artifact, changed in zip(outputs[name], listed):
+            artifact.set_mlmd_artifact(changed)
     outputs_utils.tag_output_artifacts_with_version(outputs)
     for artifact in _all(inputs, outputs):
         artifact.uri = uris[artifact.uri]
@@ -231,12 +251,23 @@ def _execute(
                 value.string_value = uris[value.string_value]
 
 
-def _all(*of: Artifacts) -> Iterator[Any]:
-    return (artifact for artifacts in of for listed in artifacts.values() for artifact in listed)
+def _operator(executor: _Executor) -> Any:
+    """TFX's operator that runs the executor: one for Beam, or one for plain Python."""
+    python = executable_spec_pb2.PythonClassExecutableSpec(class_path=executor.class_path)
+    if not issubclass(import_utils.import_class_by_path(executor.class_path), base_beam_executor.BaseBeamExecutor):
+        return python_executor_operator.PythonExecutorOperator(python)
+    spec = executable_spec_pb2.BeamExecutableSpec(python_executor_spec=python)
+    for argument in executor.beam_args:
+        spec.beam_pipeline_args_placeholders.add().value.string_value = argument
+    return beam_executor_operator.BeamExecutorOperator(spec)
+
+
+def _all(*groups: Artifacts) -> Iterator[Any]:
+    return (artifact for artifacts in groups for listed in artifacts.values() for artifact in listed)
 
 
 def _local(uri: str) -> str:
-    """Where Kubeflow's launcher keeps what lies in an object store; a mounted folder is as it is.
+    """The path in the container of an artifact in an object store; the path of a mounted folder does not change.
 
     >>> _local("s3://bucket/shop/model"), _local("/mnt/shop/model")
     ('/s3/bucket/shop/model', '/mnt/shop/model')
@@ -248,35 +279,35 @@ def _local(uri: str) -> str:
 
 
 def _write_output(file: str, outputs: Artifacts) -> None:
-    """Kubeflow's executor output, which its own pages show; the next step asks ML Metadata."""
-    said = pipeline_spec_pb2.ExecutorOutput()
+    """Writes Kubeflow's executor output, for Kubeflow's own pages; the next step reads ML Metadata instead."""
+    output = pipeline_spec_pb2.ExecutorOutput()
     for name, artifacts in kubeflow_protos.translate_executor_output(outputs, {}).items():
-        said.artifacts[name].CopyFrom(artifacts)
+        output.artifacts[name].CopyFrom(artifacts)
     path = pathlib.Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json_format.MessageToJson(said))
+    path.write_text(json_format.MessageToJson(output))
 
 
 class Stopped(BaseException):
-    """The container is to end: no failure of a component's, which some would take for an answer and go on."""
+    """Kubernetes stops the container.  Not an Exception, because some components catch those and continue."""
 
 
-def _stopped(*_: Any) -> None:
-    raise Stopped("from outside (SIGTERM): the run was ended, or its node was wanted otherwise.")
+def _stop(*_: Any) -> None:
+    raise Stopped("from outside (SIGTERM): somebody ended the run, or Kubernetes needs the machine.")
 
 
 def main() -> None:
-    """Runs the step that the command line names, and logs to standard error."""
+    """Runs the step that the command line describes, and logs to standard error."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    parser = argparse.ArgumentParser(allow_abbrev=False)  # what else is there is Beam's
+    parser = argparse.ArgumentParser(allow_abbrev=False)  # all other arguments are Beam's
     for name in (
         *("--pipeline", "--nodes", "--node", "--type", "--metadata"),  # ours
         *("--executor_class_path", "--json_serialized_invocation_args", "--json_serialized_inputs_spec_args"),  # TFX's
     ):
         parser.add_argument(name, required=True)
     arguments, beam_args = parser.parse_known_args()
-    sys.argv[1:] = []  # TFX hands what is left of them to Beam
-    signal.signal(signal.SIGTERM, _stopped)
+    sys.argv[1:] = []  # TFX would pass the rest of them to Beam
+    signal.signal(signal.SIGTERM, _stop)
     try:
         run(arguments, beam_args)
     except (Exception, Stopped) as error:

@@ -28,15 +28,15 @@ def test_nothing_to_inspect(tmp_path, capsys):
     assert "expected a SavedModel (saved_model.pb) or a folder of versions; found notes.txt" in capsys.readouterr().err
 
 
-def test_an_input_that_is_not_there_is_said_before_tfx_is_loaded(tmp_path, capsys):
+def test_a_missing_input_is_reported_before_tfx_is_loaded(tmp_path, capsys):
     file = tmp_path / "ranking.yaml"
-    for pattern, said in (
+    for pattern, message in (
         ("logs/*.csv", f"data.input: no file matches '{tmp_path}/logs/*.csv'."),
         ("logs/{SPAN}/*.csv", f"data.input: no span for '{tmp_path}/logs/{{SPAN}}/*.csv'."),
     ):
         file.write_text(json.dumps({"name": "a", "data": {"input": pattern, "format": "csv"}, "items": {"f": {}}}))
         assert command_tree.main(["run", str(file)]) == 1
-        assert capsys.readouterr().err == f"tfx-ranking: {said} There is no folder {tmp_path}/logs.\n"
+        assert capsys.readouterr().err == f"tfx-ranking: {message} There is no folder {tmp_path}/logs.\n"
     assert not (tmp_path / "artifacts").exists()
 
 
@@ -85,14 +85,14 @@ def test_wrong_usage_is_2_and_one_line(line, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("tfx-ranking: ")
 
 
-@pytest.mark.parametrize(("loaded", "said"), [(False, "loading TensorFlow, about 10 s ...\n"), (True, "")])
-def test_what_is_waited_for_is_said_once(loaded, said, monkeypatch, capfd):
+@pytest.mark.parametrize(("loaded", "printed"), [(False, "loading TensorFlow, about 10 s ...\n"), (True, "")])
+def test_loading_is_announced_once(loaded, printed, monkeypatch, capfd):
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     if loaded:
         monkeypatch.setitem(sys.modules, "tensorflow", sys)
     with quiet.quiet_imports():
         os.write(2, b"what nobody asked for")
-    assert capfd.readouterr().err == said
+    assert capfd.readouterr().err == printed
 
 
 def test_light_commands_load_no_tensorflow(tmp_path):

@@ -48,7 +48,7 @@ def shop(tmp_path_factory) -> run_support.Shop:
 
 
 @pytest.fixture(scope="module")
-def compiled(shop) -> compiler.Compiled:
+def compiled(shop) -> compiler.CompiledPipeline:
     config = compiler.reachable(
         ranking_config.load(shop.config_file), ["gs://logs/*.csv"], "gs://serving/shop", json.dumps(MYSQL)
     )
@@ -105,16 +105,16 @@ def test_span_and_learning_rate_are_parameters_of_a_run(compiled):
 
 @pytest.mark.parametrize("component", run_support.COMPONENTS)
 def test_a_container_gets_what_the_first_pattern_says(component, compiled, executors):
-    said = next(each for name, each in CONTAINERS.items() if fnmatch.fnmatchcase(component, name))
+    expected_row = next(each for name, each in CONTAINERS.items() if fnmatch.fnmatchcase(component, name))
     expected = {}
     for key in ("cpu", "memory"):
-        if key in said:
-            expected |= {f"{key}Limit": said[key], f"{key}Request": said[key]}
-    if "gpu" in said:
+        if key in expected_row:
+            expected |= {f"{key}Limit": expected_row[key], f"{key}Request": expected_row[key]}
+    if "gpu" in expected_row:
         expected["accelerator"] = {"type": "nvidia.com/gpu", "count": "1"}
     assert executors[f"{component}_executor"]["container"].get("resources", {}) == expected
     task = compiled.spec["root"]["dag"]["tasks"][component]
-    assert task.get("retryPolicy", {}).get("maxRetryCount") == said.get("retries")
+    assert task.get("retryPolicy", {}).get("maxRetryCount") == expected_row.get("retries")
     assert task.get("retryPolicy", {}).get("backoffMaxDuration", "x") != "0s"  # Argo would give up at once
 
 
@@ -130,8 +130,8 @@ def test_every_container_has_the_variables(compiled, executors):
     by_executor = json_format.MessageToDict(deployment)["executors"]
     assert set(by_executor) == set(executors)
     for name, raw in by_executor.items():
-        asked = json_format.ParseDict(raw, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
-        keys = [(secret.secret_name, key) for secret in asked.secret_as_env for key in secret.key_to_env]
+        executor_config = json_format.ParseDict(raw, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+        keys = [(secret.secret_name, key) for secret in executor_config.secret_as_env for key in secret.key_to_env]
         assert {key.env_var: f"{secret}/{key.secret_key}" for secret, key in keys} == KUBEFLOW["secrets"]
         assert executors[name]["container"]["env"] == [
             {"name": "AWS_ENDPOINT_URL", "value": "http://minio.kubeflow:9000"}
@@ -146,8 +146,8 @@ def test_kubeflow_reads_it(compiled):
 
 
 def test_it_is_the_golden_one(compiled):
-    """By structure; the versions of TFX and of the user's code aside.  `python tests/kubeflow/test_compiler.py` makes
-    it anew."""
+    """By structure; the versions of TFX and of the user's code aside.  `python tests/kubeflow/test_compiler.py` writes
+    it again."""
     assert _structure(compiled.yaml) == list(yaml.safe_load_all(GOLDEN.read_text()))
 
 
@@ -157,18 +157,18 @@ def test_the_same_config_gives_the_same_file(compiled, shop):
     )
     again = compiler.compile(config, "registry/ranking:1", "gs://artifacts/shop", shop.folder)
     assert again.yaml == compiled.yaml
-    assert compiler.unseen(config, "gs://artifacts/shop") == ()
+    assert compiler.unreachable(config, "gs://artifacts/shop") == ()
 
 
 def test_what_a_cluster_cannot_see_is_a_warning(shop, tmp_path, capsys):
     command = ["compile", str(shop.config_file), "--image", "registry/ranking:1", "--root", str(tmp_path / "root")]
     assert command_tree.main([*command, "-o", str(tmp_path / "new" / "pipeline.yaml")]) == 0
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     where = (("data.input", "--input"), ("push.base", "--push-base"), ("metadata", "--metadata"), ("--root", "s3://"))
     for key, option in where:
-        [line] = [line for line in said.err.splitlines() if line.startswith(f"warning: {key}: ")]
+        [line] = [line for line in printed.err.splitlines() if line.startswith(f"warning: {key}: ")]
         assert option in line
-    assert "pipeline shop, 10 components" in said.out
+    assert "pipeline shop, 10 components" in printed.out
     first, _ = yaml.safe_load_all((tmp_path / "new" / "pipeline.yaml").read_text())
     assert first["pipelineInfo"] == {"name": "shop"}
     assert not (tmp_path / "root").exists(), "compiling writes nothing there"
@@ -185,36 +185,39 @@ def test_a_file_with_a_password_is_its_owners_alone(shop, tmp_path, capsys):
         finally:
             os.umask(umask)
         assert (tmp_path / name).stat().st_mode & 0o777 == mode
-        warned = "the password stands in the file" in capsys.readouterr().err
+        warned = "the file contains the password as plain text" in capsys.readouterr().err
         assert warned == ("s3cret" in (tmp_path / name).read_text()) == (name == "private")
 
 
 def test_a_variable_that_no_container_has_is_a_warning(shop):
     login = {"user": "${DB_USER}", "password": "${MLMD_PASSWORD}"}
-    told = json.dumps({"mysql": {"host": "db", "database": "mlmd", **login}})
-    config = compiler.reachable(ranking_config.load(shop.config_file), metadata=told)
-    warnings = compiler.unseen(config, "s3://a")
+    store = json.dumps({"mysql": {"host": "db", "database": "mlmd", **login}})
+    config = compiler.reachable(ranking_config.load(shop.config_file), metadata=store)
+    warnings = compiler.unreachable(config, "s3://a")
     assert [each for each in warnings if each.startswith("metadata:")] == [
-        "metadata: ${DB_USER} is no variable of a container; name it under kubeflow.secrets."
+        "metadata: no container has the variable ${DB_USER}; add it to kubeflow.secrets."
     ]
 
 
 def test_a_store_that_is_every_containers_own_is_a_warning(shop):
     config = ranking_config.load(shop.config_file)
     local = {"mysql": {"host": "127.0.0.1", "database": "mlmd"}}
-    for metadata, said in ((json.dumps(local), "is each container itself"), (None, "the run fails at its second step")):
-        found = compiler.reachable(config, metadata=metadata)
-        [line] = [line for line in compiler.unseen(found, "s3://a") if "metadata:" in line]
-        assert said in line
+    for metadata, warning in (
+        (json.dumps(local), "is each container itself"),
+        (None, "the run fails at its second step"),
+    ):
+        changed = compiler.reachable(config, metadata=metadata)
+        [line] = [line for line in compiler.unreachable(changed, "s3://a") if "metadata:" in line]
+        assert warning in line
     elsewhere = compiler.reachable(config, metadata=json.dumps({"fake_database": {}}))
-    told = compiler.unseen(elsewhere, "s3://a")
-    assert not [line for line in told if "metadata:" in line]
+    warnings = compiler.unreachable(elsewhere, "s3://a")
+    assert not [line for line in warnings if "metadata:" in line]
 
 
 def test_files_of_splits(shop):
     config = ranking_config.load(shop.config_file)
-    found = compiler.reachable(config, ["train=gs://a/*.csv", "train=gs://b/*.csv", "test=gs://c/*.csv"])
-    assert found.data.input == {"train": ("gs://a/*.csv", "gs://b/*.csv"), "test": ("gs://c/*.csv",)}
+    changed = compiler.reachable(config, ["train=gs://a/*.csv", "train=gs://b/*.csv", "test=gs://c/*.csv"])
+    assert changed.data.input == {"train": ("gs://a/*.csv", "gs://b/*.csv"), "test": ("gs://c/*.csv",)}
     with pytest.raises(UsageError, match=r"--input: expected patterns, or SPLIT=PATTERN for each; got x, train=y"):
         compiler.reachable(config, ["x", "train=y"])
     with pytest.raises(UsageError, match=r"--input: expected a pattern for train"):
@@ -249,14 +252,14 @@ def test_another_image_is_refused(shop, capsys):
 def test_more_features_than_one_argument_holds_are_refused(shop):
     config = ranking_config.load(shop.config_file)
     many = {f"f{i}": next(iter(config.items.values())) for i in range(4000)}
-    said = r"^\w+: its part of the config takes \d{3},\d{3} bytes, and a container gets 120,000 at most"
-    with pytest.raises(RankingError, match=said):
+    message = r"^\w+: its part of the config has \d{3},\d{3} bytes; a container takes at most 120,000"
+    with pytest.raises(RankingError, match=message):
         compiler.compile(dataclasses.replace(config, items=many), "i", "s3://a", shop.folder)
 
 
 def test_a_name_that_kubeflow_cannot_take():
     assert compiler.kubeflow_name("Shop_Search.2") == "shop-search-2"
-    with pytest.raises(RankingError, match="begin with a letter or a digit of ASCII; got '_'"):
+    with pytest.raises(RankingError, match="must begin with an ASCII letter or digit; got '_'"):
         compiler.kubeflow_name("_")
 
 
@@ -322,12 +325,12 @@ def _structure(text: str) -> list[dict]:
     spec, *platform = yaml.safe_load_all(text)
     del spec["sdkVersion"]
     for task in spec["root"]["dag"]["tasks"].values():
-        for name, given in task["inputs"].get("parameters", {}).items():
-            constant = given.get("runtimeValue", {}).get("constant")
+        for name, value in task["inputs"].get("parameters", {}).items():
+            constant = value.get("runtimeValue", {}).get("constant")
             if name == "custom_config":
-                given["runtimeValue"]["constant"] = {**json.loads(constant), "code": "of the user's module"}
+                value["runtimeValue"]["constant"] = {**json.loads(constant), "code": "of the user's module"}
             elif name in ("config", "destination"):
-                given["runtimeValue"]["constant"] = json.loads(constant)
+                value["runtimeValue"]["constant"] = json.loads(constant)
     return [spec, *platform]
 
 

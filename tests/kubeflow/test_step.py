@@ -22,7 +22,7 @@ from tfx_ranking.components import trainer
 from tfx_ranking.components.config import own_code
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.pipelines import external_state
-from tfx_ranking.pipelines.kubeflow import step as kubeflow_step
+from tfx_ranking.pipelines.kubeflow import step
 from tfx_ranking.pipelines.lineage import origin
 from tfx_ranking.pipelines.lineage import store as lineage_store
 from tfx_ranking.pipelines.metadata import heartbeat
@@ -49,7 +49,7 @@ class Cluster:
         shutil.rmtree(self.container, ignore_errors=True)
         if self.bucket.exists():
             shutil.copytree(self.bucket, self.container)
-        kubeflow_step.run(argparse.Namespace(**self.arguments(name, *inputs, run=run, **parameters)), [])
+        step.run(argparse.Namespace(**self.arguments(name, *inputs, run=run, **parameters)), [])
         for file in self.container.rglob("*"):
             if file.is_file():
                 target = self.bucket / file.relative_to(self.container)
@@ -59,7 +59,7 @@ class Cluster:
 
     def arguments(self, name: str, *inputs: str, run: str, **parameters: object) -> dict[str, str]:
         """What Kubeflow calls one with."""
-        asked = {
+        executor_input = {
             "inputs": {
                 "parameterValues": {"pipeline_run": run, **parameters},
                 "artifacts": {f"from_{each}": {"artifacts": [{"uri": f"{ROOT}/{each}/model"}]} for each in inputs},
@@ -76,7 +76,7 @@ class Cluster:
             "type": NODE,
             "metadata": json.dumps(self.connection),
             "executor_class_path": "tiny_executor.Copy",
-            "json_serialized_invocation_args": json.dumps(asked),
+            "json_serialized_invocation_args": json.dumps(executor_input),
             "json_serialized_inputs_spec_args": "{}",
         }
 
@@ -92,13 +92,13 @@ _MODEL = {"instanceSchema": "title: tfx.Model\ntype: object\n"}
 
 def test_components_see_files_and_ml_metadata_the_store(cluster):
     cluster.step("first")
-    said = cluster.step("second", "first")
+    output = cluster.step("second", "first")
     first, second = cluster.store.get_artifacts()
     assert [first.uri, second.uri] == [f"{ROOT}/first/model", f"{ROOT}/second/model"]
     assert second.custom_properties["held"].string_value == "1"  # the receipt of the first, fetched
     assert second.custom_properties["from_first"].string_value == first.uri, "not the container's own path"
-    [told] = said["artifacts"]["model"]["artifacts"]
-    assert told["uri"] == second.uri
+    [artifact] = output["artifacts"]["model"]["artifacts"]
+    assert artifact["uri"] == second.uri
     receipt = json.loads((cluster.bucket / "bucket/shop/second/model/receipt.json").read_text())
     assert receipt["artifacts"]["from_first"] == [{"id": first.id, "type": "Model", "uri": first.uri}]
     assert str(cluster.folder) not in json.dumps(receipt)
@@ -115,16 +115,18 @@ def test_what_kubeflow_itself_records_in_the_same_store_is_not_taken_for_ours(cl
     )
     [theirs.id] = store.put_artifacts([theirs])
     cluster.step("second", "first")
-    [step] = [each for each in store.get_executions() if each.id == max(each.id for each in store.get_executions())]
-    taken = {each.artifact_id for each in store.get_events_by_execution_ids([step.id]) if each.type == each.INPUT}
+    [execution] = [
+        each for each in store.get_executions() if each.id == max(each.id for each in store.get_executions())
+    ]
+    taken = {each.artifact_id for each in store.get_events_by_execution_ids([execution.id]) if each.type == each.INPUT}
     [first] = [each.id for each in store.get_artifacts_by_type("Model") if each.uri == theirs.uri]
     assert taken == {first} != {theirs.id}
-    found = origin.upstream(lineage_store.connect(cluster.connection["sqlite"]["filenameUri"]), f"{ROOT}/first/model")
-    assert ([each.id for each in found.subject], [each.node for each in found.executions]) == ([first], ["first"])
+    lineage = origin.upstream(lineage_store.connect(cluster.connection["sqlite"]["filenameUri"]), f"{ROOT}/first/model")
+    assert ([each.id for each in lineage.subject], [each.node for each in lineage.executions]) == ([first], ["first"])
 
 
 def test_a_store_that_is_away_when_a_step_has_ended_is_waited_for(cluster, monkeypatch):
-    monkeypatch.setattr(kubeflow_step, "_AGAIN", 0.2)
+    monkeypatch.setattr(step, "_RETRY_EVERY", 0.2)
     cluster.step("first", away=str(cluster.folder / "store"))
     [execution] = cluster.store.get_executions()
     assert execution.last_known_state == execution.COMPLETE
@@ -133,8 +135,8 @@ def test_a_store_that_is_away_when_a_step_has_ended_is_waited_for(cluster, monke
 
 
 def test_sigterm_ends_a_step_that_takes_errors_for_answers(cluster):
-    told = {**cluster.arguments("first", run="run-1"), "executor_class_path": "tiny_executor.Stubborn"}
-    options = [word for name, value in told.items() for word in (f"--{name}", value)]
+    arguments = {**cluster.arguments("first", run="run-1"), "executor_class_path": "tiny_executor.Stubborn"}
+    options = [word for name, value in arguments.items() for word in (f"--{name}", value)]
     environment = {
         **os.environ,
         "PYTHONPATH": str(pathlib.Path(__file__).parent.parent / "support"),
@@ -151,9 +153,9 @@ def test_sigterm_ends_a_step_that_takes_errors_for_answers(cluster):
         time.sleep(0.1)
     time.sleep(1)  # into the executor
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=30)[1]
+    errors = process.communicate(timeout=30)[1]
     assert process.returncode == 1
-    assert said.splitlines()[-1].startswith("first failed: Stopped: from outside (SIGTERM)")
+    assert errors.splitlines()[-1].startswith("first failed: Stopped: from outside (SIGTERM)")
     [execution] = cluster.store.get_executions()
     assert execution.last_known_state == execution.FAILED
     assert execution.custom_properties["reason"].string_value.startswith("Stopped: from outside (SIGTERM)")
@@ -177,23 +179,23 @@ def test_an_input_whose_folder_is_empty_is_none_in_the_container(cluster):
 
 
 def test_a_step_that_fails_is_recorded_and_leaves_nothing(cluster):
-    with pytest.raises(ValueError, match="told to"):
+    with pytest.raises(ValueError, match="as its parameter wants"):
         cluster.step("first", fail="yes")
     [execution] = cluster.store.get_executions()
     assert execution.last_known_state == execution.FAILED
-    assert execution.custom_properties["reason"].string_value == "ValueError: told to"
+    assert execution.custom_properties["reason"].string_value == "ValueError: as its parameter wants"
     assert not [each for each in cluster.store.get_artifacts() if each.state == each.LIVE]
     assert not list(cluster.container.rglob("receipt.json")), "half of an output must not be stored"
 
 
-def test_the_run_tells_what_has_not_begun_and_a_second_try_mends_it(cluster):
+def test_the_run_lists_the_steps_that_have_not_begun_and_a_second_try_mends_it(cluster):
     def run():
-        (found,) = origin.runs(lineage_store.connect(cluster.connection["sqlite"]["filenameUri"]))
-        return found.state, found.reason, found.steps
+        (record,) = origin.runs(lineage_store.connect(cluster.connection["sqlite"]["filenameUri"]))
+        return record.state, record.reason, record.steps
 
-    with pytest.raises(ValueError, match="told to"):
+    with pytest.raises(ValueError, match="as its parameter wants"):
         cluster.step("first", fail="yes")
-    assert run() == ("failed", "first: ValueError: told to", 1)
+    assert run() == ("failed", "first: ValueError: as its parameter wants", 1)
     cluster.step("first")
     assert run() == ("unfinished", "not started: second", 1)
     cluster.step("second", "first")
@@ -202,20 +204,20 @@ def test_the_run_tells_what_has_not_begun_and_a_second_try_mends_it(cluster):
 
 def test_only_the_step_that_failed_has_its_reason(cluster):
     """Kubeflow runs steps side by side; another one that fails says its own."""
-    with pytest.raises(ValueError, match="told to"):
+    with pytest.raises(ValueError, match="as its parameter wants"):
         cluster.step("first", fail="yes")
     store = cluster.store
     [execution] = store.get_executions()
     del execution.custom_properties["reason"]
     store.put_executions([execution])
-    with pytest.raises(ValueError, match="told to"):
+    with pytest.raises(ValueError, match="as its parameter wants"):
         cluster.step("second", fail="yes")
     assert ["reason" in each.custom_properties for each in cluster.store.get_executions()] == [False, True]
 
 
 def test_an_input_that_the_store_does_not_know(cluster):
     """Each container with a store of its own: the second step says it, and that is recorded."""
-    with pytest.raises(RankingError, match=r"s3://bucket/shop/first/model: ML Metadata knows no finished artifact"):
+    with pytest.raises(RankingError, match=r"s3://bucket/shop/first/model: ML Metadata has no finished artifact"):
         cluster.step("second", "first")
     [execution] = cluster.store.get_executions()
     assert execution.last_known_state == execution.FAILED
@@ -231,13 +233,11 @@ def test_the_users_code_is_the_images(tmp_path, monkeypatch):
     """What the compiling machine had says nothing of it."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own_code.py").write_text("def f(): pass\n")
-    told = {"config": {}, "code": "as compiled"}
-    parameters = {"preprocessing_fn": "own_code.f", "custom_config": json.dumps(told)}
-    found = json.loads(external_state.refresh_parameters("Transform", parameters, None)["custom_config"])
-    assert found == {"config": {}, "code": own_code.digest("transform.preprocessing_fn", "own_code.f")}
-    ours = external_state.refresh_parameters(
-        "Transform", {**parameters, "preprocessing_fn": external_state.DEFAULT_PREPROCESSING_FN}, None
-    )
+    custom_config = {"config": {}, "code": "as compiled"}
+    parameters = {"preprocessing_fn": "own_code.f", "custom_config": json.dumps(custom_config)}
+    resolved = json.loads(external_state.refresh_parameters("Transform", parameters, None)["custom_config"])
+    assert resolved == {"config": {}, "code": own_code.digest("transform.preprocessing_fn", "own_code.f")}
+    ours = external_state.refresh_parameters("Transform", {**parameters, "preprocessing_fn": external_state.DEFAULT_PREPROCESSING_FN}, None)
     assert json.loads(ours["custom_config"])["code"] == ""
     schema = tmp_path / "schema.pbtxt"
     schema.write_text("")
@@ -259,6 +259,6 @@ def test_the_learning_rate_of_a_run_is_its_trainings():
         "training": {"learning_rate": 0.0625},
     }
     config = ranking_config.parse(raw).select(*trainer.READS)
-    found = external_state.refresh_parameters("RankingTrainer", {"config": config, "learning_rate": 0.25}, None)
+    resolved = external_state.refresh_parameters("RankingTrainer", {"config": config, "learning_rate": 0.25}, None)
     assert ranking_config.from_selection(config).training.learning_rate == 0.0625
-    assert ranking_config.from_selection(found["config"]).training.learning_rate == 0.25
+    assert ranking_config.from_selection(resolved["config"]).training.learning_rate == 0.25

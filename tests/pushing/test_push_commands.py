@@ -193,7 +193,7 @@ def test_what_is_no_model_is_no_push(tmp_path, monkeypatch):
 def test_versions_of_a_folder_that_nobody_pushed_to(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert command_tree.main(["versions", "serving"]) == 0
-    assert capsys.readouterr().out == "serving: no version stands there\n"
+    assert capsys.readouterr().out == "serving: there is no version here\n"
     servable_models.save(tmp_path / "serving" / "3", 0.5, pipeline="shop", run="2026-11-21T15:39:50.109360")
     servable_models.save(tmp_path / "serving" / "4", 1.5, size=3_000_000)
     (tmp_path / "serving" / "4" / "saved_model.pb").unlink()

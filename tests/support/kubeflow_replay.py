@@ -27,7 +27,7 @@ USER, PYTHON = os.environ.get("TFX_RANKING_IMAGE", f":{sys.executable}").split("
 
 
 class Failed(Exception):
-    """A container ended with an error; the text is what it said last."""
+    """A container ended with an error; the text is its last output."""
 
 
 def run(
@@ -42,7 +42,7 @@ def run(
     text: the YAML.  root: the pipeline root, a folder that `USER` may write to.  modules: a folder of the user's own,
     which the image has on PYTHONPATH.  secrets: Kubernetes', by SECRET/KEY.
     """
-    _Container.said, _Container.commands, _Container.modules = "", [], modules
+    _Container.output, _Container.commands, _Container.modules = "", [], modules
     _Container.variables = _variables(text, secrets)
     pipeline = components.load_component_from_text(text)
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
@@ -53,7 +53,7 @@ def run(
         else:
             _in_order(pipeline.pipeline_spec, parameters, str(root))
     except RuntimeError as error:
-        raise Failed(f"{error}\n{_Container.said}") from error
+        raise Failed(f"{error}\n{_Container.output}") from error
     return _Container.run_id()
 
 
@@ -71,12 +71,14 @@ def _variables(text: str, secrets: Mapping[str, str]) -> dict[str, str]:
     """What Kubernetes sets in each container, all of them alike: the file's own variables, and those of secrets."""
     spec, *platform = yaml.safe_load_all(text)
     containers = [each["container"] for each in spec["deploymentSpec"]["executors"].values()]
-    found = {each["name"]: each["value"] for container in containers for each in container.get("env", ())}
+    variables = {each["name"]: each["value"] for container in containers for each in container.get("env", ())}
     for each in platform:
         for executor in each["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
             for secret in executor["secretAsEnv"]:
-                found |= {k["envVar"]: secrets[f"{secret['secretName']}/{k['secretKey']}"] for k in secret["keyToEnv"]}
-    return found
+                variables |= {
+                    k["envVar"]: secrets[f"{secret['secretName']}/{k['secretKey']}"] for k in secret["keyToEnv"]
+                }
+    return variables
 
 
 def start(
@@ -103,7 +105,7 @@ def start(
 class _Container(ITaskHandler):
     """Stands in for a container runtime."""
 
-    said = ""
+    output = ""
     modules: ClassVar[pathlib.Path | None] = None
     variables: ClassVar[Mapping[str, str]] = {}
     commands: ClassVar[list[Sequence[str]]] = []
@@ -117,23 +119,23 @@ class _Container(ITaskHandler):
             process = start(
                 self.command, folder, self.modules, self.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
-            _Container.said = process.communicate()[0][-4000:]
+            _Container.output = process.communicate()[0][-4000:]
         return status.Status.FAILURE if process.returncode else status.Status.SUCCESS
 
     @classmethod
     def run_id(cls) -> str:
-        asked = cls.commands[0][cls.commands[0].index("--json_serialized_invocation_args") + 1]
-        return str(json.loads(asked)["inputs"]["parameterValues"]["pipeline_run"])
+        executor_input = cls.commands[0][cls.commands[0].index("--json_serialized_invocation_args") + 1]
+        return str(json.loads(executor_input)["inputs"]["parameterValues"]["pipeline_run"])
 
 
-def _in_order(spec: Any, given: Mapping[str, Any], root: str) -> None:
+def _in_order(spec: Any, values: Mapping[str, Any], root: str) -> None:
     """What KFP 2.5 leaves to its backend: which task comes when, and what of whom it takes."""
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
 
     inputs = spec.root.input_definitions.parameters
     parameters = {name: executor_output_utils.pb2_value_to_python(each.default_value) for name, each in inputs.items()}
-    parameters |= given
+    parameters |= values
     resource = executor_input_utils.get_local_pipeline_resource_name(spec.pipeline_info.name)
     run_id = placeholder_utils.make_random_id()
     executors = json_format.MessageToDict(spec.deployment_spec)["executors"]
@@ -151,18 +153,20 @@ def _in_order(spec: Any, given: Mapping[str, Any], root: str) -> None:
         without = pipeline_spec_pb2.ComponentSpec()
         without.CopyFrom(component)
         without.input_definitions.ClearField("artifacts")  # which KFP 2.5 refuses to fill in
-        asked = executor_input_utils.construct_executor_input(without, arguments, task_root)
+        executor_input = executor_input_utils.construct_executor_input(without, arguments, task_root)
         for key, source in tasks[name].inputs.artifacts.items():
             taken = source.task_output_artifact
-            asked.inputs.artifacts[key].artifacts.add(uri=outputs[taken.producer_task][taken.output_artifact_key].uri)
+            executor_input.inputs.artifacts[key].artifacts.add(
+                uri=outputs[taken.producer_task][taken.output_artifact_key].uri
+            )
         container = executors[component.executor_label]["container"]
         command = placeholder_utils.replace_placeholders(
             [*container["command"], *container["args"]],
-            executor_input_utils.executor_input_to_dict(asked, component),
+            executor_input_utils.executor_input_to_dict(executor_input, component),
             resource,
             name,
             root,
         )
         if _Container(container["image"], command, root, None).run() is status.Status.FAILURE:
             raise RuntimeError(f"{name} failed")
-        outputs[name] = executor_output_utils.get_outputs_for_task(asked, component)
+        outputs[name] = executor_output_utils.get_outputs_for_task(executor_input, component)

@@ -33,36 +33,36 @@ NEEDED = {
 
 
 class Server:
-    """What is there, by kind; `asked` are the calls that changed something."""
+    """What is there, by kind; `changes` are the calls that changed something."""
 
     def __init__(self) -> None:
         self.host = ""
         self.refuse = 0  # a status that every call gets
-        self.asked: list[str] = []
+        self.changes: list[str] = []
         self.there: dict[str, list[dict[str, Any]]] = {
             name: [] for name in ("pipelines", "pipeline_versions", "experiments", "runs", "recurring_runs")
         }
 
     def find(self, kind: str, query: dict[str, str]) -> list[dict[str, Any]]:
-        """Those that a list call asks for."""
-        found = self.there[kind]
+        """The entries that match a list call."""
+        matches = self.there[kind]
         if query.get("filter"):
             [predicate] = json.loads(query["filter"])["predicates"]
             assert predicate["operation"] in ("EQUALS", 1)  # by its name, or its number as KFP itself sends it
             value = predicate.get("stringValue") or predicate.get("string_value")
-            found = [each for each in found if each[predicate["key"]] == value]
+            matches = [each for each in matches if each[predicate["key"]] == value]
         for key in ("experiment_id", "pipeline_id"):
             if query.get(key):
-                found = [each for each in found if each.get(key) == query[key]]
+                matches = [each for each in matches if each.get(key) == query[key]]
         if kind in ("pipelines", "experiments"):
-            found = [each for each in found if each.get("namespace", "") == query.get("namespace", "")]
-        return found
+            matches = [each for each in matches if each.get("namespace", "") == query.get("namespace", "")]
+        return matches
 
     def add(self, kind: str, id_name: str, **fields: Any) -> dict[str, Any]:
         """A new one, with an id of its own."""
-        made = {id_name: f"{kind}-{len(self.asked) + 1}", **fields}
+        made = {id_name: f"{kind}-{len(self.changes) + 1}", **fields}
         self.there[kind].append(made)
-        self.asked.append(kind)
+        self.changes.append(kind)
         return made
 
 
@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
     state: Server
 
     def do_GET(self) -> None:
-        path, query = self._asked()
+        path, query = self._path_and_query()
         match = re.fullmatch(r"/(?:pipelines/([^/]+)/versions|(\w+))", path)
         if path == "/healthz":
             self._send(200, {"multi_user": False})
@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, f"no {path}")
 
     def do_POST(self) -> None:
-        path, query = self._asked()
+        path, query = self._path_and_query()
         body = self.rfile.read(int(self.headers["Content-Length"]))
         try:
             if path.startswith("/pipelines/upload"):
@@ -144,20 +144,20 @@ class _Handler(BaseHTTPRequestHandler):
                 "/runs": ("runs", "V2beta1Run", "run_id"),
                 "/recurringruns": ("recurring_runs", "V2beta1RecurringRun", "recurring_run_id"),
             }[path]
-            said = json.loads(body)
-            checked(said, model)
+            fields = json.loads(body)
+            checked(fields, model)
             status = {"runs": {"state": "PENDING"}, "recurring_runs": {"status": "ENABLED"}}.get(kind, {})
-            self._answer(self.state.add(kind, id_name, **said, **status))
+            self._answer(self.state.add(kind, id_name, **fields, **status))
         except (ValueError, KeyError) as error:
             self._refuse(400, str(error))
 
     def do_DELETE(self) -> None:
-        path, _ = self._asked()
+        path, _ = self._path_and_query()
         gone = path.rpartition("/")[2]
         self.state.there["recurring_runs"] = [
             each for each in self.state.there["recurring_runs"] if each["recurring_run_id"] != gone
         ]
-        self.state.asked.append(f"delete {gone}")
+        self.state.changes.append(f"delete {gone}")
         self._answer({})
 
     def _upload(self, path: str, query: dict[str, str], body: bytes) -> None:
@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
         assert pipeline.pipeline_spec.root.dag.tasks
         self._answer(made)
 
-    def _asked(self) -> tuple[str, dict[str, str]]:
+    def _path_and_query(self) -> tuple[str, dict[str, str]]:
         parts = urllib.parse.urlsplit(self.path)
         assert parts.path.startswith(PREFIX)
         return parts.path.removeprefix(PREFIX), dict(urllib.parse.parse_qsl(parts.query))

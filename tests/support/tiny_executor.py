@@ -12,20 +12,20 @@ from tfx_ranking.components.exported import receipt
 
 
 class Copy(base_executor.BaseExecutor):
-    """Writes its receipt into its output, with what its input holds; fails where it is told to."""
+    """Writes its receipt into its output, with what its input holds; fails if its parameter `fail` is set."""
 
     def Do(self, input_dict, output_dict, exec_properties):
         [made] = output_dict["model"]
-        given = {name: artifacts[0] for name, artifacts in input_dict.items()}
-        held = [path.read_text() for each in given.values() for path in sorted(pathlib.Path(each.uri).glob("*"))]
-        pathlib.Path(made.uri, "receipt.json").write_text(json.dumps(receipt.receipt(given)))
+        inputs = {name: artifacts[0] for name, artifacts in input_dict.items()}
+        texts = [path.read_text() for each in inputs.values() for path in sorted(pathlib.Path(each.uri).glob("*"))]
+        pathlib.Path(made.uri, "receipt.json").write_text(json.dumps(receipt.receipt(inputs)))
         if exec_properties.get("fail"):
-            raise ValueError("told to")
+            raise ValueError("as its parameter wants")
         if away := exec_properties.get("away"):  # this folder, for a second
             os.rename(away, f"{away}.away")
             threading.Timer(1.0, os.rename, (f"{away}.away", away)).start()
-        made.set_string_custom_property("held", str(len(held)))
-        for name, artifact in given.items():
+        made.set_string_custom_property("held", str(len(texts)))
+        for name, artifact in inputs.items():
             made.set_string_custom_property(name, artifact.uri)
 
 

@@ -52,13 +52,13 @@ def test_the_command_answers_and_nobody_is_root(image):
 
 def test_it_holds_the_pinned_packages_and_none_of_development(image):
     show = "import importlib.metadata as m; print('\\n'.join(f'{d.name}=={d.version}' for d in m.distributions()))"
-    found = set(map(_normal, _in_image(image, "python", "-c", show).splitlines()))
+    installed = set(map(_normal, _in_image(image, "python", "-c", show).splitlines()))
     pins = set(map(_normal, (ROOT / "requirements" / "py313.txt").read_text().splitlines()))
-    ours = {each for each in found if each.startswith("tfx-ranking==")}
+    ours = {each for each in installed if each.startswith("tfx-ranking==")}
     assert len(ours) == 1
-    assert found - ours <= pins
-    assert not {"pytest", "mypy", "ruff", "lightgbm"} & {each.split("==")[0] for each in found}
-    assert {"tfx==1.21.0", "kfp==2.16.1"} <= found
+    assert installed - ours <= pins
+    assert not {"pytest", "mypy", "ruff", "lightgbm"} & {each.split("==")[0] for each in installed}
+    assert {"tfx==1.21.0", "kfp==2.16.1"} <= installed
 
 
 def _normal(pin: str) -> str:

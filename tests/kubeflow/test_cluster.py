@@ -25,7 +25,7 @@ def file(tmp_path) -> pathlib.Path:
     return path
 
 
-def said(capsys, *command: str) -> list[dict]:
+def results(capsys, *command: str) -> list[dict]:
     assert command_tree.main([*command, "--json"]) == 0, capsys.readouterr().err
     return json.loads(capsys.readouterr().out)
 
@@ -36,8 +36,8 @@ def versions(server) -> list[dict]:
 
 
 def test_the_first_time_everything_is_made(server, file, capsys):
-    done = said(capsys, "submit", str(file), "--host", server.host, "--span", "17", "--learning-rate", "0.01")
-    assert server.asked == ["pipelines", "pipeline_versions", "experiments", "runs"]
+    done = results(capsys, "submit", str(file), "--host", server.host, "--span", "17", "--learning-rate", "0.01")
+    assert server.changes == ["pipelines", "pipeline_versions", "experiments", "runs"]
     assert [(each["kind"], each["how"]) for each in done] == [
         ("pipeline", "uploaded"),
         ("version", "uploaded"),
@@ -57,33 +57,33 @@ def test_the_first_time_everything_is_made(server, file, capsys):
 
 
 def test_the_second_time_nothing_is(server, file, capsys):
-    first = said(capsys, "submit", str(file), "--host", server.host)
-    asked = list(server.asked)
-    again = said(capsys, "submit", str(file), "--host", server.host)
-    assert server.asked == asked
+    first = results(capsys, "submit", str(file), "--host", server.host)
+    changes = list(server.changes)
+    again = results(capsys, "submit", str(file), "--host", server.host)
+    assert server.changes == changes
     assert [each["id"] for each in again] == [each["id"] for each in first]
     assert again[-1]["how"] == "under way already"
 
 
 def test_a_run_that_has_ended_is_followed_by_another(server, file, capsys):
-    said(capsys, "submit", str(file), "--host", server.host)
+    results(capsys, "submit", str(file), "--host", server.host)
     server.there["runs"][0]["state"] = "SUCCEEDED"
-    assert said(capsys, "submit", str(file), "--host", server.host)[-1]["how"] == "started"
+    assert results(capsys, "submit", str(file), "--host", server.host)[-1]["how"] == "started"
     assert len(server.there["runs"]) == 2
     assert len(versions(server)) == 1
 
 
 def test_another_file_is_another_version_of_the_pipeline(server, file, capsys):
-    said(capsys, "submit", str(file), "--host", server.host)
+    results(capsys, "submit", str(file), "--host", server.host)
     file.write_text(GOLDEN.read_text() + "# edited\n")
-    said(capsys, "submit", str(file), "--host", server.host)
+    results(capsys, "submit", str(file), "--host", server.host)
     assert len(server.there["pipelines"]) == 1
     assert len({each["display_name"] for each in versions(server)}) == 2
 
 
 def test_a_namespace_has_pipelines_of_its_own(server, file, capsys):
     for namespace in ("alice", "bob", "alice"):
-        said(capsys, "submit", str(file), "--host", server.host, "--namespace", namespace)
+        results(capsys, "submit", str(file), "--host", server.host, "--namespace", namespace)
     assert [each["namespace"] for each in server.there["pipelines"]] == ["alice", "bob"]
     assert [each["namespace"] for each in server.there["experiments"]] == ["alice", "bob"]
     assert len(server.there["runs"]) == 2
@@ -91,25 +91,25 @@ def test_a_namespace_has_pipelines_of_its_own(server, file, capsys):
 
 def test_a_recurring_run(server, file, capsys):
     command = ["schedule", str(file), "--kubeflow", "--host", server.host]
-    first = said(capsys, *command, "--cron", "0 3 * * *")
+    first = results(capsys, *command, "--cron", "0 3 * * *")
     [made] = server.there["recurring_runs"]
     assert made["runtime_config"]["pipeline_root"] == "gs://artifacts/shop"
     assert made["trigger"] == {"cron_schedule": {"cron": "0 0 3 * * *"}}, "Kubeflow's cron has seconds"
     assert (made["max_concurrency"], made["no_catchup"]) == ("1", True)
-    asked = list(server.asked)
-    assert said(capsys, *command, "--cron", "0 3 * * *")[-1]["id"] == first[-1]["id"]
-    assert server.asked == asked, "nothing twice"
-    changed = said(capsys, *command, "--every", "6h")
+    changes = list(server.changes)
+    assert results(capsys, *command, "--cron", "0 3 * * *")[-1]["id"] == first[-1]["id"]
+    assert server.changes == changes, "nothing twice"
+    changed = results(capsys, *command, "--every", "6h")
     assert [each["how"] for each in changed[-2:]] == ["made", "replaced"]
     [left] = server.there["recurring_runs"]
     assert left["trigger"] == {"periodic_schedule": {"interval_second": "21600"}}
 
 
-def test_one_that_was_disabled_is_made_anew(server, file, capsys):
+def test_a_disabled_one_is_created_again(server, file, capsys):
     command = ["schedule", str(file), "--kubeflow", "--host", server.host, "--every", "1d"]
-    said(capsys, *command)
+    results(capsys, *command)
     server.there["recurring_runs"][0]["status"] = "DISABLED"
-    said(capsys, *command)
+    results(capsys, *command)
     assert [each["status"] for each in server.there["recurring_runs"]] == ["ENABLED"]
 
 
@@ -122,7 +122,7 @@ def test_dry_run_prints_the_calls_and_makes_none(command, file, capsys):
         assert call in shown
 
 
-def test_weekdays_are_said_as_kubeflow_knows_them(file, capsys):
+def test_weekdays_have_the_names_that_kubeflow_knows(file, capsys):
     """It counts them from 0 to 6, and refuses cron's other Sunday."""
     assert command_tree.main(["schedule", str(file), "--kubeflow", "--cron", "0 3 * * 5-7", "--dry-run"]) == 0
     assert "cron_expression='0 0 3 * * fri,sat,sun'" in capsys.readouterr().out
@@ -166,21 +166,21 @@ def test_what_goes_with_kubeflow_alone(tmp_path, capsys):
     [
         (
             None,
-            "no such file; `tfx-ranking compile ranking.yaml --image IMAGE --root ROOT -o pipeline.yaml` makes one.",
+            "no such file; make one with `tfx-ranking compile ranking.yaml --image IMAGE --root ROOT -o pipeline.yaml`.",
         ),
         (
             "name: shop\ndata: {}\n",
-            "this is a ranking.yaml, no compiled pipeline; `tfx-ranking compile {file} --image IMAGE --root ROOT "
-            "-o pipeline.yaml` makes one.",
+            "this is a ranking.yaml, not a compiled pipeline; make one with `tfx-ranking compile {file} --image IMAGE "
+            "--root ROOT -o pipeline.yaml`.",
         ),
         (
             "- notes\n",
-            "no compiled pipeline; `tfx-ranking compile ranking.yaml --image IMAGE --root ROOT -o pipeline.yaml` "
-            "makes one.",
+            "not a compiled pipeline; make one with `tfx-ranking compile ranking.yaml --image IMAGE --root ROOT "
+            "-o pipeline.yaml`.",
         ),
     ],
 )
-def test_a_file_that_is_no_pipeline(text, message, tmp_path, capsys):
+def test_a_file_that_is_not_a_pipeline(text, message, tmp_path, capsys):
     file = tmp_path / "shop.yaml"
     if text is not None:
         file.write_text(text)
@@ -188,8 +188,8 @@ def test_a_file_that_is_no_pipeline(text, message, tmp_path, capsys):
     assert capsys.readouterr().err == f"tfx-ranking: {file}: {message.format(file=file)}\n"
 
 
-def test_the_servers_words_are_told(server, file, capsys):
-    said(capsys, "submit", str(file), "--host", server.host)
+def test_the_servers_message_is_printed(server, file, capsys):
+    results(capsys, "submit", str(file), "--host", server.host)
     server.refuse = 503
     assert command_tree.main(["submit", str(file), "--host", server.host]) == 1
     assert "503" in capsys.readouterr().err
@@ -197,10 +197,11 @@ def test_the_servers_words_are_told(server, file, capsys):
 
 def test_no_server(file, capsys):
     assert command_tree.main(["submit", str(file), "--host", "http://127.0.0.1:9"]) == 1
-    said = capsys.readouterr().err.splitlines()[-1]
+    error = capsys.readouterr().err.splitlines()[-1]
     refused = "[Errno 111] Connection refused"
-    assert said == (
-        f"tfx-ranking: no Kubeflow Pipelines answers at http://127.0.0.1:9; name it with --host. ({refused})"
+    assert error == (
+        "tfx-ranking: Kubeflow Pipelines does not answer at http://127.0.0.1:9; set its address with --host. "
+        f"({refused})"
     )
 
 
