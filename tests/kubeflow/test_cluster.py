@@ -166,7 +166,8 @@ def test_what_goes_with_kubeflow_alone(tmp_path, capsys):
     [
         (
             None,
-            "no such file; make one with `tfx-ranking compile ranking.yaml --image IMAGE --root ROOT -o pipeline.yaml`.",
+            "no such file; make one with "
+            "`tfx-ranking compile ranking.yaml --image IMAGE --root ROOT -o pipeline.yaml`.",
         ),
         (
             "name: shop\ndata: {}\n",
