@@ -237,7 +237,9 @@ def test_the_users_code_is_the_images(tmp_path, monkeypatch):
     parameters = {"preprocessing_fn": "own_code.f", "custom_config": json.dumps(custom_config)}
     resolved = json.loads(external_state.refresh_parameters("Transform", parameters, None)["custom_config"])
     assert resolved == {"config": {}, "code": own_code.digest("transform.preprocessing_fn", "own_code.f")}
-    ours = external_state.refresh_parameters("Transform", {**parameters, "preprocessing_fn": external_state.DEFAULT_PREPROCESSING_FN}, None)
+    ours = external_state.refresh_parameters(
+        "Transform", {**parameters, "preprocessing_fn": external_state.DEFAULT_PREPROCESSING_FN}, None
+    )
     assert json.loads(ours["custom_config"])["code"] == ""
     schema = tmp_path / "schema.pbtxt"
     schema.write_text("")
