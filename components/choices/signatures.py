@@ -5,6 +5,7 @@ and a kind of answer; the graph between them (`serving_ranker`) is one, with one
 TensorFlow.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -101,3 +102,12 @@ def refuse_item_by_item(rows: Mapping[str, Signature], because: str) -> dict[str
             f"take {ours[0]!r} out, and let clients call a signature that is sent whole lists",
         )
     return {name: row for name, row in rows.items() if not row.of_items}
+
+
+def tensor_name(feature: str) -> str:
+    """A valid tensor name for a feature: letters, digits and _ only, and no digit first.
+
+    >>> tensor_name("price-eur"), tensor_name("2nd")
+    ('price_eur', '_2nd')
+    """
+    return re.sub(r"^(?=\d)|\W", "_", feature, flags=re.ASCII)

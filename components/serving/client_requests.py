@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfx_ranking.components.choices.signatures import Signature
+from tfx_ranking.components.choices.signatures import Signature, tensor_name
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, Column, columns
 
@@ -100,8 +100,6 @@ def to_sequence_example(list_example: bytes, config: RankingConfig, together: bo
 
 def to_tensors(list_examples: Sequence[bytes], config: RankingConfig) -> Feed:
     """A tensor a feature, [list] or [list, item], vectors with one dimension more, and `sizes`."""
-    from tfx_ranking.components.serving.parsing import tensor_name
-
     lists = [read(one, config) for one in list_examples]
     sizes = np.array([len(one.items) for one in lists], np.int64)
     feeds: Feed = {"sizes": sizes}

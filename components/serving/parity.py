@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfx_ranking.components.choices.signatures import Signature
+from tfx_ranking.components.choices.signatures import Signature, tensor_name
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.serving import client_requests, serving_process
@@ -127,8 +127,6 @@ def _padded(row: Signature, sample: Sample, some: Sequence[int], ranker: Any) ->
     """More padding, of values that would show in the scores."""
     if row.request != "tensors":
         return []
-    from tfx_ranking.components.serving.parsing import tensor_name
-
     call = _call(sample, some)
     feed, noisy = client_requests.feed(row, call.lists, ranker.config), {}
     for name, column in client_requests.requested(ranker.config).items():

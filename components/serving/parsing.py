@@ -12,13 +12,13 @@ feature where there is one; in an ELWC so does a feature that is there without a
 `parse_tensors` takes what is no proto: a tensor for each feature.
 """
 
-import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf import descriptor_pb2
 
+from tfx_ranking.components.choices.signatures import tensor_name
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, Column, ListBatch, Tokens, columns
@@ -146,15 +146,6 @@ def tensor_specs(table: Mapping[str, Column]) -> dict[str, tf.TensorSpec]:
         shape = [None] * (2 if column.level == "items" else 1) + ([column.width] if column.width > 1 else [])
         specs[tensor] = tf.TensorSpec(shape, _DTYPES[column.dtype], name=tensor)
     return specs
-
-
-def tensor_name(feature: str) -> str:
-    """The feature's name as a tensor may have it.
-
-    >>> tensor_name("price-eur"), tensor_name("2nd")
-    ('price_eur', '_2nd')
-    """
-    return re.sub(r"^(?=\d)|\W", "_", feature, flags=re.ASCII)
 
 
 def parse_tensors(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column]) -> ListBatch:

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfx_ranking.components.choices.signatures import tensor_name
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.scorers import networks
-from tfx_ranking.components.serving.parsing import tensor_name
 
 TFLITE_IN_ARTIFACT = "Format-TFLite/ranker.tflite"
 

@@ -17,11 +17,10 @@ import serving_client
 import small_rankers
 import tensorflow as tf
 
-from tfx_ranking.components.choices.signatures import COMPATIBILITY, SIGNATURES, Signature
+from tfx_ranking.components.choices.signatures import COMPATIBILITY, SIGNATURES, Signature, tensor_name
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, columns
 from tfx_ranking.components.serving import answers, client_requests, parity
-from tfx_ranking.components.serving.parsing import tensor_name
 
 TABLE = {**SIGNATURES, **COMPATIBILITY["tf_ranking"], **COMPATIBILITY["ml4ir"]}
 

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_rankers import SHOP
 
-from tfx_ranking.components.choices.signatures import Signature
+from tfx_ranking.components.choices.signatures import Signature, tensor_name
 from tfx_ranking.components.lists.list_examples import ListBatch, Tokens, columns, encode
 from tfx_ranking.components.serving import answers, client_requests, parity
-from tfx_ranking.components.serving.parsing import tensor_name
 
 TABLE = SHOP.serving.rows
 FEW = settings(max_examples=10, deadline=None)
