@@ -12,7 +12,7 @@ from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import Model
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push.versions import ServingBase
@@ -52,8 +52,8 @@ def copy_live(destination: Dict[str, Any], to: pathlib.Path) -> Dict[str, Any]:
         return {"base": destination["base"], "version": "", "digest": ""}
     source = base.directory(version)
     shutil.rmtree(to, ignore_errors=True)
-    for path, file in places.files(source).items():
-        places.copy(file, to / path)
+    for path, file in storage.files_in(source).items():
+        storage.copy_file(file, to / path)
     digest = model_files.digest(to)
     if digest != expected["digest"]:
         raise RankingError(

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.exported import model_files, receipt
 from tfx_ranking.components.lists.list_examples import SPANS_OF_SHARDS
 
@@ -61,11 +61,11 @@ def of_live(model: str, spans: int, split: str, label: str, folder: pathlib.Path
 
 def _files(uri: str, split: str, spans: int) -> tuple[Sequence[str], tuple[int, ...]]:
     """The files of the last spans, and which spans these are; () of an input without spans."""
-    files = sorted(places.matching(f"{uri}/Split-{split}/*"))
+    files = sorted(storage.matching_files(f"{uri}/Split-{split}/*"))
     by_shard = f"{uri}/{SPANS_OF_SHARDS}"
-    if not files or not places.matching(by_shard):
+    if not files or not storage.matching_files(by_shard):
         return files, ()
-    with places.opened(by_shard) as opened:
+    with storage.open_file(by_shard) as opened:
         span_of = json.loads(opened.read())[split]
     kept = tuple(sorted(set(span_of.values()))[-spans:])
     return [file for file in files if span_of[file.rpartition("/")[2]] in kept], kept
@@ -76,5 +76,5 @@ def _readable(file: str, folder: pathlib.Path) -> str:
     if "://" not in file or file.startswith("gs://"):
         return file
     here = folder / file.rpartition("/")[2]
-    places.copy(places.place(file), here)
+    storage.copy_file(storage.to_path(file), here)
     return str(here)

@@ -10,11 +10,11 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.exported.model_files import CONTRACT_IN_MODEL
 from tfx_ranking.components.exported.saved_model import Tensor, signature_definitions
-from tfx_ranking.components.places import Path
+from tfx_ranking.components.storage import PathLike
 
 VERDICTS = ("same", "compatible", "breaking", "no contract", "first model")
 
@@ -39,7 +39,7 @@ class Comparison(NamedTuple):
 FIRST = Comparison("first model", [], "")
 
 
-def describe(directory: Path, config: RankingConfig, reads: Collection[str] | None = None) -> dict[str, Any]:
+def describe(directory: PathLike, config: RankingConfig, reads: Collection[str] | None = None) -> dict[str, Any]:
     """The contract of the SavedModel in `directory`, exported with `config`.
 
     reads: the features that requests are searched for, by their names in training; all of the config's when left out.
@@ -81,9 +81,9 @@ def features(config: RankingConfig, reads: Collection[str] | None = None) -> dic
     return table
 
 
-def read(directory: Path) -> dict[str, Any] | None:
+def read(directory: PathLike) -> dict[str, Any] | None:
     """The contract that travels with a model; None for a model that has none."""
-    file = places.place(directory) / CONTRACT_IN_MODEL
+    file = storage.to_path(directory) / CONTRACT_IN_MODEL
     contract: dict[str, Any] | None = json.loads(file.read_text()) if file.is_file() else None
     return contract
 
@@ -112,7 +112,7 @@ def compare(live: Mapping[str, Any], candidate: Mapping[str, Any]) -> Comparison
     return Comparison(verdict, [change.sentence for change in changes], f"contract {verdict} ({counted})")
 
 
-def compare_models(live: Path, candidate: Path) -> Comparison:
+def compare_models(live: PathLike, candidate: PathLike) -> Comparison:
     """`compare` of what two models' directories hold; one that is not ours has no contract, which breaks nothing."""
     before, now = read(live), read(candidate)
     if before is None or now is None:

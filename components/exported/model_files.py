@@ -7,8 +7,8 @@ by its bytes, wherever it is copied to.  Nothing here imports TensorFlow or TFX.
 import hashlib
 from typing import NamedTuple
 
-from tfx_ranking.components import places
-from tfx_ranking.components.places import Path
+from tfx_ranking.components import storage
+from tfx_ranking.components.storage import PathLike
 
 FORMAT_SERVING = "Format-Serving"  # TFX's name for the SavedModel's directory in a Model artifact
 CONFIG_IN_MODEL = "assets.extra/tfx_ranking/config.json"  # the config that the model was exported with
@@ -26,7 +26,7 @@ class FileDigest(NamedTuple):
     digest: str  # BLAKE2b, hexadecimal
 
 
-def digest(directory: Path) -> str:
+def digest(directory: PathLike) -> str:
     """A model's identity: BLAKE2b (256 bits, hexadecimal) over the sorted relative paths and bytes of its files.
 
     Empty directories, modes and times do not count; a linked file counts as the file.  The digest of a directory
@@ -43,26 +43,26 @@ def combine(files: dict[str, FileDigest]) -> str:
     return total.hexdigest()
 
 
-def file_digests(directory: Path) -> dict[str, FileDigest]:
+def file_digests(directory: PathLike) -> dict[str, FileDigest]:
     """The digest of every file under a directory, by its relative path."""
-    return {path: file_digest(file) for path, file in places.files(places.place(directory)).items()}
+    return {path: file_digest(file) for path, file in storage.files_in(storage.to_path(directory)).items()}
 
 
-def file_digest(path: Path) -> FileDigest:
+def file_digest(path: PathLike) -> FileDigest:
     """Size and BLAKE2b of one file."""
     content = hashlib.blake2b(digest_size=32)
     size = 0
-    with places.place(path).open("rb") as file:
+    with storage.to_path(path).open("rb") as file:
         while block := file.read(1 << 20):
             content.update(block)
             size += len(block)
     return FileDigest(size, content.hexdigest())
 
 
-def is_loadable(directory: Path) -> bool:
+def is_loadable(directory: PathLike) -> bool:
     """Whether a directory looks like a SavedModel: it has a graph and variables.
 
     TensorFlow Serving loads a version without `variables/` and fails at request time, so that version is not live.
     """
-    root = places.place(directory)
+    root = storage.to_path(directory)
     return any((root / name).is_file() for name in GRAPHS) and (root / "variables" / "variables.index").is_file()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from tfx_ranking.components.errors import DataError, RankingError
 from tfx_ranking.components.exported.model_files import LINEAGE_IN_MODEL
-from tfx_ranking.components.places import Path, place
+from tfx_ranking.components.storage import PathLike, to_path
 
 PACKAGES = (
     *("tfx-ranking", "tfx", "tensorflow", "keras", "tensorflow-transform", "tensorflow-data-validation", "tfx-bsl"),
@@ -54,12 +54,12 @@ def receipt(artifacts: Mapping[str, Any]) -> dict[str, Any]:
     return described
 
 
-def read(model: Path) -> dict[str, Any] | None:
+def read(model: PathLike) -> dict[str, Any] | None:
     """The receipt in a model's directory; None when the model has none.
 
     Raises RankingError when the file is not a JSON object.
     """
-    file = place(model) / LINEAGE_IN_MODEL
+    file = to_path(model) / LINEAGE_IN_MODEL
     if not file.is_file():
         return None
     try:
@@ -74,7 +74,7 @@ def read(model: Path) -> dict[str, Any] | None:
     return dict(recorded)
 
 
-def live_spans(model: Path | None) -> list[int]:
+def live_spans(model: PathLike | None) -> list[int]:
     """The spans that the live model was trained on, by its receipt; [] when no model is live.
 
     Raises DataError when the receipt does not list them, RankingError when it cannot be read.

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.config.data_section import Data
 from tfx_ranking.components.errors import DataError, did_you_mean
 from tfx_ranking.components.lists.list_examples import Column, is_gzip
@@ -75,7 +75,7 @@ def open_file(path: str) -> io.BufferedIOBase:
 
 def open_raw(path: str) -> Any:
     """The file's bytes as they are."""
-    return places.opened(path)
+    return storage.open_file(path)
 
 
 def whole_lines(opened: Any, size: int) -> Iterator[bytes]:

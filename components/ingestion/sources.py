@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.config.data_section import SPLIT_NAMES, Data
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.ingestion import spans
@@ -75,7 +75,7 @@ def _key(split: str) -> str:
 def _newest(by_split: spans.Patterns, data: Data) -> tuple[dict[int, Any], int]:
     """(the available spans by number, the newest span's number, or `data.span`)"""
     patterns = [each for several in by_split.values() for each in several]
-    there = spans.available(by_split, places.matching)
+    there = spans.available(by_split, storage.matching_files)
     newest = max(there, default=None) if data.span is None else data.span
     if newest is None or newest not in there:
         wanted = "no span" if data.span is None else f"no span {data.span}"
@@ -133,7 +133,7 @@ def names_below(paths: list[str]) -> list[str]:
 def digest(path: str) -> str:
     """blake2b of a file's bytes, 32 hex digits."""
     state = hashlib.blake2b(digest_size=16)
-    with places.opened(path) as opened:
+    with storage.open_file(path) as opened:
         while block := opened.read(1 << 20):
             state.update(block)
     return state.hexdigest()
@@ -142,7 +142,7 @@ def digest(path: str) -> str:
 def _matching(patterns: list[str], split: str, data: Data) -> list[dict[str, Any]]:
     entries = []
     for path, side in matching(patterns, _key(split), data):
-        entry = {"path": path, "size": places.size(path), "digest": digest(path)}
+        entry = {"path": path, "size": storage.file_size(path), "digest": digest(path)}
         if side is not None:
             entry.update(side=side, side_digest=digest(side))
         entries.append(entry)
@@ -156,7 +156,7 @@ def matching(patterns: list[str], key: str, data: Data) -> list[tuple[str, str |
     """
     paths: set[str] = set()
     for pattern in patterns:
-        paths_of_pattern = places.matching(pattern)
+        paths_of_pattern = storage.matching_files(pattern)
         if data.group_sizes:
             paths_of_pattern = [path for path in paths_of_pattern if not _unpacked(path).endswith(data.group_sizes)]
         if not paths_of_pattern:
@@ -169,7 +169,7 @@ def matching(patterns: list[str], key: str, data: Data) -> list[tuple[str, str |
 def _side_file(path: str, suffix: str) -> str:
     candidates = [path + suffix, _unpacked(path) + suffix, _unpacked(path) + suffix + ".gz"]
     for candidate in candidates:
-        if places.matching(glob.escape(candidate)):
+        if storage.matching_files(glob.escape(candidate)):
             return candidate
     tried = " nor ".join(dict.fromkeys(candidates))
     raise DataError(f"data.group_sizes: {path} has no file of list sizes beside it; there is neither {tried}.")

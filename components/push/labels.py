@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Collection
 from typing import Any
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError
 
 STABLE, CANARY = "stable", "canary"
@@ -40,8 +40,8 @@ def move(labels: Labels, label: str, version: int, base: str, existing: Collecti
     rejects all labels of a file when one of them has no version.  Other models, the comment at the top of the file and
     a policy with a number of latest versions stay.
     """
-    file = places.place(labels.file)
-    places.make(file.parent)
+    file = storage.to_path(labels.file)
+    storage.make_folder(file.parent)
     with _only_writer(file):
         config = _parsed(labels.file)
         model = _model(config, labels.model)
@@ -54,7 +54,7 @@ def move(labels: Labels, label: str, version: int, base: str, existing: Collecti
             del model.version_labels[other]
         if not model.model_version_policy.HasField("latest"):
             model.model_version_policy.all.SetInParent()
-        places.write_whole(file, (_comment(file) + _text(config)).encode())
+        storage.replace_file(file, (_comment(file) + _text(config)).encode())
         return before
 
 
@@ -64,7 +64,7 @@ def _parsed(file: str) -> Any:
 
     config = model_server_config_pb2.ModelServerConfig()
     try:
-        text = places.place(file).read_text()
+        text = storage.to_path(file).read_text()
     except FileNotFoundError:
         return config
     try:
@@ -101,7 +101,7 @@ class _only_writer:
     """
 
     def __init__(self, file: pathlib.Path) -> None:
-        self._lock = file.with_name(f".{file.name}.lock") if places.is_local(file) else None
+        self._lock = file.with_name(f".{file.name}.lock") if storage.is_local(file) else None
         self._opened: Any = None
 
     def __enter__(self) -> None:

@@ -10,7 +10,7 @@ import json
 import pathlib
 from typing import Any
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError, RankingError
 from tfx_ranking.components.exported import receipt
 
@@ -60,9 +60,9 @@ class Ledger:
         return dataclasses.replace(self, entries=entries, highest=max(self.highest, entry.version))
 
 
-def read(base: places.Path) -> Ledger:
+def read(base: storage.PathLike) -> Ledger:
     """The ledger of a base; an empty one when it has none.  Raises PushError when the file cannot be read."""
-    file = places.place(base) / LEDGER
+    file = storage.to_path(base) / LEDGER
     try:
         stored = json.loads(file.read_bytes())
         entries = tuple(Entry(**each) for each in stored["versions"])
@@ -76,7 +76,7 @@ def read(base: places.Path) -> Ledger:
         ) from error
 
 
-def write(base: places.Path, ledger: Ledger) -> None:
+def write(base: storage.PathLike, ledger: Ledger) -> None:
     """Replaces the ledger in one step."""
     stored: dict[str, Any] = {"highest": ledger.highest}
     if ledger.models_config:
@@ -85,7 +85,7 @@ def write(base: places.Path, ledger: Ledger) -> None:
         {name: value for name, value in dataclasses.asdict(each).items() if value not in ("", None)}
         for each in ledger.entries
     ]
-    places.write_whole(places.place(base) / LEDGER, (json.dumps(stored, indent=1) + "\n").encode())
+    storage.replace_file(storage.to_path(base) / LEDGER, (json.dumps(stored, indent=1) + "\n").encode())
 
 
 def now() -> str:

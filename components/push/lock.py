@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError
 
 LOCK = ".push.lock"
@@ -34,7 +34,7 @@ def hold(base: pathlib.Path) -> Iterator[Callable[[], None]]:
 
     Raises PushError when another push holds the lock.  The function raises it when another push took the lock over.
     """
-    if not places.is_local(base):
+    if not storage.is_local(base):
         with _owned(base / OWNER) as renew:
             yield renew
         return
@@ -79,7 +79,7 @@ def _owned(file: pathlib.Path) -> Iterator[Callable[[], None]]:
             )
         if time.time() - owner["renewed"] > RENEW_AFTER:
             owner["renewed"] = time.time()
-            places.write_whole(file, json.dumps(owner).encode())
+            storage.replace_file(file, json.dumps(owner).encode())
 
     renew()  # in a store without exclusive creation the last writer has the lock
     try:
@@ -130,7 +130,7 @@ def _began(process: int) -> str:
 def _created(file: pathlib.Path, owner: dict[str, Any]) -> bool:
     content = json.dumps(owner).encode()
     try:
-        if places.is_local(file):
+        if storage.is_local(file):
             beside = file.with_name(f"{file.name}.{owner['token']}")  # linked, so that nobody reads half of it
             beside.write_bytes(content)
             try:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError
 from tfx_ranking.components.exported.model_files import FileDigest
 from tfx_ranking.components.push import labels as version_labels
@@ -160,12 +160,12 @@ class LockedBase:
 
     def _checked(self, model: pathlib.Path) -> str:
         """Checks a model where it is.  From an object store it is downloaded first, because a loader needs a folder."""
-        if places.is_local(model):
+        if storage.is_local(model):
             return self.check(model)
         with tempfile.TemporaryDirectory() as folder:
             download = pathlib.Path(folder, "model")
-            for path, file in places.files(model).items():
-                places.copy(file, download / path, self.alive)
+            for path, file in storage.files_in(model).items():
+                storage.copy_file(file, download / path, self.alive)
             return self.check(download)
 
     def _next_version(self) -> int:
@@ -181,7 +181,7 @@ class LockedBase:
 @contextlib.contextmanager
 def locked(base: ServingBase, terms: Terms, check: Check, on_step: OnStep) -> Iterator[LockedBase]:
     """Takes the base's lock, creates the folder if needed, and deletes what killed pushes left."""
-    places.make(base.folder)
+    storage.make_folder(base.folder)
     with lock.hold(base.folder) as alive:
 
         def step(name: str) -> None:

@@ -13,16 +13,16 @@ import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError, PushRefused, RankingError
 from tfx_ranking.components.exported.model_files import combine, digest, file_digests, is_loadable
-from tfx_ranking.components.places import Path
 from tfx_ranking.components.push import labels as version_labels
 from tfx_ranking.components.push import ledger, publication, version_files
 from tfx_ranking.components.push.labels import STABLE
 from tfx_ranking.components.push.ledger import Entry
 from tfx_ranking.components.push.publication import STEPS, Check, LockedBase, OnStep, Pushed, Terms
 from tfx_ranking.components.push.versions import ServingBase
+from tfx_ranking.components.storage import PathLike
 
 __all__ = ["STEPS", "Check", "Pushed", "Terms", "push", "roll_back"]
 
@@ -30,8 +30,8 @@ _DEFAULTS = Terms()
 
 
 def push(
-    source: Path,
-    base: Path,
+    source: PathLike,
+    base: PathLike,
     terms: Terms = _DEFAULTS,
     *,
     check: Check,
@@ -50,7 +50,7 @@ def push(
     model, was rolled back, breaks clients, does not load, or answers differently than when it was exported.
     At every moment `base` shows the old versions, or the old ones and the complete new one.
     """
-    model, to = places.place(source), ServingBase(base)
+    model, to = storage.to_path(source), ServingBase(base)
     with _readable_errors(model, to):
         if not is_loadable(model):
             raise PushRefused(
@@ -76,7 +76,7 @@ def push(
 
 
 def roll_back(
-    base: Path,
+    base: PathLike,
     to: int | None = None,
     terms: Terms = _DEFAULTS,
     *,
@@ -181,7 +181,7 @@ def _readable_errors(source: pathlib.Path, base: ServingBase) -> Iterator[None]:
     except RankingError:
         raise
     except Exception as error:
-        if not isinstance(error, OSError) and places.is_local(base.folder):
+        if not isinstance(error, OSError) and storage.is_local(base.folder):
             raise  # only an object store's package has errors of its own
         where, what = getattr(error, "filename", None) or base.folder, getattr(error, "strerror", None) or error
         raise PushError(

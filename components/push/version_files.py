@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError
 from tfx_ranking.components.exported.model_files import GRAPHS, FileDigest, file_digests, is_loadable
 from tfx_ranking.components.push import ledger as push_ledger
@@ -34,11 +34,11 @@ def stage(
     Raises PushError that names the first file that differs.
     """
     staging = base.folder / STAGING
-    if places.is_local(staging):
+    if storage.is_local(staging):
         staging.mkdir()
     on_step("staged")
     for path in sorted(files):
-        places.copy(source / path, staging / path, alive)
+        storage.copy_file(source / path, staging / path, alive)
         on_step("copying")
     _sync(staging)
     on_step("copied")
@@ -61,12 +61,12 @@ def make_visible(
     staging: pathlib.Path, files: Mapping[str, FileDigest], version: pathlib.Path, on_step: Callable[[str], None]
 ) -> None:
     """Makes the staged files a version that servers see."""
-    if places.is_local(version):
+    if storage.is_local(version):
         # Renamed, not copied: TF Serving loads a version directory the moment it sees one, and missing variables
         # fail only at request time.
         staging.rename(version)
         with contextlib.suppress(OSError):  # servers see the version already; the next write reports a failing disk
-            places.sync(version.parent)
+            storage.sync_folder(version.parent)
         return
     graphs = [path for path in files if path in GRAPHS]
     for path in sorted(set(files) - set(graphs)):
@@ -80,26 +80,26 @@ def make_visible(
     except PushError:
         withdraw(version)
         raise
-    places.remove(staging)
+    storage.remove_folder(staging)
 
 
 def withdraw(version: pathlib.Path) -> None:
     """Deletes a version so that no server sees an incomplete model at any moment."""
-    if places.is_local(version):
+    if storage.is_local(version):
         hidden = version.parent / f"{PRUNING}{version.name.strip()}"
-        places.remove(hidden)
+        storage.remove_folder(hidden)
         version.rename(hidden)
-        places.sync(version.parent)
-        places.remove(hidden)
+        storage.sync_folder(version.parent)
+        storage.remove_folder(hidden)
         return
     for graph in GRAPHS:
         (version / graph).unlink(missing_ok=True)
-    places.remove(version)
+    storage.remove_folder(version)
 
 
 def has_debris(base: ServingBase) -> bool:
     """Whether a killed push left files here, or a push is running now."""
-    names = [child.name for child in places.children(base.folder)]
+    names = [child.name for child in storage.children(base.folder)]
     return any(name in (STAGING, lock.OWNER) or name.startswith(PRUNING) for name in names)
 
 
@@ -107,14 +107,14 @@ def clear_debris(base: ServingBase, ledger: Ledger) -> None:
     """Deletes what killed pushes left.  Call it only with the lock held: then no running push owns these files."""
     directories = base.directories()
     newest = ledger.entries[-1].version if ledger.entries else None
-    in_store = not places.is_local(base.folder)
-    unfinished = in_store and newest in directories and places.children(base.folder / STAGING)
+    in_store = not storage.is_local(base.folder)
+    unfinished = in_store and newest in directories and storage.children(base.folder / STAGING)
     if unfinished and newest is not None and not is_loadable(directories[newest]):
         withdraw(directories[newest])  # the push was killed between the staging folder and the version
-    places.remove(base.folder / STAGING)
-    for child in places.children(base.folder):
+    storage.remove_folder(base.folder / STAGING)
+    for child in storage.children(base.folder):
         if child.name.startswith(PRUNING):
-            places.remove(child)
+            storage.remove_folder(child)
     for entry in ledger.entries:
         if entry.pruned_at and entry.version in directories:
             withdraw(directories[entry.version])
@@ -150,11 +150,11 @@ def _copy_within_store(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _sync(folder: pathlib.Path) -> None:
-    if places.is_local(folder):
+    if storage.is_local(folder):
         for child in folder.rglob("*"):
             if child.is_dir():
-                places.sync(child)
-        places.sync(folder)
+                storage.sync_folder(child)
+        storage.sync_folder(folder)
 
 
 def _describe(file: FileDigest | None) -> str:

@@ -11,12 +11,12 @@ import pathlib
 import re
 from typing import Any
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.exported import receipt
 from tfx_ranking.components.exported.model_files import FORMAT_SERVING, digest, is_loadable
-from tfx_ranking.components.places import Path
 from tfx_ranking.components.push import labels as version_labels
 from tfx_ranking.components.push import ledger as push_ledger
+from tfx_ranking.components.storage import PathLike
 
 
 def parse_version(name: str) -> int | None:
@@ -38,20 +38,20 @@ class ServingBase:
     PosixPath('serving/shop')
     """
 
-    path: dataclasses.InitVar[Path]
+    path: dataclasses.InitVar[PathLike]
     folder: pathlib.Path = dataclasses.field(init=False)  # in an object store a UPath, which has the same methods
 
-    def __post_init__(self, path: Path) -> None:
-        object.__setattr__(self, "folder", places.place(path))
+    def __post_init__(self, path: PathLike) -> None:
+        object.__setattr__(self, "folder", storage.to_path(path))
 
     @property
     def absolute(self) -> str:
         """The path as ML Metadata records it."""
-        return places.absolute(self.folder)
+        return storage.absolute(self.folder)
 
     def directories(self) -> dict[int, pathlib.Path]:
         """Every child whose name is a version, complete or broken, lowest version first; {} without a folder."""
-        numbered = [(parse_version(child.name), child) for child in places.children(self.folder)]
+        numbered = [(parse_version(child.name), child) for child in storage.children(self.folder)]
         return dict(sorted((number, child) for number, child in numbered if number is not None))
 
     def directory(self, version: int) -> pathlib.Path:
@@ -65,7 +65,7 @@ class ServingBase:
     def labels_file(self) -> version_labels.Labels | None:
         """The models.config that holds the labels; None when this base has no labels."""
         ledger = self.ledger()
-        if not ledger.models_config or not places.place(ledger.models_config).is_file():
+        if not ledger.models_config or not storage.to_path(ledger.models_config).is_file():
             return None
         return version_labels.Labels(ledger.models_config, ledger.model)
 
@@ -109,10 +109,10 @@ class ServingBase:
         return receipt.live_spans(None if version is None else self.directory(version))
 
 
-def model_directory(path: Path) -> pathlib.Path | None:
+def model_directory(path: PathLike) -> pathlib.Path | None:
     """The SavedModel at a path: the path itself, the one in an exporter's artifact, or the live version of a base;
     None without one."""
-    root = places.place(path)
+    root = storage.to_path(path)
     for directory in (root, root / FORMAT_SERVING):
         if is_loadable(directory):
             return directory

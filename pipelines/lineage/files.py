@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.exported.model_files import FORMAT_SERVING, is_loadable
 from tfx_ranking.pipelines.lineage.values import Artifact
 
@@ -52,7 +52,7 @@ class FeatureStatistics(NamedTuple):
 
 def feature_statistics(uri: str, split: str = "train") -> dict[str, FeatureStatistics] | None:
     """The statistics of an ExampleStatistics artifact, by feature; None if its file is gone."""
-    file = places.found(f"{uri}/Split-{split}/FeatureStats.pb")
+    file = storage.existing_path(f"{uri}/Split-{split}/FeatureStats.pb")
     if file is None:
         return None
     datasets = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read_bytes()).datasets
@@ -86,17 +86,17 @@ def distance(one: FeatureStatistics, other: FeatureStatistics) -> tuple[float, s
 
 def vocabularies(uri: str) -> dict[str, tuple[bytes, ...]] | None:
     """The vocabularies of a TransformGraph artifact, by feature, in index order; None if its files are gone."""
-    if places.found(f"{uri}/transform_fn") is None:
+    if storage.existing_path(f"{uri}/transform_fn") is None:
         return None
-    assets = places.found(f"{uri}/transform_fn/assets")
-    files = places.children(assets) if assets else []
+    assets = storage.existing_path(f"{uri}/transform_fn/assets")
+    files = storage.children(assets) if assets else []
     return {file.name: tuple(file.read_bytes().splitlines()) for file in files if file.is_file()}
 
 
 def anomalies(uri: str) -> tuple[str, ...]:
     """The anomalies of an ExampleAnomalies artifact, each once for all splits; () if there are none or it is gone."""
     texts: set[str] = set()
-    folder = places.found(uri)
+    folder = storage.existing_path(uri)
     for file in sorted(folder.glob("Split-*/SchemaDiff.pb")) if folder else []:
         proto = anomalies_pb2.Anomalies.FromString(file.read_bytes())
         texts |= {f"{name}: {each.short_description or each.description}" for name, each in proto.anomaly_info.items()}
@@ -107,7 +107,7 @@ def model_folder(same: Sequence[Artifact]) -> pathlib.Path | None:
     """A folder that still holds a model's files; None if all are gone.  same: all artifacts of the model."""
     for each in same:
         for path in (each.properties.get("pushed_destination"), f"{each.uri}/{FORMAT_SERVING}"):
-            folder = places.found(str(path)) if path else None
+            folder = storage.existing_path(str(path)) if path else None
             if folder and is_loadable(folder):
                 return folder
     return None

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.exported import receipt as model_receipt
 from tfx_ranking.components.exported.model_files import FORMAT_SERVING, digest
@@ -139,7 +139,7 @@ def find(store: Store, query: str) -> tuple[Artifact, ...]:
     """
     if "://" in query and (recorded := store.at_uri(query) or store.pushed_to(query)):
         return recorded  # the digest of a remote directory would mean to read all of it
-    directory = places.found(query)
+    directory = storage.existing_path(query)
     model = model_directory(directory) if directory and directory.is_dir() else None
     model_digest = digest(model) if model else ""
     if model_digest and (same := store.with_digest(model_digest)):
@@ -199,7 +199,7 @@ def _numbered(store: Store, number: str, kind: str) -> tuple[Artifact, ...]:
 
 def _receipt(model: str | pathlib.Path) -> Mapping[str, Any]:
     """A model's receipt; {} if it has none, or is out of reach.  Raises RankingError for a damaged one."""
-    directory = places.found(model)
+    directory = storage.existing_path(model)
     return (model_receipt.read(directory) if directory else None) or {}
 
 

@@ -12,7 +12,7 @@ from ml_metadata import errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.push import versions
 from tfx_ranking.components.push.pushing import Pushed
 
@@ -27,9 +27,9 @@ class LastEvaluation(NamedTuple):
     metric: str = ""  # e.g. "ndcg@10 0.6021"
 
 
-def highest_version(store: metadata_store.MetadataStore, base: places.Path) -> int | None:
+def highest_version(store: metadata_store.MetadataStore, base: storage.PathLike) -> int | None:
     """The highest version that was ever pushed to a base; None when none was."""
-    absolute = places.absolute(base)
+    absolute = storage.absolute(base)
     pushed = []
     for each in store.get_artifacts_by_type("PushedModel"):
         if _text(each, "pushed_destination").rpartition("/")[0] == absolute:
@@ -54,13 +54,13 @@ def last_evaluation(store: metadata_store.MetadataStore, digest: str) -> LastEva
 
 
 def record(
-    store: metadata_store.MetadataStore, kind: str, base: places.Path, done: Pushed, reason: str, summary: str
+    store: metadata_store.MetadataStore, kind: str, base: storage.PathLike, done: Pushed, reason: str, summary: str
 ) -> int:
     """Records a push or a rollback by hand; returns the execution's id."""
     properties: dict[str, Any] = {
         "pushed": 1,
         "unchanged": int(done.unchanged),
-        "pushed_destination": f"{places.absolute(base)}/{done.directory.name}",
+        "pushed_destination": f"{storage.absolute(base)}/{done.directory.name}",
         "pushed_version": str(done.version),
         "digest": done.digest,
         "reason": reason,
@@ -74,7 +74,7 @@ def record(
 
 
 def record_refusal(
-    store: metadata_store.MetadataStore, kind: str, base: places.Path, digest: str, reason: str, refused: str
+    store: metadata_store.MetadataStore, kind: str, base: storage.PathLike, digest: str, reason: str, refused: str
 ) -> int:
     """Records that a model was not pushed, and why; returns the execution's id."""
     properties = {
@@ -83,7 +83,7 @@ def record_refusal(
         "reason": reason,
         "refused": refused,
         "summary": f"not pushed: {reason}",
-        "base": places.absolute(base),
+        "base": storage.absolute(base),
     }
     return _put(store, kind, properties)
 

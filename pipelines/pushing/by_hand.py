@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_metadata import errors
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError, PushRefused
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import pushing, versions
@@ -52,8 +52,8 @@ class RecordedPush:
 
 
 def push(
-    directory: places.Path,
-    base: places.Path,
+    directory: storage.PathLike,
+    base: storage.PathLike,
     force: bool = False,
     metadata: str | None = None,
     check: Check = samples.check,
@@ -84,7 +84,7 @@ def push(
                 why = f"it was evaluated and not blessed: {judged.reason}; --force pushes it anyway"
                 raise PushRefused(why, "not blessed")
         terms = _terms(destination, store, force)
-        if places.absolute(model.parent) == destination.absolute:
+        if storage.absolute(model.parent) == destination.absolute:
             terms = dataclasses.replace(terms, label=STABLE)  # the user names an existing version to serve
         pushed = pushing.push(model, base, terms, check=check, about=evaluation)
     except PushError as error:
@@ -98,7 +98,7 @@ def push(
 
 
 def roll_back(
-    base: places.Path, to: int | None = None, metadata: str | None = None, check: Check = samples.check
+    base: storage.PathLike, to: int | None = None, metadata: str | None = None, check: Check = samples.check
 ) -> RecordedPush:
     """Serves the previous version again; see `pushing.roll_back`."""
     store, why_no_store = try_to_write(metadata)
@@ -140,7 +140,7 @@ def _recorded(store: Any, why_no_store: str, kind: str, done: RecordedPush) -> R
         return dataclasses.replace(done, not_recorded=f"ML Metadata could not be written: {error}")
 
 
-def _record_refusal(store: Any, kind: str, base: places.Path, digest: str, error: PushError) -> None:
+def _record_refusal(store: Any, kind: str, base: storage.PathLike, digest: str, error: PushError) -> None:
     """Records a refusal in ML Metadata if possible; a failure here must not hide the push's own error."""
     if store is not None:
         with contextlib.suppress(errors.StatusError):

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger as push_ledger
 from tfx_ranking.components.push.labels import STABLE
@@ -42,7 +42,7 @@ class Version:
     problem: str  # why TensorFlow Serving could not serve it; ""
 
 
-def versions(base: places.Path, store: "metadata_store.MetadataStore | None" = None) -> tuple[Version, ...]:
+def versions(base: storage.PathLike, store: "metadata_store.MetadataStore | None" = None) -> tuple[Version, ...]:
     """The versions under a base, newest first; () without any.
 
     store: ML Metadata; it gives the evaluation of a version whose ledger entry has none.
@@ -60,7 +60,7 @@ def versions(base: places.Path, store: "metadata_store.MetadataStore | None" = N
             digest = entry.digest or model_files.digest(directory)
             judged = push_records.last_evaluation(store, digest)
             entry = dataclasses.replace(entry, digest=digest, blessing=judged.blessing, metric=judged.metric)
-        files = [file.stat() for file in places.files(directory).values()]
+        files = [file.stat() for file in storage.files_in(directory).values()]
         changed = max((file.st_mtime for file in files), default=0.0)
         changed_at = datetime.datetime.fromtimestamp(changed, datetime.timezone.utc).isoformat(timespec="seconds")
         listed.append(

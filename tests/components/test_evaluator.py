@@ -16,7 +16,7 @@ from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import evaluator, live_model, places
+from tfx_ranking.components import evaluator, live_model, storage
 from tfx_ranking.components.config.evaluation_section import Bless
 from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.evaluation import report as evaluation_report
@@ -463,8 +463,8 @@ def test_previous_lists_in_an_object_store(tmp_path, examples, rankers):
     told = live / "Format-Serving" / model_files.LINEAGE_IN_MODEL
     with object_server.serving("artifacts"):
         bucket = "minio://artifacts/examples"
-        for name, file in places.files(tmp_path / "examples").items():
-            places.place(f"{bucket}/{name}").write_bytes(file.read_bytes())
+        for name, file in storage.files_in(tmp_path / "examples").items():
+            storage.to_path(f"{bucket}/{name}").write_bytes(file.read_bytes())
         shutil.rmtree(tmp_path / "examples")
         told.write_text(json.dumps({"artifacts": {"examples": [{"uri": bucket}]}}))
         there, evaluation, blessing = evaluate(tmp_path / "there", examples, rankers["good"], live, asking_back(5))

@@ -3,7 +3,7 @@
 import pytest
 from bare_models import make_model
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push.versions import ServingBase
@@ -47,8 +47,8 @@ def test_live_model_of_an_empty_destination_is_an_empty_directory(tmp_path, live
 def test_live_model_of_an_object_store(tmp_path, live_model):
     base = "memory://test_live_model/serving"
     model = make_model(tmp_path / "model")
-    for path, file in places.files(model).items():
-        places.copy(file, places.place(base) / "4" / path)
+    for path, file in storage.files_in(model).items():
+        storage.copy_file(file, storage.to_path(base) / "4" / path)
     copied = live_model.copy_live(ServingBase(base).state(), tmp_path / "copy")
     assert copied == {"base": base, "version": "4", "digest": model_files.digest(model)}
     assert model_files.digest(tmp_path / "copy") == model_files.digest(model)

@@ -8,7 +8,7 @@ import pytest
 from lineage_runs import Shop
 from lineage_stores import FAILED, StoreMaker, saved_model
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.exported.model_files import LINEAGE_IN_MODEL, digest
 from tfx_ranking.pipelines.cli import command_tree
@@ -152,8 +152,8 @@ def test_a_model_in_an_object_store(tmp_path, monkeypatch):
     assert origin.receipts(lineage) == [], "receipts out of reach are not an error"
     with object_server.serving("serving") as bucket:
         copied = saved_model(tmp_path / "copied", "first", run="one", packages={"tfx": "1.16.0"})
-        for name, file in places.files(copied).items():
-            places.place(f"{bucket}/elsewhere/3/{name}").write_bytes(file.read_bytes())
+        for name, file in storage.files_in(copied).items():
+            storage.to_path(f"{bucket}/elsewhere/3/{name}").write_bytes(file.read_bytes())
         assert (
             _steps(origin.upstream(store, f"{bucket}/elsewhere")) == ONE
         )  # the version that serves there, by its bytes

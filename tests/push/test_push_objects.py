@@ -12,7 +12,7 @@ import object_server
 import pytest
 import servable_models
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger, lock, pushing, version_files
@@ -49,7 +49,7 @@ def seen(base):
 
 
 def names(base):
-    return [child.name for child in places.children(places.place(base))]
+    return [child.name for child in storage.children(storage.to_path(base))]
 
 
 def test_push_and_rollback_and_prune(base, models):
@@ -58,7 +58,7 @@ def test_push_and_rollback_and_prune(base, models):
 
     def check(model):
         assert model_files.is_loadable(model)
-        assert places.is_local(model)  # what came back from the store, in a folder that a loader takes
+        assert storage.is_local(model)  # what came back from the store, in a folder that a loader takes
         tried.append(model_files.digest(model))
         return "loaded"
 
@@ -77,7 +77,7 @@ def test_push_and_rollback_and_prune(base, models):
 
 def test_the_graph_comes_last(base, models):
     def look(step):
-        at = places.place(base)
+        at = storage.to_path(base)
         if step == "publishing":
             assert not model_files.is_loadable(at / "1")
             assert serving_versions.ServingBase(at).live_version() is None
@@ -92,7 +92,7 @@ def test_the_graph_comes_last(base, models):
 def test_a_byte_that_flips_on_the_way_is_found(base, models):
     def flip(step):
         if step == "publishing":
-            (places.place(base) / "1" / "variables" / "variables.index").write_bytes(b"other")
+            (storage.to_path(base) / "1" / "variables" / "variables.index").write_bytes(b"other")
 
     with pytest.raises(PushError, match=r"differs from the model"):
         push(models[0], base, Terms("next"), check=untried, on_step=flip)
@@ -175,4 +175,4 @@ def test_a_kill_at_any_step_leaves_what_loads_whole(models, tmp_path, step, nth)
     assert again.unchanged == (step == "published")
     assert seen(base) == {1: old, again.version: new}
     assert names(base) == [ledger.LEDGER, "1", str(again.version)]
-    assert not (places.place(base) / version_files.STAGING).exists()
+    assert not (storage.to_path(base) / version_files.STAGING).exists()

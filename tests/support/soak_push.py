@@ -28,7 +28,7 @@ from multiprocessing.process import BaseProcess
 
 import buckets  # noqa: F401  registers bucket://
 
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.errors import PushError, PushRefused
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.push import ledger, lock
@@ -228,7 +228,7 @@ def soak(kills: int, seed: int, folder: pathlib.Path) -> int:
         for model in models.values():
             done = push(model, base, last, check=try_model)
         views.look(kind, base, terms)
-        named = {child.name for child in places.children(places.place(base))}
+        named = {child.name for child in storage.children(storage.to_path(base))}
         debris = {name for name in named if serving_versions.parse_version(name) is None}
         debris -= {ledger.LEDGER, lock.LOCK}
         if debris or done.directory.name not in named:

@@ -17,7 +17,7 @@ import run_support
 from lineage_answers import answers
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components import places
+from tfx_ranking.components import storage
 from tfx_ranking.components.push import versions
 from tfx_ranking.pipelines.cli import command_tree
 from tfx_ranking.pipelines.kubeflow import compiler
@@ -111,7 +111,7 @@ def test_a_run_on_kubeflow_gives_the_same_answers_from_the_same_store(shops, sql
         keys = {name: f"logs/{name}" for name in object_server.SECRETS}
         shop.set("kubeflow.secrets", {"MLMD_PASSWORD": "mlmd/password", **keys})
         for file in (shop.folder / "logs").iterdir():
-            places.place(f"{bucket}/logs/{file.name}").write_bytes(file.read_bytes())
+            storage.to_path(f"{bucket}/logs/{file.name}").write_bytes(file.read_bytes())
         config = compiler.reachable(
             ranking_config.load(shop.config_file), [f"{bucket}/logs/*.csv"], f"{bucket}/serving/shop"
         )
