@@ -1,6 +1,6 @@
-"""What an exported or pushed model holds: versions, signatures, features, where it came from, what travels with it.
+"""Reads what an exported or pushed model contains: versions, signatures, features, origin, samples and weights.
 
-Enters: a SavedModel, or a folder of versions.  Leaves: an immutable `Inspected`, and its text.
+Input: a SavedModel, or a folder of versions.  Output: an immutable `Inspected`, and its text.
 """
 
 import dataclasses
@@ -31,67 +31,67 @@ from tfx_ranking.pipelines.text_layout import wrapped
 
 @dataclasses.dataclass(frozen=True)
 class RequestFeature:
-    """One feature as requests have it."""
+    """One feature, with its name and type in requests."""
 
     name: str
     trained_as: str  # its name in training
     level: str  # "context" or "items"
     type: str  # e.g. "float [128]", "string tokens"
-    default: float | int | str  # what a missing value counts as
+    default: float | int | str  # the value that a missing one is replaced by
 
 
 @dataclasses.dataclass(frozen=True)
-class Call:
-    """One signature: its tensors, and what its requests and answers are (as `signatures.Signature` names them)."""
+class InspectedSignature:
+    """One signature: its tensors, and the kinds of its requests and answers (as in `signatures.Signature`)."""
 
     signature: Signature
-    request: str = ""  # "" where the contract does not say
+    request: str = ""  # "" if the contract does not have it
     answer: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
-class Receipt:
-    """Where a model came from, as far as its lineage receipt says; "" and () for what it does not say."""
+class InspectedReceipt:
+    """Where a model was made, from its lineage receipt; "" and () for entries that the receipt does not have."""
 
     pipeline: str
     run: str
     exported_at: str
     data: tuple[tuple[str, str], ...]  # e.g. ("span", "3"), ("fingerprint", "…")
-    artifacts: tuple[tuple[str, str], ...]  # input of the export, and which artifact it was
+    artifacts: tuple[tuple[str, str], ...]  # (input of the export, the artifact)
     packages: tuple[tuple[str, str], ...]  # name, version
 
 
 @dataclasses.dataclass(frozen=True)
 class Inspected:
-    """One model, and the versions that stand beside it."""
+    """One model, and the versions beside it in the same folder."""
 
     directory: pathlib.Path
-    versions: tuple[int, ...]  # all integer-named neighbours, oldest first; empty for a model outside a serving folder
+    versions: tuple[int, ...]  # oldest first; empty for a model outside a serving folder
     digest: str
-    calls: tuple[Call, ...]  # by name, `serving_default` last
-    features: tuple[RequestFeature, ...]  # of the proto signatures; none for a model that is not ours
-    receipt: Receipt | None
-    warm_up: int  # requests that TensorFlow Serving replays before it serves
-    samples: tuple[str, ...]  # signatures with a sample request and the answer it must get
-    layers: tuple[str, ...]  # whose weights a new ranker can start from
+    calls: tuple[InspectedSignature, ...]  # by name, `serving_default` last
+    features: tuple[RequestFeature, ...]  # of the proto signatures; empty if tfx-ranking did not export the model
+    receipt: InspectedReceipt | None
+    warm_up: int  # number of requests that TensorFlow Serving replays before it serves
+    samples: tuple[str, ...]  # signatures that have a sample request and its expected answer
+    layers: tuple[str, ...]  # layers whose weights a new ranker can start from
 
 
 def inspect(directory: pathlib.Path) -> Inspected:
-    """The model in `directory`; of a folder of versions, the one that serves.  Raises RankingError where none is."""
+    """Reads the model in `directory`, or the serving version of a folder.  Raises RankingError if there is none."""
     directory = _model_in(directory.absolute())
     promised = contract.read(directory) or {}
     calls = _calls(directory, promised)
     is_version = parse_version(directory.name) is not None
     return Inspected(
-        directory,
-        tuple(ServingBase(directory.parent).directories()) if is_version else (),
-        digest(str(directory)),
-        calls,
-        _features(directory, promised),
-        _receipt(directory),
-        _count_records(directory / WARMUP_IN_MODEL),
-        tuple(call.signature.name for call in calls if _sample(directory, call.signature.name).is_file()),
-        _layers(directory / WEIGHTS_IN_MODEL),
+        directory=directory,
+        versions=tuple(ServingBase(directory.parent).directories()) if is_version else (),
+        digest=digest(str(directory)),
+        calls=calls,
+        features=_features(directory, promised),
+        receipt=_receipt(directory),
+        warm_up=_count_records(directory / WARMUP_IN_MODEL),
+        samples=tuple(call.signature.name for call in calls if _sample(directory, call.signature.name).is_file()),
+        layers=_layers(directory / WEIGHTS_IN_MODEL),
     )
 
 
@@ -119,28 +119,29 @@ def render(model: Inspected) -> str:
 
 
 def _model_in(directory: pathlib.Path) -> pathlib.Path:
-    found = model_directory(directory)
-    # You can still look at a model that cannot serve.
+    model = model_directory(directory)
+    # A model that cannot serve can still be inspected.
     for loose in (directory, directory / model_files.FORMAT_SERVING):
-        found = found or (loose if _is_model(loose) else None)
-    if found is None:
+        model = model or (loose if _is_model(loose) else None)
+    if model is None:
         names = ", ".join(sorted(child.name for child in directory.iterdir())) if directory.is_dir() else "no folder"
         raise RankingError(
             f"{directory}: expected a SavedModel (saved_model.pb) or a folder of versions; found {names or 'nothing'}."
         )
-    return found
+    return model
 
 
 def _is_model(directory: pathlib.Path) -> bool:
     return any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.cpb"))
 
 
-def _calls(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[Call, ...]:
+def _calls(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[InspectedSignature, ...]:
     recorded = promised.get("signatures", {})
-    found = sorted(signature_definitions(directory), key=lambda signature: signature.name == "serving_default")
-    kinds = [recorded.get(signature.name, {}) for signature in found]
+    definitions = sorted(signature_definitions(directory), key=lambda signature: signature.name == "serving_default")
+    kinds = [recorded.get(signature.name, {}) for signature in definitions]
     return tuple(
-        Call(signature, kind.get("request", ""), kind.get("answer", "")) for signature, kind in zip(found, kinds)
+        InspectedSignature(signature, kind.get("request", ""), kind.get("answer", ""))
+        for signature, kind in zip(definitions, kinds)
     )
 
 
@@ -151,7 +152,7 @@ def _sample(directory: pathlib.Path, signature: str) -> pathlib.Path:
 def _features(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[RequestFeature, ...]:
     file = directory / CONFIG_IN_MODEL
     config = from_selection(file.read_text()) if file.is_file() else None
-    if "features" not in promised:  # an older export, or not one of ours
+    if "features" not in promised:  # an older export, or a model of another tool
         promised = {"features": contract.features(config) if config else {}}
     trained_as = {served: name for name, served in config.serving.rename.items()} if config else {}
     return tuple(
@@ -160,7 +161,7 @@ def _features(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[Req
     )
 
 
-def _receipt(model: pathlib.Path) -> Receipt | None:
+def _receipt(model: pathlib.Path) -> InspectedReceipt | None:
     recorded = receipt.read(model)
     if recorded is None:
         return None
@@ -170,15 +171,22 @@ def _receipt(model: pathlib.Path) -> Receipt | None:
 
     artifacts = tuple(
         (name, f"{artifact.get('name') or artifact.get('uri', '')} (id {artifact.get('id', '?')})")
-        for name, found in (recorded.get("artifacts") or {}).items()
-        for artifact in found
+        for name, listed in (recorded.get("artifacts") or {}).items()
+        for artifact in listed
     )
     pipeline, run, exported_at = (_plain(recorded.get(key, "")) for key in ("pipeline", "run", "exported_at"))
-    return Receipt(pipeline, run, exported_at, pairs("data"), artifacts, pairs("packages"))
+    return InspectedReceipt(
+        pipeline=pipeline,
+        run=run,
+        exported_at=exported_at,
+        data=pairs("data"),
+        artifacts=artifacts,
+        packages=pairs("packages"),
+    )
 
 
-def _call_lines(call: Call, shown: dict[Any, str]) -> list[str]:
-    """shown: what was shown before, by what it is; this call is added to it."""
+def _call_lines(call: InspectedSignature, shown: dict[Any, str]) -> list[str]:
+    """shown: tensors and kinds → the first signature that was printed with them; this function adds to it."""
     signature = call.signature
     tensors = (signature.inputs, signature.outputs)
     kinds = f"{call.request} → {call.answer}  " if call.request else ""
@@ -198,7 +206,7 @@ def _call_lines(call: Call, shown: dict[Any, str]) -> list[str]:
     return lines
 
 
-def _receipt_lines(receipt: Receipt) -> list[str]:
+def _receipt_lines(receipt: InspectedReceipt) -> list[str]:
     run = f"{receipt.pipeline}, run {receipt.run}" if receipt.run else receipt.pipeline
     return [
         "",
@@ -211,7 +219,7 @@ def _receipt_lines(receipt: Receipt) -> list[str]:
 
 
 def _count_records(file: pathlib.Path) -> int:
-    """The records of a TFRecord file, 0 for none: length (8), its checksum (4), the record, its checksum (4)."""
+    """The number of records in a TFRecord file, 0 without one.  Each: length (8), checksum (4), bytes, checksum (4)."""
     if not file.is_file():
         return 0
     count, position, size = 0, 0, file.stat().st_size
@@ -230,7 +238,7 @@ def _count_records(file: pathlib.Path) -> int:
 
 
 def _layers(file: pathlib.Path) -> tuple[str, ...]:
-    """The layers in `weights.npz`, whose members are `<layer>/<variable>.npy`."""
+    """The names of the layers in `weights.npz`; its members are called `<layer>/<variable>.npy`."""
     if not file.is_file():
         return ()
     with zipfile.ZipFile(file) as stored:

@@ -1,7 +1,7 @@
-"""A few lists out of files of any input format, by row or by group: what a request is made of.
+"""Selects a few lists from files of any input format, by row or by group, to make a request from.
 
-Enters: files as `unlabelled.requests` names them.  Leaves: whole lists.  The one idea: a row stands for its list, whose
-other rows may be anywhere in the files.
+Input: the files that `unlabelled.requests` returns.  Output: whole lists.  A row selects the list that it belongs to;
+the other rows of that list may be anywhere in the files.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ from tfx_ranking.pipelines.asking import unlabelled
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Which lists a request carries: `count` of them from a row's or a group's on, else from the first."""
+    """Which lists a request has: `count` lists, beginning with that of a row or a group, or with the first."""
 
-    row: int | None = None  # or record, from 1; a CSV's header is none
+    row: int | None = None  # or record, from 1; the header of a CSV does not count
     group: str | None = None
     count: int = 1
 
@@ -32,38 +32,37 @@ FIRST = Choice()
 
 
 def choose(files: list[chunks.FileRequest], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
-    """The lists, from the chosen one on in the order of their first rows.
+    """Returns the lists in the order of their first rows, beginning with the chosen one.
 
-    reading: told of every record that cannot be used, up to where the files were read: a list of rows may lack some.
-
-    Raises RankingError for a row or a group that is not there or cannot be used, and for too few lists.
+    reading: collects each record that cannot be used; such a row may be missing in a list.
+    Raises RankingError if the row or group does not exist or cannot be used, or if there are too few lists.
     """
     if choice.count < 1:
         raise UsageError(f"--lists: expected at least 1; got {choice.count}.")
     if choice.row is not None and choice.group is not None:
-        raise UsageError("--row and --group both say which list is meant; give one of them.")
+        raise UsageError("--row and --group both choose a list; give one of them.")
     if choice.row is not None and len(files) > 1:
         raise RankingError(f"--row: {len(files)} files match, and each has its own rows; name one file, or --group.")
     chosen = _chosen_records if FORMATS[files[0].data.format].lists else _chosen_rows
-    found = chosen(files, choice, reading)
-    if len(found.positions) < choice.count:
+    lists = chosen(files, choice, reading)
+    if len(lists.positions) < choice.count:
         where = "there" if choice.row is not None or choice.group is not None else "the first"
-        raise RankingError(f"--lists {choice.count}: from {where} on there are only {len(found.positions)}.")
-    return found
+        raise RankingError(f"--lists {choice.count}: from {where} on there are only {len(lists.positions)}.")
+    return lists
 
 
 def _chosen_records(files: list[chunks.FileRequest], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
     last = 0
     parts: list[grouping.Lists] = []
     count = 0
-    for found in unlabelled.records_as_lists(files, reading):
-        last = max([last, *found.positions.tolist()])
+    for lists in unlabelled.records_as_lists(files, reading):
+        last = max([last, *lists.positions.tolist()])
         start: int | None = 0
         if not parts:
-            start = _start(found.positions, found.context[files[0].data.group_id], choice.row, choice.group)
+            start = _start(lists.positions, lists.context[files[0].data.group_id], choice.row, choice.group)
             _refuse_bad([bad for _, bad in reading.bad], choice.row)
-        if start is not None and len(found.positions):
-            parts.append(found.between(start, min(start + choice.count - count, len(found.positions))))
+        if start is not None and len(lists.positions):
+            parts.append(lists.between(start, min(start + choice.count - count, len(lists.positions))))
             count += len(parts[-1].positions)
         if count == choice.count:
             break
@@ -73,7 +72,7 @@ def _chosen_records(files: list[chunks.FileRequest], choice: Choice, reading: un
 
 
 def _chosen_rows(files: list[chunks.FileRequest], choice: Choice, reading: unlabelled.Reading) -> grouping.Lists:
-    """Once through the files for the groups' names, once for their rows, wherever those stand."""
+    """Reads the files twice: first for the groups' ids, then for their rows, which may be anywhere."""
     group_id = files[0].data.group_id
     header = 1 if files[0].data.format == "csv" else 0
     row = None if choice.row is None else choice.row + header
@@ -91,33 +90,34 @@ def _chosen_rows(files: list[chunks.FileRequest], choice: Choice, reading: unlab
     if not groups:
         raise _not_there(files, choice, "row", last - header)
     wanted = pa.array(groups, pa.binary())
-    held = []
+    parts = []
     for request in files:
         for chunk in workers.checked(request):
             reading.add(chunk, request.path)
             keep = pc.is_in(chunk.columns[group_id], value_set=wanted)
             columns = {name: array.filter(keep) for name, array in chunk.columns.items()}
-            held.append(chunks.Chunk(columns, chunk.positions[np.asarray(keep)], 0))
-    found = unlabelled.grouped(held, files[0])
-    at = [found.context[group_id].to_pylist().index(group) for group in groups]  # a group may have begun earlier
-    return _joined([found.between(each, each + 1) for each in at])
+            parts.append(chunks.Chunk(columns, chunk.positions[np.asarray(keep)], 0))
+    lists = unlabelled.grouped(parts, files[0])
+    # A group may begin before the chosen row.
+    at = [lists.context[group_id].to_pylist().index(group) for group in groups]
+    return _joined([lists.between(each, each + 1) for each in at])
 
 
 def _start(positions: npt.NDArray[Any], groups: pa.Array, row: int | None, group: str | None) -> int | None:
-    """Where the chosen row or group is; None where it is not."""
+    """The index of the chosen row or group; None if it is not here."""
     if row is not None:
-        found = np.flatnonzero(positions == row)
+        matches = np.flatnonzero(positions == row)
     elif group is not None:
-        found = np.flatnonzero(np.asarray(pc.equal(groups, group.encode())))
+        matches = np.flatnonzero(np.asarray(pc.equal(groups, group.encode())))
     else:
-        found = np.arange(min(1, len(positions)))
-    return int(found[0]) if len(found) else None
+        matches = np.arange(min(1, len(positions)))
+    return int(matches[0]) if len(matches) else None
 
 
 def _refuse_bad(bad: list[chunks.Bad], row: int | None, header: int = 0) -> None:
     for each in bad:
         if each.position == row:
-            raise RankingError(f"--row {row - header}: it cannot be used: {each.reason}. Choose another.")
+            raise RankingError(f"--row {row - header}: it cannot be used: {each.reason}. Choose another row.")
 
 
 def _not_there(files: list[chunks.FileRequest], choice: Choice, what: str, last: int) -> RankingError:
@@ -126,8 +126,10 @@ def _not_there(files: list[chunks.FileRequest], choice: Choice, what: str, last:
         there = f"it has {what}s 1 to {last}" if last else f"it has no {what}"
         return RankingError(f"--row {choice.row}: {names} has no such {what}; {there}.")
     if choice.group is not None:
-        return RankingError(f"--group {choice.group}: no list of {names} is called so in {files[0].data.group_id!r}.")
-    return RankingError(f"{names}: no list that could be sent; read as {files[0].data.format}, which --format changes.")
+        return RankingError(f"--group {choice.group}: no list of {names} has this value in {files[0].data.group_id!r}.")
+    return RankingError(
+        f"{names}: no usable list; the file was read as {files[0].data.format}; set another format with --format."
+    )
 
 
 def _joined(parts: list[grouping.Lists]) -> grouping.Lists:

@@ -1,8 +1,11 @@
-"""Requests that can be sent as they stand: `tfx-ranking request`.
+"""Makes requests that can be sent without changes: `tfx-ranking request`.
 
-Enters: an exported model, and a list out of a file of any input format, or the sample that travels with the model.
-Leaves: a serialized `PredictRequest`, a `curl` command, a Python program for gRPC.  The one idea: a request is named
-arrays, whatever the signature takes; `RENDERERS` says in which forms it can be had.
+Input: an exported model, and a list from a file of any input format, or the sample request inside the model.
+Output: a serialized `PredictRequest`, a `curl` command or a Python program for gRPC.  A request is a set of named
+arrays, for every kind of signature; `RENDERERS` lists the forms that it can be written in.
+
+To add a form: 1. write a function from a `ReadyRequest` to text or bytes; 2. add a row to `RENDERERS`; 3. add its name
+to `--output` in `cli/model_commands.py`.
 """
 
 import base64
@@ -33,7 +36,7 @@ DEFAULT = "serving_default"
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class ReadyRequest:
     """A call of TensorFlow Serving's Predict.  inputs: name → array; strings are object arrays of bytes.
 
     left_out: the records that could not be read, one of which may have belonged to a list of the request.
@@ -52,36 +55,36 @@ def make(
     choice: Choice = FIRST,
     format: str | None = None,
     config: pathlib.Path | None = None,
-) -> Request:
-    """The request for `signature` with lists out of the files that `source` matches, or the model's own sample.
+) -> ReadyRequest:
+    """Makes the request for `signature`, with lists from the files that `source` matches, or with the model's sample.
 
     directory: a SavedModel of tfx-ranking, or a folder of versions.  format, config: see `unlabelled.read_config`.
-    Raises RankingError for a signature that the model does not have, and for a list that the files do not.
+    Raises RankingError if the model has no such signature, or the files have no such list.
     """
     model = inspection.inspect(directory).directory
     ranking = unlabelled.read_config(model, [source] if source else [], format, config)
     known = {each.name: {tensor.name: tensor.dtype for tensor in each.inputs} for each in signature_definitions(model)}
     if signature not in known:
         raise RankingError(f"--signature: {_unknown('signature', signature, known, f'{model} has')}")
-    asked = ranking.serving.default if signature == DEFAULT else signature
+    row_name = ranking.serving.default if signature == DEFAULT else signature
     if source is None:
         if choice != FIRST:
             raise UsageError("--row, --group and --lists choose from a file; name it with --from.")
-        return Request(ranking.name, signature, _sample(model, asked, known[signature]))
+        return ReadyRequest(ranking.name, signature, _sample(model, row_name, known[signature]))
     files, reading = unlabelled.requests(ranking, unlabelled.features(model, ranking)), unlabelled.Reading()
     table = files[0].table
     _, batch, _ = grouping.arrange(choose(files, choice, reading), ranking.data, table, 0.0)
     records = encode(batch, table)
     with quiet_imports():
-        made = client_requests.feed(_row(ranking, asked), records, ranking)
+        made = client_requests.feed(_row(ranking, row_name), records, ranking)
     inputs = {name: made[name] for name in made if name in known[signature]}
-    return Request(ranking.name, signature, inputs, tuple(unlabelled.told(reading)))
+    return ReadyRequest(ranking.name, signature, inputs, tuple(unlabelled.bad_lines(reading)))
 
 
-def write(request: Request, form: str, to: pathlib.Path | None) -> list[pathlib.Path]:
+def write(request: ReadyRequest, form: str, to: pathlib.Path | None) -> list[pathlib.Path]:
     """Writes a row of `RENDERERS` to a file, or all of them into a folder; to standard output when `to` is None.
 
-    Returns the files written.  Raises RankingError where a terminal would be sent bytes, or all forms at once.
+    Returns the files written.  Raises UsageError for bytes on a terminal, and for all forms on standard output.
     """
     if form == "all":
         if to is None:
@@ -93,7 +96,9 @@ def write(request: Request, form: str, to: pathlib.Path | None) -> list[pathlib.
     else:
         rendered = RENDERERS[form].render(request)
         if isinstance(rendered, bytes) and sys.stdout.isatty():
-            raise UsageError("--output bytes is nothing for a terminal; name a file with --to, or pipe it on.")
+            raise UsageError(
+                "--output bytes is not text for a terminal; name a file with --to, or pipe it to a program."
+            )
         if isinstance(rendered, bytes):
             sys.stdout.buffer.write(rendered)
             sys.stdout.buffer.flush()
@@ -105,7 +110,7 @@ def write(request: Request, form: str, to: pathlib.Path | None) -> list[pathlib.
     return list(files)
 
 
-def serialized(request: Request) -> bytes:
+def serialized(request: ReadyRequest) -> bytes:
     """A `tensorflow.serving.PredictRequest`, the same bytes for the same request."""
     with quiet_imports():
         proto = warmup.predict_request(request.signature, request.inputs, request.model)
@@ -113,15 +118,15 @@ def serialized(request: Request) -> bytes:
     return content
 
 
-def curl(request: Request) -> str:
-    """A shell command; the body comes by standard input, since a command line holds only so much."""
+def curl(request: ReadyRequest) -> str:
+    """A shell command; the body is on standard input, because the length of a command line is limited."""
     address = f"http://localhost:8501/v1/models/{urllib.parse.quote(request.model, safe='')}:predict"
     head = f"curl -sS -X POST '{address}' -H 'Content-Type: application/json' -d @- <<'JSON'"
     return f"{head}\n{json.dumps(warmup.rest_request(request.signature, request.inputs))}\nJSON\n"
 
 
-def grpc_program(request: Request) -> str:
-    """A Python program that asks a server and prints its answer; its argument is the server's address."""
+def grpc_program(request: ReadyRequest) -> str:
+    """A Python program that sends the request and prints the answer; its argument is the server's address."""
     inputs = []
     for name, values in request.inputs.items():
         dtype = "object" if values.dtype == object else f'"{values.dtype.name}"'
@@ -160,8 +165,10 @@ for name in sorted(answer.outputs):
 
 
 class Renderer(NamedTuple):
-    render: Callable[[Request], str | bytes]
-    file: str  # its name beside the others
+    """One form of a request."""
+
+    render: Callable[[ReadyRequest], str | bytes]
+    file: str  # the file's name when all forms are written to one folder
 
 
 RENDERERS: dict[str, Renderer] = {
@@ -186,18 +193,20 @@ def _unknown(what: str, name: str, known: Collection[str], who: str) -> str:
 def _sample(model: pathlib.Path, signature: str, dtypes: dict[str, str]) -> dict[str, npt.NDArray[Any]]:
     file = model / SAMPLES_IN_MODEL / f"{signature.replace('/', '_')}.json"
     if not file.is_file():
-        raise RankingError(f"{model}: no sample request for {signature!r} travels with it; take a list --from a file.")
+        raise RankingError(
+            f"{model}: the model has no sample request for {signature!r}; take a list from a file with --from."
+        )
     inputs = json.loads(file.read_text())["request"]["inputs"]
     return samples.arrays(inputs, dtypes)
 
 
 def _literal(values: npt.NDArray[Any]) -> str:
-    """Python that makes the nested lists of an array."""
+    """Python code for the nested lists of an array."""
 
     def code(part: Any) -> str:
         if isinstance(part, list):
             return f"[{', '.join(map(code, part))}]"
         return f'b64decode("{base64.b64encode(part).decode()}")' if isinstance(part, bytes) else str(part)
 
-    # A float32 as text has the digits that give it back, its float64 has ten more.
+    # The text of a float32 is exact with fewer digits than that of its float64.
     return code((values.astype(str) if values.dtype == np.float32 else values).tolist())

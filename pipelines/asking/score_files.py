@@ -1,7 +1,9 @@
-"""Scores as CSV, JSON lines or Parquet.
+"""Writes scores as CSV, JSON lines or Parquet.
 
-Enters: `Scored` blocks.  Leaves: one file, there when it is whole.  The one idea: a block's lines are joined by Arrow,
-column by column; no value passes through Python.
+Input: `Scored` blocks.  Output: one file, which gets its name only when it is complete.  Arrow makes the lines, column
+by column, so that no single value is handled in Python.
+
+To add a format: 1. write a subclass of `Writer`; 2. add its file ending to `WRITERS`.
 """
 
 import abc
@@ -27,7 +29,7 @@ _ROWS = 65_536  # written at a time
 
 
 class Scored(NamedTuple):
-    """One entry an item, in the input's order."""
+    """One entry for each item, in the order of the input."""
 
     group_id: pa.Array  # string
     item_id: pa.Array  # string
@@ -78,7 +80,7 @@ class Writer(abc.ABC):
 
 
 class Csv(Writer):
-    """RFC 4180, a header, `\\n` behind every line; a text is quoted where it has to be."""
+    """RFC 4180, a header, `\\n` after every line; texts are quoted only where necessary."""
 
     def start(self) -> None:
         self.file.write((",".join(SCHEMA.names) + "\n").encode())
@@ -90,7 +92,7 @@ class Csv(Writer):
 
 
 class JsonLines(Writer):
-    """One object a line; a score that is no number is null."""
+    """One object for each line; a score that is not finite becomes null."""
 
     def put(self, table: pa.Table) -> None:
         group, item, score, rank = (table.column(name).chunk(0) for name in SCHEMA.names)
@@ -101,7 +103,7 @@ class JsonLines(Writer):
 
 
 class Parquet(Writer):
-    """A row group a block."""
+    """One row group for each block."""
 
     def start(self) -> None:
         self._writer = pyarrow.parquet.ParquetWriter(self.file, SCHEMA)
@@ -117,11 +119,11 @@ WRITERS: dict[str, Callable[[IO[bytes]], Writer]] = {".csv": Csv, ".jsonl": Json
 
 
 def writer_of(output: pathlib.Path | None) -> Callable[[IO[bytes]], Writer]:
-    """The row of `WRITERS` for a file's name; CSV for standard output.  Raises UsageError for another ending."""
+    """The row of `WRITERS` for a file's name; CSV for standard output.  Raises UsageError for an unknown ending."""
     if output is None:
         return Csv
     if output.suffix not in WRITERS:
-        raise UsageError(f"--output {output}: the ending says what is written; expected one of {', '.join(WRITERS)}.")
+        raise UsageError(f"--output {output}: the ending sets the format; expected one of {', '.join(WRITERS)}.")
     if not output.absolute().parent.is_dir():
         raise RankingError(f"--output {output}: there is no folder {output.absolute().parent}; make it first.")
     return WRITERS[output.suffix]
@@ -129,7 +131,7 @@ def writer_of(output: pathlib.Path | None) -> Callable[[IO[bytes]], Writer]:
 
 @contextlib.contextmanager
 def whole(output: pathlib.Path | None) -> Iterator[IO[bytes]]:
-    """A file to write to; it takes its name, or goes to standard output, when the block ends well, else it is gone."""
+    """Opens a file to write; it gets its name, or is copied to standard output, only if the block does not raise."""
     if output is None:
         with tempfile.TemporaryFile() as file:
             yield file
@@ -147,7 +149,7 @@ def whole(output: pathlib.Path | None) -> Iterator[IO[bytes]]:
 
 
 def text(array: pa.Array) -> pa.Array:
-    """Bytes as strings; what is no UTF-8 is escaped."""
+    """Bytes as strings; bytes that are not valid UTF-8 are escaped."""
     try:
         return array.cast(pa.string())
     except pa.ArrowInvalid:

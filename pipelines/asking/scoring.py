@@ -1,8 +1,8 @@
 """Scores files with an exported model: `tfx-ranking rank`.
 
-Enters: a SavedModel and a file of any input format.  Leaves: a score and a rank for every item.  The one idea: the
-model is asked through its `list_example` signature, batch by batch, while a thread reads and encodes the next lists.
-Nothing here imports TFX: TensorFlow and the readers are enough.
+Input: a SavedModel and a file of any input format.  Output: a score and a rank for every item.  It calls the model's
+`list_example` signature, batch by batch, while a thread reads and encodes the next lists.  It needs TensorFlow and the
+readers, but not TFX.
 """
 
 import contextlib
@@ -26,18 +26,18 @@ from tfx_ranking.pipelines.asking import inspection, score_files, unlabelled
 from tfx_ranking.pipelines.quiet import quiet_imports
 
 LISTS_A_CALL = 256
-PADDED = 1 << 22  # scores a call, those behind the lists' ends included
+PADDED = 1 << 22  # scores of one call, with the padding
 _EVERY = 5.0  # seconds between two lines of progress where there is no terminal
 
 
 @dataclasses.dataclass(frozen=True)
 class Ranked:
-    """What was done: items in = `items` + `reading.lost`."""
+    """What was scored; the files have `items` + `reading.lost` items."""
 
     lists: int
     items: int
     reading: unlabelled.Reading
-    seconds: float  # without the model's loading
+    seconds: float  # without loading the model
 
 
 def rank(
@@ -47,7 +47,7 @@ def rank(
     format: str | None = None,
     config: pathlib.Path | None = None,
 ) -> Ranked:
-    """Scores the files that `inputs` match; writes to `output`, or CSV to standard output, and tells on standard error.
+    """Scores the files that `inputs` match; writes to `output`, or as CSV to standard output.
 
     directory: a SavedModel of tfx-ranking, or a folder of versions.  format, config: see `unlabelled.read_config`.
     Raises RankingError when nothing could be scored; then nothing is written.
@@ -94,7 +94,7 @@ def rank(
 def report(ranked: Ranked, console: rich.console.Console) -> None:
     """Tells what could not be scored, and why."""
     reading = ranked.reading
-    for line in unlabelled.told(reading):
+    for line in unlabelled.bad_lines(reading):
         console.print(line)
     if differing := reading.counts["context_differs"]:
         console.print(f"{differing:,} lists have rows that differ in a context value; the first row's counts")
@@ -143,7 +143,7 @@ def ranks(scores: np.ndarray, row_splits: np.ndarray) -> np.ndarray:
 
 
 class Batch(NamedTuple):
-    """Lists on their way through the model."""
+    """Lists that are sent to the model in one call."""
 
     group_id: pa.Array  # string [list]
     item_id: pa.Array  # string [item]
@@ -151,11 +151,11 @@ class Batch(NamedTuple):
     protos: list[bytes]
 
 
-def batches(found: Iterator[grouping.Lists], request: chunks.FileRequest, features: set[str]) -> Iterator[Batch]:
+def batches(source: Iterator[grouping.Lists], request: chunks.FileRequest, features: set[str]) -> Iterator[Batch]:
     """Lists encoded as the model reads them, LISTS_A_CALL at a time, fewer where one of them is very long."""
     data = request.data
     sent = {name: column for name, column in request.table.items() if name in features}
-    for lists in found:
+    for lists in source:
         for start, end in _calls(np.diff(lists.row_splits)):
             part = lists.between(start, end)
             _, batch, _ = grouping.arrange(part, data, request.table, 0.0)
@@ -173,12 +173,12 @@ def _calls(lengths: np.ndarray) -> Iterator[tuple[int, int]]:
         start += max(fit, 1)
 
 
-def _item_ids(lists: grouping.Lists, given: pa.Array | None) -> pa.Array:
+def _item_ids(lists: grouping.Lists, ids: pa.Array | None) -> pa.Array:
     """string [item]: the item's own id, or its place in its list, from 0."""
     lengths = np.diff(lists.row_splits)
     index = np.arange(lists.row_splits[-1]) - np.repeat(lists.row_splits[:-1], lengths)
     made = pa.array(index).cast(pa.string())
-    return made if given is None else pc.coalesce(score_files.text(given), made)
+    return made if ids is None else pc.coalesce(score_files.text(ids), made)
 
 
 def _rank(

@@ -1,7 +1,7 @@
-"""Lists to be scored, out of files of any input format: no label is asked for, no weight and no position.
+"""Reads lists to score from files of any input format; labels, weights and positions are not needed.
 
-Enters: an exported model's config and file names.  Leaves: `grouping.Lists`, and a `Reading` of what was bad.  The one
-idea: the pipeline's own readers with a shorter table of columns; what they set aside is counted here as there.
+Input: an exported model's config, and file names.  Output: `grouping.Lists`, and a `Reading` that counts bad records.
+It uses the pipeline's own readers with fewer columns.
 """
 
 import collections
@@ -24,17 +24,17 @@ from tfx_ranking.components.formats import chunks
 from tfx_ranking.components.ingestion import grouping, sources, workers
 from tfx_ranking.components.lists.list_examples import columns
 
-SHOWN = 20  # bad records that are told one by one
+SHOWN = 20  # bad records that are printed one by one
 
 
 @dataclasses.dataclass
 class Reading:
-    """What became of the records so far: items in = items of the lists + `lost`.
+    """Counts of the records read so far: `items` = items of the lists + `lost`.
 
-    bad: (file, record), one for each that cannot be used.
+    bad: (file, record) of each record that cannot be used.
     """
 
-    items: int = 0  # as they stood in the files, bad ones included
+    items: int = 0  # all items in the files, with those of bad records
     lost: int = 0  # items of bad records
     bad: list[tuple[str, chunks.Bad]] = dataclasses.field(default_factory=list)
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -49,16 +49,16 @@ class Reading:
 def read_config(
     model: pathlib.Path, patterns: Sequence[str], format: str | None = None, override: pathlib.Path | None = None
 ) -> RankingConfig:
-    """The config that a model was exported with, and how the files of `patterns` (maybe none) are to be read.
+    """Reads the config that a model was exported with, and sets how to read the files of `patterns` (may be empty).
 
-    format: a row of `choices.formats.FORMATS`; else the override's, else what the file name says.  override: a
-    ranking.yaml whose `data` section says how the files are read.  Raises RankingError for a model of another make, or
-    a file name that does not tell.
+    format: a row of `choices.formats.FORMATS`; else the override's, else guessed from the file name.  override: a
+    ranking.yaml whose `data` section describes the files.  Raises RankingError if tfx-ranking did not export the
+    model, or if the format cannot be guessed.
     """
     file = model / CONFIG_IN_MODEL
     if not file.is_file():
         raise RankingError(
-            f"{model}: expected {CONFIG_IN_MODEL}, which says what the features are; it is not there. "
+            f"{model}: expected {CONFIG_IN_MODEL}, which describes the features; the file is missing. "
             "Only a model exported by tfx-ranking has it."
         )
     selection = json.loads(file.read_text())
@@ -68,20 +68,20 @@ def read_config(
     trained_on = data["format"]
     if override is not None:
         data = json.loads(ranking_config.load(override).select("data"))["data"]
-    said = format or (data["format"] if override is not None else _agreed(patterns, trained_on))
-    if said not in FORMATS:
-        raise UsageError(f"--format {said}: expected one of {', '.join(FORMATS)}.")
-    if not FORMATS[said].size_files:
+    chosen = format or (data["format"] if override is not None else _agreed(patterns, trained_on))
+    if chosen not in FORMATS:
+        raise UsageError(f"--format {chosen}: expected one of {', '.join(FORMATS)}.")
+    if not FORMATS[chosen].size_files:
         data.pop("group_sizes", None)
-    if not FORMATS[said].lists:
+    if not FORMATS[chosen].lists:
         data.pop("group_from", None)
     for key in ("max_items", "no_relevant"):  # every list is scored, whole
         data.pop(key, None)
-    return from_selection({**selection, "data": {**data, "format": said, "input": list(patterns)}})
+    return from_selection({**selection, "data": {**data, "format": chosen, "input": list(patterns)}})
 
 
 def guess(name: str, trained_on: str) -> str:
-    """The input format that a file's name tells.  Raises RankingError for one that does not.
+    """Guesses the input format from a file's name.  Raises RankingError if it cannot.
 
     trained_on: the format of the training data, which decides between the kinds of TFRecord.
 
@@ -99,15 +99,15 @@ def guess(name: str, trained_on: str) -> str:
     if ending in (".tfrecord", ".tfrecords") and FORMATS[trained_on].tfrecord:
         return trained_on
     raise RankingError(
-        f"{name}: the name does not tell the format; name it with --format, one of {', '.join(FORMATS)}."
+        f"{name}: cannot guess the format from the name; set it with --format, one of {', '.join(FORMATS)}."
     )
 
 
 def _agreed(patterns: Sequence[str], trained_on: str) -> str:
     guesses = {guess(pattern, trained_on): pattern for pattern in patterns}
     if len(guesses) > 1:
-        told = ", ".join(f"{pattern} {name}" for name, pattern in guesses.items())
-        raise RankingError(f"the input: files of one format are read together; by their names there are: {told}.")
+        formats = ", ".join(f"{pattern} {name}" for name, pattern in guesses.items())
+        raise RankingError(f"the input: all files must have one format; by their names they have: {formats}.")
     return next(iter(guesses))
 
 
@@ -125,21 +125,21 @@ def requests(config: RankingConfig, wanted: set[str]) -> list[chunks.FileRequest
     """
     data = config.data
     assert isinstance(data.input, tuple)
-    found = sources.matching(list(data.input), "the input", data)
+    matches = sources.matching(list(data.input), "the input", data)
     wanted = {*wanted, data.group_id, *([data.item_id] if data.item_id else [])}
     table = {name: column for name, column in columns(config).items() if name in wanted}
-    # What a request to a server need not carry either.
+    # A request to a server may omit these, too.
     optional = {data.item_id} if data.item_id else set()
     if FORMATS[data.format].lists:
         optional.add(data.group_id)
     return [
         chunks.FileRequest(path, name, data, table, side=side, optional=frozenset(optional))
-        for (path, side), name in zip(found, sources.names_below([path for path, _ in found]))
+        for (path, side), name in zip(matches, sources.names_below([path for path, _ in matches]))
     ]
 
 
-def told(reading: Reading) -> Iterator[str]:
-    """A line for each bad record, with its place and reason, and one for all beyond `SHOWN`."""
+def bad_lines(reading: Reading) -> Iterator[str]:
+    """A line for each bad record, with its position and reason, and one line for all after the first `SHOWN`."""
     for path, bad in reading.bad[:SHOWN]:
         yield f"bad: {path}: {bad.position}: {bad.reason}"
     if len(reading.bad) > SHOWN:
@@ -162,19 +162,19 @@ def records_as_lists(files: list[chunks.FileRequest], reading: Reading) -> Itera
     for request in files:
         for chunk in workers.checked(request):
             reading.add(chunk, request.path)
-            found = workers.lists_of_chunk(chunk, request)
+            lists = workers.lists_of_chunk(chunk, request)
             group_id = request.data.group_id
-            if found.context[group_id].null_count:
-                made_up = pa.array([f"{request.name}:{at}".encode() for at in found.positions.tolist()], pa.binary())
-                found.context[group_id] = pc.coalesce(found.context[group_id], made_up)
-            yield found
+            if lists.context[group_id].null_count:
+                made_up = pa.array([f"{request.name}:{at}".encode() for at in lists.positions.tolist()], pa.binary())
+                lists.context[group_id] = pc.coalesce(lists.context[group_id], made_up)
+            yield lists
 
 
-def grouped(chunks: Iterable[chunks.Chunk], request: chunks.FileRequest) -> grouping.Lists:
+def grouped(parts: Iterable[chunks.Chunk], request: chunks.FileRequest) -> grouping.Lists:
     """All rows of some chunks (at least one) as lists, each where its first row stands."""
-    held = list(chunks)
-    rows = {name: pa.concat_arrays([chunk.columns[name] for chunk in held]) for name in request.table}
-    positions = np.concatenate([chunk.positions for chunk in held])
+    parts = list(parts)
+    rows = {name: pa.concat_arrays([chunk.columns[name] for chunk in parts]) for name in request.table}
+    positions = np.concatenate([chunk.positions for chunk in parts])
     order = np.argsort(rows[request.data.group_id].dictionary_encode().indices.to_numpy(), kind="stable")
     rows = {name: array.take(pa.array(order)) for name, array in rows.items()}
     return grouping.cut(rows, positions[order], request.table, request.data.group_id)
@@ -184,23 +184,22 @@ def _streamed(files: list[chunks.FileRequest], reading: Reading) -> Iterator[gro
     seen: dict[bytes, tuple[str, int]] = {}  # group → its file and row, of the files before
     for request in files:
         own: dict[bytes, tuple[str, int]] = {}
-        for chunk, found in grouping.stream(workers.checked(request), request):
+        for chunk, lists in grouping.stream(workers.checked(request), request):
             reading.add(chunk, request.path)
             if len(files) > 1:
-                for group, row in zip(found.context[request.data.group_id].to_pylist(), found.positions.tolist()):
+                for group, row in zip(lists.context[request.data.group_id].to_pylist(), lists.positions.tolist()):
                     if group in seen:
                         raise grouping.group_order_error(group, seen[group], (request.path, row))
                     own[group] = request.path, row
-            yield found
+            yield lists
         seen.update(own)
 
 
 def _gathered(files: list[chunks.FileRequest], reading: Reading) -> Iterator[grouping.Lists]:
-    held: list[chunks.Chunk] = []
+    parts: list[chunks.Chunk] = []
     for request in files:
         for chunk in workers.checked(request):
             reading.add(chunk, request.path)
-            held.append(chunk)
-    if held:
-        found = grouped(held, files[0])
-        yield found
+            parts.append(chunk)
+    if parts:
+        yield grouped(parts, files[0])

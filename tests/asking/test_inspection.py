@@ -81,23 +81,23 @@ def model(tmp_path):
 
 
 def test_everything_that_travels_with_a_model(model):
-    found = inspection.inspect(model.parent)
-    assert (found.directory, found.versions) == (model, (1, 2, 3))
-    assert found.digest == model_files.digest(model)
-    assert [call.signature.name for call in found.calls] == list(SIGNATURES)  # serving_default is the last
-    assert [(call.request, call.answer) for call in found.calls[2:4]] == [
+    inspected = inspection.inspect(model.parent)
+    assert (inspected.directory, inspected.versions) == (model, (1, 2, 3))
+    assert inspected.digest == model_files.digest(model)
+    assert [call.signature.name for call in inspected.calls] == list(SIGNATURES)  # serving_default is the last
+    assert [(call.request, call.answer) for call in inspected.calls[2:4]] == [
         ("elwc", "scores"),
         ("example", "item_scores"),
     ]
-    assert found.warm_up == 3
-    assert found.samples == ("predict", "regress")
-    assert found.layers == ("dense_0", "scores")
-    by_name = {feature.name: feature for feature in found.features}
+    assert inspected.warm_up == 3
+    assert inspected.samples == ("predict", "regress")
+    assert inspected.layers == ("dense_0", "scores")
+    by_name = {feature.name: feature for feature in inspected.features}
     assert len(by_name) == 1 + 30 + 3
     feature = inspection.RequestFeature
     assert by_name["product_brand"] == feature("product_brand", "brand", "items", "string", "")
     assert by_name["image"] == feature("image", "image", "items", "float [128]", 0.0)
-    assert found.receipt == inspection.Receipt(
+    assert inspected.receipt == inspection.InspectedReceipt(
         "shop",
         "2026-11-21T14:12:03",
         "2026-11-21T14:13:40+00:00",
@@ -106,8 +106,8 @@ def test_everything_that_travels_with_a_model(model):
         packages=(("tensorflow", "2.16.2"), ("tfx", "1.16.0")),
     )
     with pytest.raises(dataclasses.FrozenInstanceError):
-        found.warm_up = 4
-    assert hash(found)
+        inspected.warm_up = 4
+    assert hash(inspected)
 
 
 def test_the_text(model):
@@ -145,10 +145,16 @@ def test_a_split_model_shows_the_same(model):
 
 def test_a_model_that_is_not_ours(tmp_path):
     directory = saved_models.save(tmp_path / "Format-Serving", SIGNATURES)
-    found = inspection.inspect(tmp_path)
-    assert (found.directory, found.versions) == (directory, ())
-    assert (found.features, found.receipt, found.warm_up, found.samples, found.layers) == ((), None, 0, (), ())
-    text = inspection.render(found)
+    inspected = inspection.inspect(tmp_path)
+    assert (inspected.directory, inspected.versions) == (directory, ())
+    assert (inspected.features, inspected.receipt, inspected.warm_up, inspected.samples, inspected.layers) == (
+        (),
+        None,
+        0,
+        (),
+        (),
+    )
+    text = inspection.render(inspected)
     assert f"serving_default  ({PREDICT})\n  the same as list_example" in text
     assert "warm-up   none" in text
     assert "features" not in text.splitlines()
@@ -167,12 +173,12 @@ def test_a_damaged_receipt_is_a_plain_error(model, capsys):
 
 @pytest.mark.parametrize("missing", [*RECEIPT, "all of it"])
 def test_a_receipt_may_lack_anything(model, missing):
-    told = {key: value for key, value in RECEIPT.items() if missing not in (key, "all of it")}
-    write(model, model_files.LINEAGE_IN_MODEL, told)
-    found = inspection.inspect(model)
-    assert found.receipt is not None
-    assert not getattr(found.receipt, missing, None)
-    assert inspection.render(found)
+    receipt = {key: value for key, value in RECEIPT.items() if missing not in (key, "all of it")}
+    write(model, model_files.LINEAGE_IN_MODEL, receipt)
+    inspected = inspection.inspect(model)
+    assert inspected.receipt is not None
+    assert not getattr(inspected.receipt, missing, None)
+    assert inspection.render(inspected)
 
 
 def test_warm_up_requests_that_are_cut_off(model):
@@ -183,9 +189,9 @@ def test_warm_up_requests_that_are_cut_off(model):
 
 def test_an_older_export_has_its_features_from_the_config(model):
     (model / model_files.CONTRACT_IN_MODEL).unlink()
-    found = inspection.inspect(model)
-    assert len(found.features) == 1 + 30 + 3
-    assert {call.request for call in found.calls} == {""}
+    inspected = inspection.inspect(model)
+    assert len(inspected.features) == 1 + 30 + 3
+    assert {call.request for call in inspected.calls} == {""}
 
 
 def test_no_tensorflow_is_loaded(model):

@@ -1,4 +1,4 @@
-"""`tfx-ranking rank`: the same scores for the same lists, whatever file they come in; nothing is lost unsaid."""
+"""`tfx-ranking rank`: every file format gives the same scores, and every lost record a message."""
 
 import dataclasses
 import gzip
@@ -55,13 +55,13 @@ def model(tmp_path_factory):
 def expected(model):
     """(group id, item id, score, rank) of ROWS, each list sent by itself."""
     loaded = tf.saved_model.load(str(model / "Format-Serving"))
-    found = []
+    rows_read = []
     for rows in (ROWS[:3], ROWS[3:4], ROWS[4:]):
         record = encode(batch_of(rows, [0, len(rows)]), columns(CONFIG))
         scores = loaded.signatures["list_example"](inputs=tf.constant(record))["scores"].numpy()[0]
         for row, score in zip(rows, scores):
-            found.append((row["q"], row["sku"], float(score), 1 + int(np.sum(scores > score))))
-    return found
+            rows_read.append((row["q"], row["sku"], float(score), 1 + int(np.sum(scores > score))))
+    return rows_read
 
 
 def batch_of(rows, splits):
@@ -170,9 +170,9 @@ def read(path):
 TEXT = pa.csv.ConvertOptions(column_types={"group_id": pa.string(), "item_id": pa.string()})
 
 
-def same(found, expected):
-    assert [(group, item, rank) for group, item, _, rank in found] == [(g, i, r) for g, i, _, r in expected]
-    np.testing.assert_allclose([row[2] for row in found], [row[2] for row in expected], rtol=1e-5, atol=1e-6)
+def same(rows_read, expected):
+    assert [(group, item, rank) for group, item, _, rank in rows_read] == [(g, i, r) for g, i, _, r in expected]
+    np.testing.assert_allclose([row[2] for row in rows_read], [row[2] for row in expected], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -193,10 +193,10 @@ def test_letor_has_a_label_that_counts_nothing_and_an_absent_feature_is_0(model,
     assert (
         command_tree.main(["rank", str(model), str(tmp_path / "test.txt"), "--output", str(tmp_path / "out.csv")]) == 0
     )
-    found = read(tmp_path / "out.csv")
-    assert [row[1] for row in found] == ["a", "b", "c", "a", "d", "e"]
+    rows_read = read(tmp_path / "out.csv")
+    assert [row[1] for row in rows_read] == ["a", "b", "c", "a", "d", "e"]
     alike = [0, 1, 3, 4, 5]  # item c has no f2: 0 in LETOR, the default elsewhere
-    np.testing.assert_allclose([found[at][2] for at in alike], [expected[at][2] for at in alike], rtol=1e-5)
+    np.testing.assert_allclose([rows_read[at][2] for at in alike], [expected[at][2] for at in alike], rtol=1e-5)
 
 
 def test_list_sizes_in_a_side_file_by_config(model, expected, tmp_path):
@@ -209,12 +209,12 @@ def test_list_sizes_in_a_side_file_by_config(model, expected, tmp_path):
     reading.write_text(json.dumps({"name": "a", "data": data, "items": {"f1": {}}}))
     arguments = ["rank", str(model), str(tmp_path / "test.letor"), "--config", str(reading)]
     assert command_tree.main([*arguments, "--output", str(tmp_path / "out.csv")]) == 0
-    found = read(tmp_path / "out.csv")
-    assert [row[:2] for row in found] == [
+    rows_read = read(tmp_path / "out.csv")
+    assert [row[:2] for row in rows_read] == [
         ("test.letor:1", "0"), ("test.letor:1", "1"), ("test.letor:1", "2"), ("test.letor:2", "0"),
         ("test.letor:3", "0"), ("test.letor:3", "1"),
     ]  # fmt: skip
-    np.testing.assert_allclose([row[2] for row in found], [row[2] for row in expected], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose([row[2] for row in rows_read], [row[2] for row in expected], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -226,13 +226,13 @@ def test_real_files_are_ranked_as_they_were_trained_on(name, real_run, tmp_path)
     source = source["test"] if isinstance(source, dict) else source
     ranked = scoring.rank(run.served.parent, [source], tmp_path / "out.csv", config=run.folder / "ranking.yaml")
     assert ranked.reading.items == ranked.items + ranked.reading.lost
-    found: dict[bytes, list[float]] = {}
+    rows_read: dict[bytes, list[float]] = {}
     for group, _, score, _ in read(tmp_path / "out.csv"):
-        found.setdefault(group.encode(), []).append(score)
+        rows_read.setdefault(group.encode(), []).append(score)
     expected = run.training_scores()
     assert len(expected) >= 2
     for group, scores in expected.items():
-        np.testing.assert_allclose(found[group], scores, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(rows_read[group], scores, rtol=1e-4, atol=1e-5)
 
 
 # What the data need not have
@@ -260,7 +260,7 @@ def test_what_the_model_does_not_look_for_need_not_be_there(tmp_path):
 
 def test_files_of_two_formats_are_not_read_together(model, capsys):
     assert command_tree.main(["rank", str(model), "a.csv", "b.parquet"]) == 1
-    assert "by their names there are: a.csv csv, b.parquet parquet" in capsys.readouterr().err
+    assert "by their names they have: a.csv csv, b.parquet parquet" in capsys.readouterr().err
 
 
 def test_lists_without_a_group_id_are_called_by_file_and_record(model, tmp_path):
@@ -281,8 +281,10 @@ def test_rows_in_any_order_and_over_files_are_grouped_in_memory(ending, model, e
         pa.csv.write_csv(pa.Table.from_pylist([ROWS[at] for at in order]), str(tmp_path / name))
     out = tmp_path / f"out{ending}"
     assert command_tree.main(["rank", str(model), str(tmp_path / "*.csv"), "--output", str(out)]) == 0
-    found = read(out) if ending == ".csv" else [tuple(row.values()) for row in pa.parquet.read_table(out).to_pylist()]
-    same(found, [expected[at] for at in (4, 5, 0, 1, 2, 3)])
+    rows_read = (
+        read(out) if ending == ".csv" else [tuple(row.values()) for row in pa.parquet.read_table(out).to_pylist()]
+    )
+    same(rows_read, [expected[at] for at in (4, 5, 0, 1, 2, 3)])
     assert "beginning again, with all rows in memory" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.csv", "2.csv", out.name]
 
@@ -290,34 +292,34 @@ def test_rows_in_any_order_and_over_files_are_grouped_in_memory(ending, model, e
 # Bad records
 
 
-def test_bad_rows_are_told_with_place_and_reason(model, expected, tmp_path, capsys):
+def test_bad_rows_are_reported_with_position_and_reason(model, expected, tmp_path, capsys):
     write_csv(tmp_path / "a.csv")
     lines = (tmp_path / "a.csv").read_text().splitlines()
     lines.insert(3, '"10","z",1.0,cheap,1.0,1')  # row 4, the header being 1
     lines.append('"9","z"')
     (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
     assert command_tree.main(["rank", str(model), str(tmp_path / "a.csv"), "--output", str(tmp_path / "out.csv")]) == 0
-    said = capsys.readouterr().err
-    assert f"bad: {tmp_path}/a.csv: 4: f1: expected a number; got 'cheap'" in said
-    assert f"bad: {tmp_path}/a.csv: 9: malformed row: expected 6 cells; got 2" in said
-    assert "scored 6 items of 3 lists, 2 bad" in said
+    printed = capsys.readouterr().err
+    assert f"bad: {tmp_path}/a.csv: 4: f1: expected a number; got 'cheap'" in printed
+    assert f"bad: {tmp_path}/a.csv: 9: malformed row: expected 6 cells; got 2" in printed
+    assert "scored 6 items of 3 lists, 2 bad" in printed
     same(read(tmp_path / "out.csv"), expected)
 
 
 def test_nothing_scored_is_a_failure_and_leaves_no_file(model, tmp_path, capsys):
     (tmp_path / "a.csv").write_text("q,sku,f4,f1,f2,f3\n1,a,1,x,1,1\n")
     assert command_tree.main(["rank", str(model), str(tmp_path / "a.csv"), "--output", str(tmp_path / "out.csv")]) == 1
-    said = capsys.readouterr().err
-    assert "f1: expected a number; got 'x'" in said
-    assert "nothing could be scored" in said
+    printed = capsys.readouterr().err
+    assert "f1: expected a number; got 'x'" in printed
+    assert "nothing could be scored" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("rows.dat", "the name does not tell the format; name it with --format, one of letor, csv"),
-        ("rows.tfrecord", "the name does not tell the format"),  # the model was trained on CSV
+        ("rows.dat", "cannot guess the format from the name; set it with --format, one of letor, csv"),
+        ("rows.tfrecord", "cannot guess the format from the name"),  # the model was trained on CSV
         ("none.csv", "the input: no file matches"),
         ("price.csv", "column 'f1' is not in the file; did you mean 'f11'?"),
     ],
@@ -378,9 +380,9 @@ def test_odd_texts_come_back_as_they_were(tmp_path):
             writer.write(block)
             writer.close()
     newlines = pa.csv.ParseOptions(newlines_in_values=True)
-    found = pa.csv.read_csv(tmp_path / "a.csv", parse_options=newlines, convert_options=TEXT)
-    assert found.column("item_id").to_pylist() == odd
-    np.testing.assert_array_equal(found.column("score").to_numpy().astype(np.float32), scores)
+    rows_read = pa.csv.read_csv(tmp_path / "a.csv", parse_options=newlines, convert_options=TEXT)
+    assert rows_read.column("item_id").to_pylist() == odd
+    np.testing.assert_array_equal(rows_read.column("score").to_numpy().astype(np.float32), scores)
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [line["group_id"] for line in lines] == odd
     assert [line["score"] for line in lines][3:5] == [None, None]
@@ -404,8 +406,8 @@ print(code, sorted({{name.split(".")[0] for name in sys.modules}} & {{"tfx", "ap
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "0 []\n"
-    said = [line.split(" in ")[0] for line in done.stderr.splitlines()]
-    assert said == ["loading TensorFlow, about 10 s ...", "scored 6 items of 3 lists, 0 bad,"]
+    printed = [line.split(" in ")[0] for line in done.stderr.splitlines()]
+    assert printed == ["loading TensorFlow, about 10 s ...", "scored 6 items of 3 lists, 0 bad,"]
 
 
 def test_a_very_long_list_does_not_widen_the_answer_for_all():

@@ -1,4 +1,4 @@
-"""`tfx-ranking request`: bytes, curl body and program carry the list that was asked for, and a server takes them."""
+"""`tfx-ranking request`: bytes, curl body and program carry the chosen list, and a server takes them."""
 
 import base64
 import concurrent.futures
@@ -76,10 +76,10 @@ def ranked(model, rows, tmp_path_factory):
     """Group id → item ids and scores, as `tfx-ranking rank` has them."""
     out = tmp_path_factory.mktemp("ranked") / "out.csv"
     scoring.rank(model, [str(rows)], out)
-    found: dict[str, list[tuple[str, float]]] = {}
+    by_group: dict[str, list[tuple[str, float]]] = {}
     for row in pa.csv.read_csv(out).to_pylist():
-        found.setdefault(row["group_id"], []).append((row["item_id"], row["score"]))
-    return found
+        by_group.setdefault(row["group_id"], []).append((row["item_id"], row["score"]))
+    return by_group
 
 
 def run(model, *arguments):
@@ -182,7 +182,7 @@ def test_a_record_of_a_tfrecord(model, loaded, tmp_path, capsys):
         (["--signature", "predct"], 1, "--signature: there is no signature 'predct'; did you mean 'predict'?"),
         (["--row", "6"], 1, "has no such row; it has rows 1 to 5."),
         (["--row", "0"], 1, "has no such row; it has rows 1 to 5."),
-        (["--group", "z"], 1, "is called so in 'q'"),
+        (["--group", "z"], 1, "has this value in 'q'"),
         (["--group", "c", "--lists", "2"], 1, "--lists 2: from there on there are only 1."),
         (["--group", "c", "--row", "1"], 2, "give one of them"),
         (["--output", "all"], 2, "name a folder for them with --to"),
@@ -199,7 +199,7 @@ def test_a_bad_row_cannot_be_sent(model, tmp_path, capsys):
     (tmp_path / "a.csv").write_text(CSV + "d,d1,NL,cheap,1,0 0,\n")
     assert command_tree.main(["request", str(model), "--from", str(tmp_path / "a.csv"), "--row", "6"]) == 1
     assert "--row 6: it cannot be used: price: expected a number; got 'cheap'" in capsys.readouterr().err
-    run(model, "--signature", "predict", "--from", tmp_path / "a.csv", "--row", 1)  # bad rows elsewhere are told
+    run(model, "--signature", "predict", "--from", tmp_path / "a.csv", "--row", 1)  # bad rows elsewhere are reported
     assert f"bad: {tmp_path}/a.csv: 7: price: expected a number; got 'cheap'" in capsys.readouterr().err
 
 
@@ -214,7 +214,7 @@ def test_a_model_without_samples_and_a_row_of_nothing(model, tmp_path, capsys):
     copy = shutil.copytree(model / "Format-Serving", tmp_path / "copy")
     shutil.rmtree(copy / model_files.SAMPLES_IN_MODEL)
     assert command_tree.main(["request", str(copy), "--signature", "probabilities"]) == 1
-    assert "no sample request for 'probabilities' travels with it" in capsys.readouterr().err
+    assert "the model has no sample request for 'probabilities'" in capsys.readouterr().err
     assert command_tree.main(["request", str(copy), "--row", "1"]) == 2
     assert "name it with --from" in capsys.readouterr().err
 
