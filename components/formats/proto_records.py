@@ -17,6 +17,7 @@ import pyarrow as pa
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.formats import chunks, column_types
 from tfx_ranking.components.formats.item_alignment import Columns, Parsed, Values, aligned
+from tfx_ranking.components.lists import elwc
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, is_gzip
 
 BATCH_ROWS = 8_192
@@ -203,7 +204,7 @@ class _Elwc(_Reader):
         import tensorflow as tf
 
         try:
-            context, items, lengths = self._taken_apart(records)
+            context, items, lengths = elwc.split(records)
         except (tf.errors.OpError, UnicodeDecodeError):  # TensorFlow's message quotes the record, which is no text
             raise RuntimeError("no ExampleListWithContext") from None
         columns = _decoded(context.numpy().tolist(), {("context", name): name for name in self.names["context"]})
@@ -211,30 +212,13 @@ class _Elwc(_Reader):
         sizes = lengths.numpy()
         return {**columns, **{at: values._replace(outer=sizes) for at, values in of_items.items()}}
 
-    def _taken_apart(self, records: Any) -> tuple[Any, Any, Any]:
-        import tensorflow as tf
-
-        from tfx_ranking.components.serving.parsing import ELWC_DESCRIPTOR, ELWC_MESSAGE
-
-        sizes, (examples, context) = tf.io.decode_proto(
-            records,
-            ELWC_MESSAGE,
-            field_names=["examples", "context"],
-            output_types=[tf.string, tf.string],
-            descriptor_source=ELWC_DESCRIPTOR,
-        )
-        items = tf.boolean_mask(examples, tf.sequence_mask(sizes[:, 0], tf.shape(examples)[1]))
-        # A record without a context has "" there, an Example without features.
-        head = tf.concat([context, tf.fill([tf.shape(context)[0], 1], "")], axis=1)[:, 0]
-        return head, items, tf.cast(sizes[:, 0], tf.int64)
-
     def _parse(self, records: Any) -> dict[str, Any]:
         import tensorflow as tf
 
-        head, items, lengths = self._taken_apart(records)
+        context, items, lengths = elwc.split(records)
         parsed: dict[str, Any] = {}
         if self.names["context"]:
-            of_lists = tf.io.parse_example(head, self._spec("context"))
+            of_lists = tf.io.parse_example(context, self._spec("context"))
             parsed.update({f"context/{name}": value for name, value in of_lists.items()})
         of_items = tf.io.parse_example(items, self._spec("items"))
         for name, value in of_items.items():

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tfx_ranking.components.choices.signatures import Signature, tensor_name
 from tfx_ranking.components.config import RankingConfig
+from tfx_ranking.components.lists import elwc
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, Column, columns
 
 Feed = dict[str, npt.NDArray[Any]]
@@ -57,8 +58,7 @@ def to_elwc(list_example: bytes, config: RankingConfig, extra_items: Sequence[st
     Only the config's features go in (and `extra_items`, features of each item).  No items give an empty list.
     """
     raw = read(list_example, config, extra_items)
-    examples = [_field(1, _example(item)) for item in raw.items]
-    return b"".join([*examples, _field(2, _example(raw.context))])
+    return elwc.join([_example(item) for item in raw.items], _example(raw.context))
 
 
 def to_examples(list_example: bytes, config: RankingConfig) -> list[bytes]:
@@ -212,12 +212,3 @@ def _example(features: Mapping[str, Value]) -> bytes:
         getattr(example.features.feature[name], value.kind).value.extend(value.values)
     serialized: bytes = example.SerializeToString(deterministic=True)
     return serialized
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited protobuf field, so that no proto package of TensorFlow Serving's is needed."""
-    size, length = len(payload), b""
-    while size >= 0x80:
-        length += bytes([size & 0x7F | 0x80])
-        size >>= 7
-    return bytes([number << 3 | 2]) + length + bytes([size]) + payload

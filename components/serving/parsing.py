@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf import descriptor_pb2
 
 from tfx_ranking.components.choices.signatures import tensor_name
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError
+from tfx_ranking.components.lists import elwc
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, Column, ListBatch, Tokens, columns
 from tfx_ranking.components.serving import feature_lists
 from tfx_ranking.components.serving.item_columns import Kind, align, kinds_of, length_key
@@ -53,23 +53,11 @@ def parse_elwc(serialized: tf.Tensor, table: Mapping[str, Column]) -> ListBatch:
 
     serialized: string [list].  One `parse_example` runs over all items of the batch.
     """
-    lists = tf.size(serialized)
-    # A private message of the same wire format: no package of TensorFlow Serving's at run time, and no collision with
-    # the real message in a process that has it.
-    sizes, (examples, context) = tf.io.decode_proto(
-        # It refuses an empty batch.  Not by appending an empty list: that copies the whole request.
-        tf.cond(lists > 0, lambda: serialized, lambda: tf.constant([""])),
-        message_type=ELWC_MESSAGE,
-        field_names=["examples", "context"],
-        output_types=[tf.string, tf.string],
-        descriptor_source=ELWC_DESCRIPTOR,
-    )
-    of_items = tf.boolean_mask(examples, tf.sequence_mask(sizes[:, 0], tf.shape(examples)[1]))
-    of_lists = tf.concat([context, tf.fill([tf.shape(context)[0], 1], "")], axis=1)[:lists, 0]  # "" where there is none
+    examples = elwc.split(serialized)
     return ListBatch(
-        _parse_rows(of_lists, table, "context"),
-        _parse_rows(of_items, table, "items"),
-        tf.concat([[0], tf.cumsum(tf.cast(sizes[:lists, 0], tf.int64))], axis=0),
+        _parse_rows(examples.context, table, "context"),
+        _parse_rows(examples.items, table, "items"),
+        tf.concat([[0], tf.cumsum(examples.lengths)], axis=0),
     )
 
 
@@ -189,25 +177,6 @@ PARSERS: dict[str, Callable[[tf.Tensor, Mapping[str, Column]], ListBatch]] = {
     "list_example": tf.autograph.experimental.do_not_convert(parse_list_examples),
     "example": tf.autograph.experimental.do_not_convert(parse_examples),
 }
-
-
-def _elwc_descriptor() -> bytes:
-    field = descriptor_pb2.FieldDescriptorProto
-    message = descriptor_pb2.DescriptorProto(
-        name="ListOfExamples",
-        field=[
-            field(name="examples", number=1, label=field.LABEL_REPEATED, type=field.TYPE_BYTES),
-            field(name="context", number=2, label=field.LABEL_OPTIONAL, type=field.TYPE_BYTES),
-        ],
-    )
-    file = descriptor_pb2.FileDescriptorProto(
-        name="tfx_ranking/list_of_examples.proto", package="tfx_ranking", message_type=[message]
-    )
-    return b"bytes://" + descriptor_pb2.FileDescriptorSet(file=[file]).SerializeToString(deterministic=True)
-
-
-ELWC_MESSAGE = "tfx_ranking.ListOfExamples"
-ELWC_DESCRIPTOR = _elwc_descriptor()
 
 
 def _parse_rows(serialized: tf.Tensor, table: Mapping[str, Column], level: str) -> dict[str, tf.Tensor | Tokens]:
