@@ -21,7 +21,7 @@ from tensorflow_transform import schema_inference
 from tfx_ranking.components import config as config_file
 from tfx_ranking.components.choices.transform_steps import Step
 from tfx_ranking.components.config import RankingConfig
-from tfx_ranking.components.config.feature_sections import Feature, Tokens
+from tfx_ranking.components.config.feature_sections import Feature, TokenVocabulary
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.features.feature_columns import LEVELS, Level, vocabulary_file
 from tfx_ranking.components.features.numeric_steps import bucket_ids, ends_in_buckets, take_columns, take_steps
@@ -42,7 +42,7 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
 
     custom_config: {"config": a selection of the config by READS}.
     inputs: the raw features by column name.  Context: scalars [list], vectors [list, d].  Items: scalars ragged
-    [list, (item)], vectors flat [list, (item · d)].  Tokens: flat [list, (token)]; those of items have a second column
+    [list, (item)], vectors flat [list, (item · d)].  TokenVocabulary: flat [list, (token)]; those of items have a second column
     `<name>/row_lengths` [list, (item)].
     Returns `items/numeric` float32 ragged [list, (item), D] and `context/numeric` float32 [list, D], whose columns
     `features.feature_columns` names; `<level>/<name>` int64 for each category: [list] or ragged [list, (item)], for
@@ -187,7 +187,9 @@ def _category(values: tf.Tensor, level: Level, name: str, feature: Feature) -> t
     )
 
 
-def _tokens(inputs: Mapping[str, Any], level: Level, name: str, feature: Feature, how: Tokens) -> tf.RaggedTensor:
+def _tokens(
+    inputs: Mapping[str, Any], level: Level, name: str, feature: Feature, how: TokenVocabulary
+) -> tf.RaggedTensor:
     """The ids of the tokens, ragged [row, (token)].  A text, or each of several strings, is split at white space."""
     if level == "items":
         pieces = tf.RaggedTensor.from_row_lengths(

@@ -49,7 +49,7 @@ class Hash:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tokens(Vocabulary):
+class TokenVocabulary(Vocabulary):
     """The words of a text, split at white space (or a list of strings), each looked up in a vocabulary."""
 
     lower: bool = True
@@ -81,7 +81,7 @@ class Feature:
     hash and tokens; a string needs one."""
     hash: Hash | None = None
     """Makes a string or int a category, by a hash of its value."""
-    tokens: Tokens | None = None
+    tokens: TokenVocabulary | None = None
     """Splits a string into words, each a category; their embeddings are averaged."""
     embedding: int | None = None
     """Width of a category's embedding in `dnn`, 1 or more. When left out, 16, or the number of ids if that is

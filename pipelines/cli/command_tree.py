@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The parser of `tfx-ranking`, with every subcommand."""
     tree = _Parser(prog="tfx-ranking", description="Learning to rank on TFX, from logs to a served model.")
-    tree.add_argument("--version", action=_Version, nargs=0, help="print the versions of tfx-ranking and TFX")
+    tree.add_argument("--version", action=_PrintVersions, nargs=0, help="print the versions of tfx-ranking and TFX")
     commands = tree.add_subparsers(required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser)
 
     def command(
@@ -103,7 +103,7 @@ class _Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(None, f"there is no command {value!r}{hint}")
 
 
-class _Version(argparse.Action):
+class _PrintVersions(argparse.Action):
     """Prints the versions; looks them up only then, because that reads files."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:

@@ -162,22 +162,22 @@ class DryRunClient:
     last_call = ""
 
     def list_pipelines(self, **_: Any) -> Any:
-        return _Answer(pipelines=[])
+        return _DryRunAnswer(pipelines=[])
 
     def list_pipeline_versions(self, **_: Any) -> Any:
-        return _Answer(pipeline_versions=[])
+        return _DryRunAnswer(pipeline_versions=[])
 
     def list_runs(self, **_: Any) -> Any:
-        return _Answer(runs=[])
+        return _DryRunAnswer(runs=[])
 
     def list_recurring_runs(self, **_: Any) -> Any:
-        return _Answer(recurring_runs=[])
+        return _DryRunAnswer(recurring_runs=[])
 
     def __getattr__(self, name: str) -> Any:
         def record(**arguments: Any) -> Any:
             text = ", ".join(f"{key}={value!r}" for key, value in arguments.items() if value is not None)
             self.last_call = f"{name}({text})"
-            return _Answer(
+            return _DryRunAnswer(
                 pipeline_id="<pipeline>",
                 pipeline_version_id="<version>",
                 experiment_id="<experiment>",
@@ -188,7 +188,7 @@ class DryRunClient:
         return record
 
 
-class _Answer:
+class _DryRunAnswer:
     """An answer of the server, as far as this module reads it."""
 
     def __init__(self, **fields: Any) -> None:

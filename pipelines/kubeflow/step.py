@@ -57,7 +57,7 @@ Artifacts = dict[str, list[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Step:
+class _ContainerStep:
     """Which step of which run this is."""
 
     pipeline: str
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace, beam_args: Sequence[str]) -> None:
         raise RankingError(f"{RUN}: expected the run's id; got {run_id!r}. Only Kubeflow Pipelines 2 fills it in.")
     connection = json_format.ParseDict(fill_variables(json.loads(arguments.metadata)), mlmd.ConnectionConfig())
     open_or_make(connection)  # makes the tables, if this is the first step that needs them
-    step = _Step(
+    step = _ContainerStep(
         pipeline=arguments.pipeline,
         run=run_id,
         nodes=arguments.nodes.split(","),
@@ -123,7 +123,9 @@ def run(arguments: argparse.Namespace, beam_args: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _recorded(connection: Any, step: _Step, request: Any, parameters: Mapping[str, Any]) -> Iterator[_StepExecution]:
+def _recorded(
+    connection: Any, step: _ContainerStep, request: Any, parameters: Mapping[str, Any]
+) -> Iterator[_StepExecution]:
     """Registers the execution, and records how the block ends.
 
     request: Kubeflow's ExecutorInput.  parameters: as compiled; the execution gets those resolved in this container.
@@ -210,7 +212,7 @@ def _published(store: Any, run_context: int, uri: str) -> Any:
     return artifact_utils.deserialize_artifact(kind, newest)
 
 
-def _execute(executor: _Executor, step: _Step, execution: _StepExecution) -> None:
+def _execute(executor: _Executor, step: _ContainerStep, execution: _StepExecution) -> None:
     """Runs the executor on local paths, as TFX's launcher does, and sets the properties of the output artifacts."""
     inputs, outputs = execution.inputs, execution.outputs
     uris = {_local(each.uri): each.uri for each in _all(inputs, outputs)}
