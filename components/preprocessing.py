@@ -42,7 +42,7 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
 
     custom_config: {"config": a selection of the config by READS}.
     inputs: the raw features by column name.  Context: scalars [list], vectors [list, d].  Items: scalars ragged
-    [list, (item)], vectors flat [list, (item · d)].  TokenVocabulary: flat [list, (token)]; those of items have a second column
+    [list, (item)], vectors flat [list, (item · d)].  Tokens: flat [list, (token)]; those of items have a second column
     `<name>/row_lengths` [list, (item)].
     Returns `items/numeric` float32 ragged [list, (item), D] and `context/numeric` float32 [list, D], whose columns
     `features.feature_columns` names; `<level>/<name>` int64 for each category: [list] or ragged [list, (item)], for

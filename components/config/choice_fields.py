@@ -24,7 +24,7 @@ from tfx_ranking.components.config.refusals import reading_selection
 from tfx_ranking.components.errors import Refused, did_you_mean
 
 
-class _Row(Protocol):
+class _Choice(Protocol):
     @property
     def sentence(self) -> str: ...
 
@@ -41,7 +41,7 @@ class Choices:
     """
 
     title: str
-    table: Mapping[str, _Row]
+    table: Mapping[str, _Choice]
     check: Callable[[Any], Any]
     schema: Callable[[], dict[str, Any]]
     shown: Callable[[str], str] = str
