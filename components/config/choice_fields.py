@@ -18,6 +18,7 @@ from tfx_ranking.components.choices.formats import FORMATS
 from tfx_ranking.components.choices.losses import LOSSES
 from tfx_ranking.components.choices.metrics import METRICS, parse_metric
 from tfx_ranking.components.choices.scorers import SCORERS
+from tfx_ranking.components.choices.signatures import SIGNATURES
 from tfx_ranking.components.choices.transform_steps import TRANSFORM_STEPS, StepWithParameter
 from tfx_ranking.components.config import own_code
 from tfx_ranking.components.config.refusals import reading_selection
@@ -94,6 +95,10 @@ def _check_scorer(value: Any) -> str:
     return _one_of(SCORERS, ", or the dotted path of a build function")(value)
 
 
+def _check_signature(value: Any) -> str:
+    return str(value) if reading_selection.get() else _one_of(SIGNATURES)(value)
+
+
 def _check_step(value: Any) -> transform_steps.Step:
     """`log1p` as it is, {clip: [0, 9]} as a StepWithParameter."""
     if isinstance(value, str) and value in TRANSFORM_STEPS and TRANSFORM_STEPS[value].parameter is None:
@@ -139,6 +144,7 @@ InputFormat = Annotated[str, Choices("Input formats", FORMATS, _one_of(FORMATS),
 LossName = Annotated[str, Choices("Losses", LOSSES, _one_of(LOSSES), _names_of(LOSSES))]
 MetricText = Annotated[str, Choices("Metrics", METRICS, _check_metric, _metric_schema, _shown_metric)]
 ScorerName = Annotated[str, Choices("Scorers", SCORERS, _check_scorer, lambda: {"type": "string"})]
+SignatureName = Annotated[str, Choices("Signatures", SIGNATURES, _check_signature, _names_of(SIGNATURES))]
 TransformStepField = Annotated[
     transform_steps.Step, Choices("Transform steps", TRANSFORM_STEPS, _check_step, _step_schema, _shown_step)
 ]

@@ -7,8 +7,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from tfx_ranking.components.choices.signatures import Signature, chosen, refuse_item_by_item
+from tfx_ranking.components.choices.signatures import Signature, refuse_item_by_item, rows_to_export
 from tfx_ranking.components.config import own_code
+from tfx_ranking.components.config.choice_fields import SignatureName
 from tfx_ranking.components.config.feature_sections import Feature
 from tfx_ranking.components.config.refusals import STRICT, unless_selection
 from tfx_ranking.components.errors import Refused, did_you_mean
@@ -19,9 +20,8 @@ class Serving:
     """The exported model's signatures; `list_example` is always among them."""
 
     __pydantic_config__ = STRICT
-    signatures: tuple[str, ...] = ("predict", "list_example")
-    """Signatures to export: any of predict, sequence_example, list_example, regress, features, rank,
-    rank_list_example, probabilities and transform; list_example is always exported."""
+    signatures: tuple[SignatureName, ...] = ("predict", "list_example")
+    """Signatures to export, besides list_example, which is always exported."""
     default: str = "predict"
     """The exported signature that `serving_default` is a copy of."""
     compatibility: tuple[Literal["tf_ranking", "ml4ir"], ...] = ()
@@ -73,4 +73,4 @@ class Serving:
     @property
     def rows(self) -> dict[str, Signature]:
         """The signatures to export, by name.  Raises Refused."""
-        return chosen(self.signatures, self.compatibility, self.postprocessing)
+        return rows_to_export(self.signatures, self.compatibility, self.postprocessing)

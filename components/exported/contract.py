@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from tfx_ranking.components import storage
+from tfx_ranking.components.choices.signatures import ANSWERS
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.exported.model_files import CONTRACT_IN_MODEL
 from tfx_ranking.components.exported.saved_model import Tensor, signature_definitions
@@ -76,7 +77,7 @@ def features(config: RankingConfig, reads: Collection[str] | None = None) -> dic
         if reads is None or name in reads
     }
     ids = config.data.item_id
-    if ids and any(row.answer == "ranked" for row in config.serving.rows.values()):  # given back in order
+    if ids and any(row.answer_kind.carries_item_ids for row in config.serving.rows.values()):
         table[ids] = {"level": "items", "dtype": "string", "shape": [], "tokens": False, "default": ""}
     return table
 
@@ -141,9 +142,9 @@ def _signature_changes(live: Mapping[str, Any], candidate: Mapping[str, Any]) ->
                 sentence = f"signature {name} {verb} {now[kind]}, it {was} {before[kind]}"
                 yield Change(True, "signature", "changed", sentence)
         yield from _input_changes(f"signature {name}: input", before["inputs"], now["inputs"])
+        answer_kind = ANSWERS.get(now.get("answer", ""))  # None for an unknown kind: its outputs are promised
         for change in _output_changes(f"signature {name}: output", before["outputs"], now["outputs"]):
-            # What preprocessing makes is shown for debugging and changes with every feature: it is no promise.
-            yield change._replace(breaks=change.breaks and now.get("answer") != "transformed")
+            yield change._replace(breaks=change.breaks and (answer_kind is None or answer_kind.promised))
     for name in candidate:
         if name not in live:
             yield Change(False, "signature", "new", f"signature {name} is new")

@@ -1,7 +1,7 @@
-"""Requests as clients send them, made from list examples.
+"""Builds requests from list examples, as clients send them.
 
-Enters: serialized list examples and a row of the table of signatures.  Leaves: the named arrays of one call.  The one
-idea: a client leaves out what it does not know and nothing else, so values that are missing are not sent.
+Input: serialized list examples and a row of `choices.signatures.SIGNATURES`.  Output: the named arrays of one call.
+A client leaves out the values that it does not know and no others, so missing values are not sent.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfx_ranking.components.choices.signatures import Signature, tensor_name
+from tfx_ranking.components.choices.signatures import AnswerKind, Signature, tensor_name
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.lists import elwc
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, Column, columns
@@ -19,63 +19,122 @@ Feed = dict[str, npt.NDArray[Any]]
 
 
 class Value(NamedTuple):
-    """One value of a list or an item: `kind` is the field of `tf.train.Feature` that holds its `values`."""
+    """One value of a list or an item; `kind` is the field of `tf.train.Feature` that its `values` belong to."""
 
     kind: str
     values: list[Any]
 
 
 class RawList(NamedTuple):
-    """A list by its features' names in requests; what is missing is not there."""
+    """A list's values by their features' names in requests, without those that are missing."""
 
     context: dict[str, Value]
     items: list[dict[str, Value]]
 
 
 def feed(row: Signature, list_examples: Sequence[bytes], config: RankingConfig) -> Feed:
-    """One call's inputs: input name → array.
+    """The inputs of one call: input name → array.
 
-    Protos are an object array of bytes, [list], or [item] of all lists where the signature takes items; tensors are
-    padded with the missing value.  Of SequenceExamples every second one has one Feature for all items, where it can.
+    Protos are an object array of bytes: [list], or, for a signature that takes single items, [item] of all lists.
+    Raises ConfigError when the row's kind of request cannot be loaded.
     """
-    ids = (config.data.item_id,) if row.answer == "ranked" and config.data.item_id else ()
-    if row.request == "tensors":
-        return to_tensors(list_examples, config)
-    if row.request == "list_example":
-        protos = list(list_examples)
-    elif row.request == "elwc":
-        protos = [to_elwc(one, config, ids) for one in list_examples]
-    elif row.request == "sequence_example":
-        protos = [to_sequence_example(one, config, together=at % 2 > 0) for at, one in enumerate(list_examples)]
-    else:
-        protos = [proto for one in list_examples for proto in to_examples(one, config)]
-    return {row.input: np.array([*protos, None], object)[:-1]}  # None keeps NumPy from guessing a dtype
+    kind = row.request_kind
+    request = kind.load_make()(list_examples, config, extra_item_columns(row.answer_kind, config))
+    if kind.tensors:
+        return dict(request)
+    return {row.input: np.array([*request, None], object)[:-1]}  # None keeps NumPy from guessing a dtype
+
+
+def extra_item_columns(kind: AnswerKind, config: RankingConfig) -> tuple[str, ...]:
+    """The item columns that a request has besides the config's features: the item's id, if the answer returns it."""
+    return (config.data.item_id,) if kind.carries_item_ids and config.data.item_id else ()
+
+
+# The functions `make` of the rows of `REQUESTS`.
+
+
+def to_elwcs(list_examples: Sequence[bytes], config: RankingConfig, extra_items: Sequence[str] = ()) -> list[bytes]:
+    return [to_elwc(each, config, extra_items) for each in list_examples]
+
+
+def to_sequence_examples(
+    list_examples: Sequence[bytes], config: RankingConfig, extra_items: Sequence[str] = ()
+) -> list[bytes]:
+    """Every second SequenceExample has one Feature for all items, where it can, so that both layouts occur."""
+    return [
+        to_sequence_example(each, config, together=at % 2 > 0, extra_items=extra_items)
+        for at, each in enumerate(list_examples)
+    ]
+
+
+def to_list_examples(
+    list_examples: Sequence[bytes], config: RankingConfig, extra_items: Sequence[str] = ()
+) -> list[bytes]:
+    """The list examples themselves."""
+    return list(list_examples)
+
+
+def to_item_examples(
+    list_examples: Sequence[bytes], config: RankingConfig, extra_items: Sequence[str] = ()
+) -> list[bytes]:
+    return [example for each in list_examples for example in to_examples(each, config, extra_items)]
+
+
+def to_tensors(list_examples: Sequence[bytes], config: RankingConfig, extra_items: Sequence[str] = ()) -> Feed:
+    """A tensor for each feature, [list] or [list, item], vectors with one dimension more, and `sizes`.
+
+    Tensors are padded with the feature's missing value.
+    """
+    lists = [read(each, config, extra_items) for each in list_examples]
+    sizes = np.array([len(each.items) for each in lists], np.int64)
+    feed: Feed = {"sizes": sizes}
+    for name, column in requested(config, extra_items).items():
+        inner = (column.width,) if column.width > 1 else ()
+        rows: tuple[int, ...] = (len(lists),)
+        rows = rows if column.level == "context" else (*rows, int(sizes.max(initial=0)))
+        tensor: npt.NDArray[Any] = np.full(
+            (*rows, *inner), b"" if column.dtype == "string" else column.missing, column.numpy
+        )
+        for at, raw in enumerate(lists):
+            if column.level == "context":
+                _put(tensor, at, raw.context.get(name), column)
+                continue
+            for position, item in enumerate(raw.items):
+                _put(tensor, (at, position), item.get(name), column)
+        feed[tensor_name(name)] = tensor
+    return feed
+
+
+# One list as one proto.
 
 
 def to_elwc(list_example: bytes, config: RankingConfig, extra_items: Sequence[str] = ()) -> bytes:
-    """An `ExampleListWithContext`, one Example an item, as a client of TensorFlow Ranking has it.
+    """An `ExampleListWithContext` with one Example for each item, as a client of TensorFlow Ranking sends it.
 
-    Only the config's features go in (and `extra_items`, features of each item).  No items give an empty list.
+    It has only the config's features, and the item columns in `extra_items`.  A list without items is an empty proto.
     """
     raw = read(list_example, config, extra_items)
     return elwc.join([_example(item) for item in raw.items], _example(raw.context))
 
 
-def to_examples(list_example: bytes, config: RankingConfig) -> list[bytes]:
-    """An Example an item, the context's features in each."""
-    raw = read(list_example, config)
+def to_examples(list_example: bytes, config: RankingConfig, extra_items: Sequence[str] = ()) -> list[bytes]:
+    """An Example for each item, each with the context's features."""
+    raw = read(list_example, config, extra_items)
     return [_example({**raw.context, **item}) for item in raw.items]
 
 
-def to_sequence_example(list_example: bytes, config: RankingConfig, together: bool = False) -> bytes:
-    """A SequenceExample with one Feature an item, or, `together`, with one for all items, as ml4ir writes it.
+def to_sequence_example(
+    list_example: bytes, config: RankingConfig, together: bool = False, extra_items: Sequence[str] = ()
+) -> bytes:
+    """A SequenceExample with one Feature for each item, or, with `together`, one for all items, as ml4ir writes it.
 
-    Several tokens of an item keep a Feature of their own; a value that is missing among others is written as such.
+    Features with tokens always have one Feature for each item.  In a Feature for all items, the missing value stands
+    for an item that has none.
     """
     from tensorflow.core.example import example_pb2
 
-    raw = read(list_example, config)
-    table = {name: column for name, column in requested(config).items() if column.level == "items"}
+    raw = read(list_example, config, extra_items)
+    table = {name: column for name, column in requested(config, extra_items).items() if column.level == "items"}
     example = example_pb2.SequenceExample()
     for name, value in sorted(raw.context.items()):
         getattr(example.context.feature[name], value.kind).value.extend(value.values)
@@ -90,38 +149,16 @@ def to_sequence_example(list_example: bytes, config: RankingConfig, together: bo
             flat = [each for value in values for each in (value.values if value else blank)]
             getattr(features.feature.add(), kind).value.extend(flat)
             continue
-        for one in values:
+        for value_of_item in values:
             feature = features.feature.add()
-            if one:
-                getattr(feature, kind).value.extend(one.values)
+            if value_of_item:
+                getattr(feature, kind).value.extend(value_of_item.values)
     serialized: bytes = example.SerializeToString(deterministic=True)
     return serialized
 
 
-def to_tensors(list_examples: Sequence[bytes], config: RankingConfig) -> Feed:
-    """A tensor a feature, [list] or [list, item], vectors with one dimension more, and `sizes`."""
-    lists = [read(one, config) for one in list_examples]
-    sizes = np.array([len(one.items) for one in lists], np.int64)
-    feeds: Feed = {"sizes": sizes}
-    for name, column in requested(config).items():
-        inner = (column.width,) if column.width > 1 else ()
-        rows: tuple[int, ...] = (len(lists),)
-        rows = rows if column.level == "context" else (*rows, int(sizes.max(initial=0)))
-        tensor: npt.NDArray[Any] = np.full(
-            (*rows, *inner), b"" if column.dtype == "string" else column.missing, column.numpy
-        )
-        for at, one in enumerate(lists):
-            if column.level == "context":
-                _put(tensor, at, one.context.get(name), column)
-                continue
-            for place, item in enumerate(one.items):
-                _put(tensor, (at, place), item.get(name), column)
-        feeds[tensor_name(name)] = tensor
-    return feeds
-
-
 def reordered(list_example: bytes, order: npt.NDArray[np.int64], config: RankingConfig) -> bytes:
-    """The list example with its items in another order: order[i] is the place of the item that comes i-th."""
+    """The list example with its items in another order: item i of the result is item order[i] of the input."""
     from tensorflow.core.example import example_pb2
 
     example = example_pb2.Example.FromString(list_example)
@@ -140,10 +177,10 @@ def reordered(list_example: bytes, order: npt.NDArray[np.int64], config: Ranking
     return serialized
 
 
-def requested(config: RankingConfig) -> dict[str, Column]:
-    """The features' columns by their names in requests."""
+def requested(config: RankingConfig, extra_items: Sequence[str] = ()) -> dict[str, Column]:
+    """The columns of the features, and of `extra_items`, by their names in requests."""
     table = columns(config)
-    return {config.serving.rename.get(name, name): table[name] for name in config.features}
+    return {config.serving.rename.get(name, name): table[name] for name in (*config.features, *extra_items)}
 
 
 def read(list_example: bytes, config: RankingConfig, extra_items: Sequence[str] = ()) -> RawList:
@@ -157,8 +194,9 @@ def read(list_example: bytes, config: RankingConfig, extra_items: Sequence[str] 
     for name in (*config.features, *extra_items):
         column, values = table[name], _values(source, name)
         if column.level == "context":
-            found = [_present(values, column)] if values else [None]
-            context.update({renamed.get(name, name): value for value in found if value})
+            value = _present(values, column)
+            if value:
+                context[renamed.get(name, name)] = value
             continue
         lengths = _values(source, name + ROW_LENGTHS).values if column.tokens else None
         per_item[renamed.get(name, name)] = list(_cut(values, column, lengths))
@@ -176,7 +214,7 @@ def _values(source: Mapping[str, Any], name: str) -> Value:
 
 
 def _cut(values: Value, column: Column, lengths: list[int] | None) -> Iterator[Value | None]:
-    """An item's values after the other's."""
+    """The values of each item; None for an item whose value is missing."""
     if lengths is None:
         lengths = [column.width] * (len(values.values) // column.width)
     start = 0
@@ -186,7 +224,7 @@ def _cut(values: Value, column: Column, lengths: list[int] | None) -> Iterator[V
 
 
 def _present(value: Value, column: Column) -> Value | None:
-    """The value, None where it is missing."""
+    """The value, or None if it is missing."""
     if not value.values:
         return None
     if column.tokens:

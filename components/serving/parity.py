@@ -1,9 +1,11 @@
-"""Proof before export: the signatures score requests as the training path scores materialised features.
+"""Proves before the export that the signatures score requests as training scores materialised features.
 
-Enters: the test split as raw list examples and as materialised transformed examples, a ranker, its SavedModel.
-Leaves: a report with the largest differences, or a ParityError that names signature, list, item and feature.  The one
-idea: the SavedModel is asked in a process that imports TensorFlow alone, by the loader that TensorFlow Serving runs,
-and every way of asking for a list (with others, alone, in another order, with more padding) gives training's scores.
+Input: a ranker, its SavedModel, and lists of the test split, as raw list examples and as materialised transformed
+examples.  Output: a report with the largest differences, or a ParityError that names signature, list, item and feature.
+
+The SavedModel is called in a process that imports only TensorFlow, by the loader that TensorFlow Serving uses.  A list
+must get training's scores however it is sent: with other lists, alone, with its items in another order, with more
+padding.
 """
 
 import dataclasses
@@ -15,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tfx_ranking.components.choices.signatures import Signature, tensor_name
-from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import RankingError
 from tfx_ranking.components.serving import client_requests, serving_process
 from tfx_ranking.components.serving.blame import blame
@@ -23,39 +24,62 @@ from tfx_ranking.components.serving.client_requests import Feed
 from tfx_ranking.components.serving.parity_sample import Floats, Sample, choose
 
 TOLERANCE = 1e-5  # of max(1, |score|, spread of the list's scores)
-BATCH = 32  # lists a call
-ALONE = 16  # lists that are asked for in other ways as well
+BATCH = 32  # lists in a call
+ALONE = 16  # lists that are also sent in other ways than in batches
 
 
 class ParityError(RankingError):
-    """An exported signature scores otherwise than training; `report` holds the figures."""
+    """An exported signature scores differently from training; `report` has the figures."""
 
     def __init__(self, message: str, report: dict[str, Any]):
         super().__init__(message)
         self.report = report
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SignatureProof:
+    """The proof of one signature: what it needs, and the report that it adds to.
+
+    ranker: the `serving_ranker.ServingRanker` behind the SavedModel.  some: positions in the sample of the ALONE lists.
+    """
+
+    ranker: Any
+    name: str
+    row: Signature
+    sample: Sample
+    some: Sequence[int]
+    report: dict[str, Any]
+
+
+class SampleCall(NamedTuple):
+    """One call: its lists, their positions in the sample (-1: an empty list), and the order of their items."""
+
+    at: Sequence[int]
+    lists: Sequence[bytes]
+    orders: Sequence[npt.NDArray[np.int64]]
+    feed: Feed | None = None  # these inputs replace those that are made from the lists
+
+
+class ListFigures(NamedTuple):
+    """The comparison of one list."""
+
+    at: int  # position in the sample
+    order: npt.NDArray[np.int64]
+    trained: npt.NDArray[Any]
+    served: npt.NDArray[Any]
+    comparison: "ScoreComparison"
+
+
 def prove(
     ranker: Any, model: str, sample: Sample, rows: Mapping[str, Signature], also: Mapping[str, Feed]
 ) -> tuple[dict[str, Any], dict[str, Feed]]:
-    """Asks each signature for the sample's lists in every way of WAYS and compares.
+    """Sends the sample's lists to each signature in every way of WAYS, and compares the answers with training.
 
-    ranker: the `serving_ranker.ServingRanker` that was saved to `model`; it is asked which feature differs when one
-    does.  also: one more call of a signature.  Returns the report, and the answers to those calls.
-    Raises ParityError at a difference above the tolerance or another order; RankingError when the model cannot be
-    loaded or asked.
+    ranker: the `serving_ranker.ServingRanker` that was saved to `model`; it shows which feature differs when a score
+    does.  also: one more call for each of some signatures.  Returns the report, and the answers to the calls of `also`.
+    Raises ParityError for a difference above the tolerance or another order; RankingError when the model cannot be
+    loaded or called.
     """
-    some = choose(np.array([len(scores) for scores in sample.scores]), ALONE).tolist()
-    calls = {name: {way: make(row, sample, some, ranker) for way, make in WAYS.items()} for name, row in rows.items()}
-    asked = {}
-    for name, row in rows.items():
-        asked[name] = [
-            client_requests.feed(row, call.lists, ranker.config) | (call.feed or {})
-            for call in itertools.chain(*calls[name].values())
-        ]
-    for name, feed in also.items():
-        asked[name].append(feed)
-    answers = serving_process.ask(model, asked)
     sizes = [len(scores) for scores in sample.scores]
     report: dict[str, Any] = {
         "lists": len(sizes),
@@ -64,72 +88,69 @@ def prove(
         "tolerance": TOLERANCE,
         "signatures": {},
     }
-    for name, row in rows.items():
-        came, report["signatures"][name] = iter(answers[name]), {}
-        for way, made in calls[name].items():
-            figures = [
-                figure for call in made for figure in _compare_call(ranker, name, row, call, next(came), sample, report)
-            ]
+    some = choose(np.array(sizes), ALONE).tolist()
+    proofs = [
+        SignatureProof(ranker=ranker, name=name, row=row, sample=sample, some=some, report=report)
+        for name, row in rows.items()
+    ]
+    calls = {proof.name: {way: make(proof) for way, make in WAYS.items()} for proof in proofs}
+    feeds = {
+        proof.name: [_feed(proof, call) for call in itertools.chain(*calls[proof.name].values())] for proof in proofs
+    }
+    for name, feed in also.items():
+        feeds[name].append(feed)
+    answered = serving_process.ask(model, feeds)
+    for proof in proofs:
+        outputs = iter(answered[proof.name])
+        ways: dict[str, Any] = {}
+        report["signatures"][proof.name] = ways
+        for way, of_way in calls[proof.name].items():
+            figures = [each for call in of_way for each in _compare_call(proof, call, next(outputs))]
             if figures:
-                report["signatures"][name][way] = _summary(figures)
-            bad = [figure for figure in figures if not figure.comparison.agrees]
+                ways[way] = _summary(figures)
+            bad = [each for each in figures if not each.comparison.agrees]
             if bad:
-                _fail(ranker, name, row, way, bad, len(figures), sample, report)
-    return report, {name: answers[name][-1] for name in also}
+                _fail(proof, way, bad, len(figures))
+    return report, {name: answered[name][-1] for name in also}
 
 
-class Call(NamedTuple):
-    """One call: the lists of it, by their place in the sample (-1: an empty list), and the order of their items."""
-
-    at: Sequence[int]
-    lists: Sequence[bytes]
-    orders: Sequence[npt.NDArray[np.int64]]
-    feed: Feed | None = None  # in place of what is made of the lists
-
-
-class Figure(NamedTuple):
-    """What one list came to."""
-
-    at: int
-    order: npt.NDArray[np.int64]
-    expected: npt.NDArray[Any]
-    came: npt.NDArray[Any]
-    comparison: "Comparison"
-
-
-def _in_batches(row: Signature, sample: Sample, some: Sequence[int], ranker: Any) -> list[Call]:
-    """All lists, BATCH a call; an empty one goes along: it has no score by training and none by serving."""
+def _in_batches(proof: SignatureProof) -> list[SampleCall]:
+    """All lists, BATCH in each call.  The first call also has an empty list, which has no scores on either side."""
+    lists = len(proof.sample.scores)
     calls = []
-    for start in range(0, len(sample.scores), BATCH):
-        at = list(range(start, min(start + BATCH, len(sample.scores))))
-        calls.append(_call(sample, [*at, -1] if start == 0 and row.request != "example" else at))
+    for start in range(0, lists, BATCH):
+        at = list(range(start, min(start + BATCH, lists)))
+        with_empty = start == 0 and not proof.row.request_kind.item_by_item
+        calls.append(_call(proof.sample, [*at, -1] if with_empty else at))
     return calls
 
 
-def _alone(row: Signature, sample: Sample, some: Sequence[int], ranker: Any) -> list[Call]:
-    return [_call(sample, [at]) for at in some]
+def _alone(proof: SignatureProof) -> list[SampleCall]:
+    return [_call(proof.sample, [at]) for at in proof.some]
 
 
-def _reordered(row: Signature, sample: Sample, some: Sequence[int], ranker: Any) -> list[Call]:
-    """Items in another order; for a scorer that uses their order there is nothing to prove."""
-    if getattr(ranker.network, "uses_order", False) or row.answer in ("transformed", "postprocessed"):
+def _reordered(proof: SignatureProof) -> list[SampleCall]:
+    """The items in another order; no call for a scorer that uses their order."""
+    if getattr(proof.ranker.network, "uses_order", False) or not proof.row.answer_kind.ordered:
         return []
     rng = np.random.default_rng(0)
-    orders = [rng.permutation(len(sample.scores[at])) for at in some]
+    orders = [rng.permutation(len(proof.sample.scores[at])) for at in proof.some]
     lists = [
-        client_requests.reordered(sample.list_examples[at], order, ranker.config)
-        for at, order in zip(some, orders, strict=True)
+        client_requests.reordered(proof.sample.list_examples[at], order, proof.ranker.config)
+        for at, order in zip(proof.some, orders, strict=True)
     ]
-    return [Call(some, lists, orders)]
+    return [SampleCall(proof.some, lists, orders)]
 
 
-def _padded(row: Signature, sample: Sample, some: Sequence[int], ranker: Any) -> list[Call]:
-    """More padding, of values that would show in the scores."""
-    if row.request != "tensors":
+def _padded(proof: SignatureProof) -> list[SampleCall]:
+    """More padding, with values that would change the scores if they were read."""
+    if not proof.row.request_kind.tensors:
         return []
-    call = _call(sample, some)
-    feed, noisy = client_requests.feed(row, call.lists, ranker.config), {}
-    for name, column in client_requests.requested(ranker.config).items():
+    config = proof.ranker.config
+    call = _call(proof.sample, proof.some)
+    feed, noisy = client_requests.feed(proof.row, call.lists, config), {}
+    extra = client_requests.extra_item_columns(proof.row.answer_kind, config)
+    for name, column in client_requests.requested(config, extra).items():
         if column.level == "items":
             value = feed[tensor_name(name)]
             noise = np.full((len(value), 3, *value.shape[2:]), b"noise" if value.dtype == object else 99, value.dtype)
@@ -137,7 +158,7 @@ def _padded(row: Signature, sample: Sample, some: Sequence[int], ranker: Any) ->
     return [call._replace(feed=noisy)]
 
 
-WAYS: dict[str, Callable[[Signature, "Sample", Sequence[int], Any], list[Call]]] = {
+WAYS: dict[str, Callable[[SignatureProof], list[SampleCall]]] = {
     "in batches": _in_batches,
     "alone": _alone,
     "in another order": _reordered,
@@ -145,158 +166,100 @@ WAYS: dict[str, Callable[[Signature, "Sample", Sequence[int], Any], list[Call]]]
 }
 
 
-def _call(sample: Sample, at: Sequence[int]) -> Call:
+def _call(sample: Sample, at: Sequence[int]) -> SampleCall:
     lists = [sample.list_examples[each] if each >= 0 else b"" for each in at]
-    return Call(at, lists, [np.arange(len(sample.scores[each]) if each >= 0 else 0) for each in at])
+    return SampleCall(at, lists, [np.arange(len(sample.scores[each]) if each >= 0 else 0) for each in at])
 
 
-def _compare_call(
-    ranker: Any, name: str, row: Signature, call: Call, outputs: Feed, sample: Sample, report: dict[str, Any]
-) -> list[Figure]:
-    from tfx_ranking.components.serving import answers
+def _feed(proof: SignatureProof, call: SampleCall) -> Feed:
+    return client_requests.feed(proof.row, call.lists, proof.ranker.config) | (call.feed or {})
 
+
+def _compare_call(proof: SignatureProof, call: SampleCall, outputs: Feed) -> list[ListFigures]:
+    """Raises ParityError for a malformed answer."""
+    from tfx_ranking.components.serving.answers import TrainedLists
+
+    sample, kind = proof.sample, proof.row.answer_kind
     empty = np.empty(0, np.float32)
-    scores = [sample.scores[at][order] if at >= 0 else empty for at, order in zip(call.at, call.orders, strict=True)]
-    answer = answers.ANSWERS[row.answer]
+    trained = TrainedLists(
+        scores=[sample.scores[at][order] if at >= 0 else empty for at, order in zip(call.at, call.orders, strict=True)],
+        list_examples=call.lists,
+        transformed=[sample.transformed[at] for at in call.at if at >= 0],
+        specs=sample.specs,
+        ranker=proof.ranker,
+    )
     try:
-        if row.answer == "transformed":
-            pairs = _transformed_pairs(outputs, [sample.transformed[at] for at in call.at if at >= 0], sample.specs)
-        elif row.answer == "postprocessed":
-            pairs = _postprocessed_pairs(ranker, outputs, call.lists, scores)
-        else:
-            assert answer.read is not None  # the two above are the only ones without
-            pairs = answer.read(outputs, scores)
-        if "item_ids" in outputs:
-            _check_item_ids(outputs, call, ranker.config)
+        pairs = kind.load_pairs()(outputs, trained)
     except ValueError as error:
-        raise ParityError(f"signature {name!r}: {error}.", report) from None
-    ordered = row.answer not in ("transformed", "postprocessed")
+        raise ParityError(f"signature {proof.name!r}: {error}.", proof.report) from None
     return [
-        Figure(at, order, expected, came, compare(expected, came, ordered))
-        for at, order, (expected, came) in zip(call.at, call.orders, pairs)
+        ListFigures(at, order, expected, served, compare(expected, served, kind.ordered))
+        for at, order, (expected, served) in zip(call.at, call.orders, pairs)
     ]
 
 
-def _check_item_ids(outputs: Feed, call: Call, config: RankingConfig) -> None:
-    """Raises ValueError where an item's id is not that of the item whose index it stands beside."""
-    name = config.data.item_id
-    assert name is not None  # else there is no such output
-    for at, one in enumerate(call.lists):
-        items = client_requests.read(one, config, [name]).items
-        ids = [item[name].values[0] if name in item else b"" for item in items]
-        places = outputs["indices"][at]
-        expected = [ids[place] if place >= 0 else b"" for place in places]
-        if outputs["item_ids"][at].tolist() != expected:
-            raise ValueError(f"item_ids: expected {expected}, came {outputs['item_ids'][at].tolist()}")
-
-
-def _summary(figures: Sequence[Figure]) -> dict[str, Any]:
+def _summary(figures: Sequence[ListFigures]) -> dict[str, Any]:
     return {
         "lists": len(figures),
-        "max_difference": max(figure.comparison.difference for figure in figures),
-        "max_share_of_tolerance": max(figure.comparison.share for figure in figures),
-        "lists_in_another_order": sum(figure.comparison.reordered for figure in figures),
+        "max_difference": max(each.comparison.difference for each in figures),
+        "max_share_of_tolerance": max(each.comparison.share for each in figures),
+        "lists_in_another_order": sum(each.comparison.reordered for each in figures),
     }
 
 
-def _fail(
-    ranker: Any,
-    name: str,
-    row: Signature,
-    way: str,
-    bad: Sequence[Figure],
-    lists: int,
-    sample: Sample,
-    report: dict[str, Any],
-) -> None:
-    """Raises ParityError for the worst of the lists."""
-    worst = max(bad, key=lambda figure: figure.comparison.share)
-    at, item = worst.at, worst.comparison.item
-    feature = blame(ranker, row, sample, at, worst.order)
-    place = int(worst.order[item]) if item < len(worst.order) else item
-    report["failure"] = {
-        "signature": name,
+def _fail(proof: SignatureProof, way: str, bad: Sequence[ListFigures], lists: int) -> None:
+    """Raises ParityError for the worst of the lists in `bad`.
+
+    lists: the number of lists that were compared.
+    """
+    worst = max(bad, key=lambda each: each.comparison.share)
+    item = worst.comparison.item
+    group_id = repr(proof.sample.group_ids[worst.at].decode("utf-8", "backslashreplace"))
+    feature = blame(proof.ranker, proof.row, proof.sample, worst.at, worst.order)
+    position = int(worst.order[item]) if item < len(worst.order) else item
+    trained, served = float(worst.trained.flat[item]), float(worst.served.flat[item])
+    proof.report["failure"] = {
+        "signature": proof.name,
         "asked": way,
-        "list": _text(sample.group_ids[at]),
+        "list": group_id,
         "lists": len(bad),
-        "item": place,
-        "trained": float(worst.expected.flat[item]),
-        "served": float(worst.came.flat[item]),
+        "item": position,
+        "trained": trained,
+        "served": served,
         "feature": feature,
     }
-    if row.of_items and way == "in batches" and feature.startswith("No transformed"):
-        feature = "It takes each item by itself: does the scorer look at the whole list (`list_wise = True` says so)?"
+    item_by_item = proof.row.request_kind.item_by_item
+    if item_by_item and way == "in batches" and feature.startswith("No transformed"):
+        feature = (
+            "It scores each item by itself. Does the scorer look at the whole list? Then set `list_wise = True` on it."
+        )
     raise ParityError(
-        f"signature {name!r}, asked {way}, scores otherwise than training on {len(bad)} of {lists} lists; worst is "
-        f"list {_text(sample.group_ids[at])}, item {place}: {worst.expected.flat[item]:.9g} in training, "
-        f"{worst.came.flat[item]:.9g} served. {feature}",
-        report,
+        f"signature {proof.name!r}, called {way}, scores differently from training on {len(bad)} of {lists} lists; the "
+        f"worst is list {group_id}, item {position}: {trained:.9g} in training, {served:.9g} served. {feature}",
+        proof.report,
     )
 
 
-def _transformed_pairs(outputs: Feed, transformed: Sequence[bytes], specs: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    """For each list, all its features' values one after another, as they were materialised and as they came."""
-    import tensorflow as tf
-
-    from tfx_ranking.components.lists.ragged import as_ragged
-
-    parsed = tf.io.parse_example(list(transformed), specs)
-    parts: list[list[tuple[Any, Any]]] = [[] for _ in transformed]
-    for name, value in parsed.items():
-        came = outputs[name]
-        value = as_ragged(value)
-        for at, part in enumerate(parts):
-            expected = value[at]
-            if isinstance(expected, tf.RaggedTensor):
-                expected = expected.to_tensor(0 if expected.dtype.is_floating else -1)
-            one = np.asarray(expected)
-            here = came[at][tuple(slice(0, size) for size in one.shape)]
-            if here.shape != one.shape:
-                raise ValueError(f"{name}: expected the shape {one.shape}, came {here.shape}")
-            part.append((one.reshape(-1).astype(np.float64), here.reshape(-1).astype(np.float64)))
-    return [tuple(np.concatenate(side) for side in zip(*part)) for part in parts]  # type: ignore[misc]
-
-
-def _postprocessed_pairs(ranker: Any, outputs: Feed, lists: Sequence[bytes], scores: Sequence[Any]) -> list[Any]:
-    """What the user's function makes of training's scores, the numbers of all outputs one after another."""
-    import tensorflow as tf
-
-    from tfx_ranking.components.choices.signatures import SIGNATURES
-    from tfx_ranking.components.serving import answers
-
-    batch = ranker.parse(SIGNATURES["list_example"], tf.constant(list(lists), tf.string))
-    flat = np.concatenate([np.empty(0, np.float32), *scores])
-    ragged = tf.RaggedTensor.from_row_lengths(flat, [len(each) for each in scores])
-    expected = {
-        name: np.asarray(each) for name, each in ranker.postprocess(ragged, answers.raw_features(batch)).items()
-    }
-    numbers = [name for name, each in sorted(expected.items()) if each.dtype.kind in "fiub"]
-    for name, each in expected.items():
-        if outputs[name].shape != each.shape or (name not in numbers and outputs[name].tolist() != each.tolist()):
-            raise ValueError(f"{name}: expected {each.tolist()}, came {outputs[name].tolist()}")
-    sides = [[np.ravel(side[name]).astype(np.float64) for name in numbers] for side in (expected, outputs)]
-    return [tuple(np.concatenate([np.empty(0), *side]) for side in sides)]
-
-
 @dataclasses.dataclass(frozen=True)
-class Comparison:
-    """How far two paths' scores of one list are apart."""
+class ScoreComparison:
+    """How much training's and serving's scores of one list differ."""
 
-    difference: float  # the largest absolute one
-    share: float  # the largest, as a share of what is tolerated
-    item: int  # where that is
-    reordered: bool  # two items that training tells apart stand the other way round
+    difference: float  # the largest absolute difference
+    share: float  # the largest difference as a share of the tolerance
+    item: int  # the item with that share
+    reordered: bool  # two items that are not tied in training have changed places
 
     @property
     def agrees(self) -> bool:
         return self.share <= 1 and not self.reordered
 
 
-def compare(expected: Floats, came: Floats, ordered: bool = True) -> Comparison:
-    """One list's scores by training and by serving, float32 [item].  Without `ordered` their order does not count.
+def compare(expected: Floats, served: Floats, ordered: bool = True) -> ScoreComparison:
+    """Compares one list's scores by training and by serving, float32 [item].
 
     A difference up to 1e-5 · max(1, |score|, spread of the list) is tolerated, and so is another order of items whose
-    expected scores are no further apart than that.  Not a number agrees with nothing.
+    expected scores are no further apart than that.  NaN agrees with no number.
+    ordered: False when the order of the items does not matter.
 
     >>> compare(np.float32([1, 2]), np.float32([1, 2.00001])).agrees
     True
@@ -304,20 +267,16 @@ def compare(expected: Floats, came: Floats, ordered: bool = True) -> Comparison:
     1
     """
     if not len(expected):
-        return Comparison(0.0, 0.0, 0, False)
-    a, b = expected.astype(np.float64), came.astype(np.float64)
+        return ScoreComparison(0.0, 0.0, 0, False)
+    a, b = expected.astype(np.float64), served.astype(np.float64)
     tolerated = TOLERANCE * np.maximum(max(1.0, a.max() - a.min()), np.abs(a))
     difference = np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), np.inf)
     share = difference / tolerated
     item = int(share.argmax())
     order = np.argsort(a, kind="stable")
     a, b, tolerated = a[order], b[order], tolerated[order]
-    # Ascending by training: an item may stand below an earlier one only if they are as good as tied.
+    # In training's ascending order: an item may score below an earlier one only if the two are nearly tied.
     highest = np.maximum.accumulate(b)
     suspects = np.flatnonzero(b < highest)
     reordered = ordered and any(bool(np.any((b[:at] > b[at]) & (a[at] - a[:at] > tolerated[at]))) for at in suspects)
-    return Comparison(float(difference.max()), float(share.max()), item, reordered)
-
-
-def _text(group_id: bytes) -> str:
-    return repr(group_id.decode("utf-8", "backslashreplace"))
+    return ScoreComparison(float(difference.max()), float(share.max()), item, reordered)

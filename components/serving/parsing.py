@@ -1,18 +1,20 @@
-"""Protos to `ListBatch`, inside the TensorFlow graph, with stock ops alone.
+"""Parses requests in the TensorFlow graph, with TensorFlow's own operations only.
 
-Enters: a string tensor `[list]` of serialized protos and the columns to read.  Leaves: a `ListBatch` of raw tensors,
-as the transform graph takes them.  The one idea: all items of all lists are parsed at once, flat; no list is padded.
+Input: a string tensor `[list]` of serialized protos (for `parse_tensors`, a tensor for each feature) and the columns to
+read.  Output: a `ListBatch` of raw tensors, the input of the transform graph.  All items of all lists are parsed at
+once, flat; no list is padded.
 
-Every parser agrees on the odd cases.  `b""` is an empty list (an item without a value, where requests are items); an
-empty batch gives an empty batch; a feature that is missing takes its column's missing value (NaN, the integer's
-default, `""`, no tokens), as it is in a list example; features that no column names are ignored.  Undecodable bytes, a
-wrong type, or item features of one list that differ in length raise InvalidArgumentError or DataLossError, naming the
-feature where there is one; in an ELWC so does a feature that is there without a value.
-
-`parse_tensors` takes what is no proto: a tensor for each feature.
+All parsers treat special cases alike:
+- `b""` is an empty list; where requests are single items, it is an item without values.
+- An empty batch gives an empty batch.
+- A missing feature gets its column's missing value (NaN, the integer's default, `""`, no tokens), as in a list example.
+- Features without a column are ignored.
+- Bytes that are not a valid proto, a wrong type, and item features of one list that differ in length raise
+  InvalidArgumentError or DataLossError; the message names the feature if there is one.  In an ELWC a feature without a
+  value is an error, too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -29,27 +31,30 @@ _DTYPES = {"float": tf.float32, "int": tf.int64, "string": tf.string}
 
 
 def inputs(config: RankingConfig) -> dict[str, Column]:
-    """The columns that a request may carry: the config's features; never the label, the position or the group id."""
+    """The columns that a request may have: the config's features, never the label, the position or the group id."""
     return {name: column for name, column in columns(config).items() if name in config.features}
 
 
 def batch_specs(table: Mapping[str, Column]) -> ListBatch:
-    """What every parser gives for these columns, as specs of tensors."""
+    """The specs of the tensors that every parser returns for these columns."""
 
     def specs(level: str) -> dict[str, tf.TensorSpec | Tokens]:
-        found: dict[str, tf.TensorSpec | Tokens] = {}
+        of_level: dict[str, tf.TensorSpec | Tokens] = {}
         for name, column in table.items():
             if column.level == level:
                 shape = [None, column.width] if column.width > 1 else [None]
                 values = tf.TensorSpec(shape, _DTYPES[column.dtype])
-                found[name] = Tokens(values, tf.TensorSpec([None], tf.int64)) if column.tokens else values
-        return found
+                of_level[name] = Tokens(values, tf.TensorSpec([None], tf.int64)) if column.tokens else values
+        return of_level
 
     return ListBatch(specs("context"), specs("items"), tf.TensorSpec([None], tf.int64))
 
 
+# Not converted by AutoGraph: the parsers have no Python control flow over tensors, and converting their loops over
+# hundreds of columns took most of an export's time.
+@tf.autograph.experimental.do_not_convert
 def parse_elwc(serialized: tf.Tensor, table: Mapping[str, Column]) -> ListBatch:
-    """`ExampleListWithContext` protos, TensorFlow Ranking's format: an Example an item and one for the context.
+    """`ExampleListWithContext` protos, TensorFlow Ranking's format: an Example for each item, and one for the context.
 
     serialized: string [list].  One `parse_example` runs over all items of the batch.
     """
@@ -61,11 +66,12 @@ def parse_elwc(serialized: tf.Tensor, table: Mapping[str, Column]) -> ListBatch:
     )
 
 
+@tf.autograph.experimental.do_not_convert
 def parse_list_examples(serialized: tf.Tensor, table: Mapping[str, Column]) -> ListBatch:
-    """List examples: one Example a list, the values of all its items in one feature each.
+    """List examples: one Example for each list; each feature has the values of all its items.
 
-    serialized: string [list].  The longest item feature says how many items a list has; one that is absent from a
-    list is filled with its missing value, one of another length is an InvalidArgumentError that names it.
+    serialized: string [list].  A list has as many items as its longest item feature.  An item feature that is absent
+    from a list is filled with its missing value; one of another length raises InvalidArgumentError, which names it.
     """
     of_lists = {name: column for name, column in table.items() if column.level == "context"}
     of_items = {name: column for name, column in table.items() if column.level == "items"}
@@ -85,12 +91,13 @@ def parse_list_examples(serialized: tf.Tensor, table: Mapping[str, Column]) -> L
     return ListBatch(context, items, row_splits)
 
 
+@tf.autograph.experimental.do_not_convert
 def parse_sequence_examples(serialized: tf.Tensor, table: Mapping[str, Column]) -> ListBatch:
     """SequenceExamples: a feature list for each item feature, in either layout.
 
-    serialized: string [list].  A feature list holds one Feature an item (an empty one is a missing value), or one
-    Feature with the values of all items, as ml4ir writes it; which it is may differ from list to list.  One Feature of
-    tokens is that of a single item, or one token string an item where the list's other features have more.
+    serialized: string [list].  A feature list has one Feature for each item (an empty one is a missing value), or one
+    Feature with the values of all items, as ml4ir writes it; the layout may differ from list to list.  A single Feature
+    of tokens belongs to a single item; if the list's other features have more items, it has one token for each.
     """
     of_lists = {name: column for name, column in table.items() if column.level == "context"}
     of_items = {name: column for name, column in table.items() if column.level == "items"}
@@ -103,8 +110,9 @@ def parse_sequence_examples(serialized: tf.Tensor, table: Mapping[str, Column]) 
     return ListBatch({name: _row_value(context[name], column) for name, column in of_lists.items()}, items, row_splits)
 
 
+@tf.autograph.experimental.do_not_convert
 def parse_examples(serialized: tf.Tensor, table: Mapping[str, Column]) -> ListBatch:
-    """An Example an item, each with its context's features beside its own: every item is a list by itself.
+    """An Example for each item, with the context's features beside its own; every item becomes a list of one item.
 
     serialized: string [item].
     """
@@ -118,10 +126,11 @@ def parse_examples(serialized: tf.Tensor, table: Mapping[str, Column]) -> ListBa
 
 
 def tensor_specs(table: Mapping[str, Column]) -> dict[str, tf.TensorSpec]:
-    """The tensors that `parse_tensors` takes, by name: one a feature, and `sizes`, the number of items of each list.
+    """The tensors that `parse_tensors` takes, by name: one for each feature, and `sizes`, each list's number of items.
 
-    A context feature is [list], an item feature [list, item], a vector one dimension more; tokens are strings before
-    splitting.  Raises ConfigError where two names would be one: a tensor's name has letters, digits and _ alone.
+    A context feature is [list], an item feature [list, item], a vector has one dimension more; tokens are strings
+    before splitting.  A tensor's name has only letters, digits and _; raises ConfigError when two features would have
+    the same one.
     """
     specs = {"sizes": tf.TensorSpec([None], tf.int64, name="sizes")}
     for name, column in table.items():
@@ -136,11 +145,12 @@ def tensor_specs(table: Mapping[str, Column]) -> dict[str, tf.TensorSpec]:
     return specs
 
 
+@tf.autograph.experimental.do_not_convert
 def parse_tensors(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column]) -> ListBatch:
-    """Named tensors of features, padded to any length: what stands behind a list's size is not looked at.
+    """Named tensors of features, padded to any length; values after a list's size are ignored.
 
-    tensors: as `tensor_specs` says.  Raises InvalidArgumentError, naming the feature, for another number of lists or
-    items than the rest has, and for a size beyond the items that there are.
+    tensors: by name, as `tensor_specs` describes them.  Raises InvalidArgumentError, which names the feature, when a
+    tensor has another number of lists or items than the others, or when a size is larger than the number of items.
     """
     sizes = tensors["sizes"]
     of_items = {name: column for name, column in table.items() if column.level == "items"}
@@ -149,7 +159,7 @@ def parse_tensors(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column])
     items: dict[str, tf.Tensor | Tokens] = {}
     context: dict[str, tf.Tensor | Tokens]
     checked = _refuse_shapes(tensors, table, longest)
-    with tf.control_dependencies([checked]):  # else an op that takes several of them fails first, and names none
+    with tf.control_dependencies([checked]):  # otherwise an op that takes several tensors fails first and names none
         real = tf.where(tf.reshape(tf.sequence_mask(sizes, longest), [-1]))[:, 0]
         context = {
             name: tf.identity(tensors[tensor_name(name)]) for name, column in table.items() if column.level == "context"
@@ -158,7 +168,7 @@ def parse_tensors(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column])
         for name, column in of_items.items():
             kinds.setdefault((column.dtype, column.width), []).append(name)
         for (_, width), names in kinds.items():
-            # Columns of one kind are picked together: one gather for hundreds of features.
+            # One gather for all columns of one kind, instead of hundreds.
             stacked = tf.stack([tensors[tensor_name(name)] for name in names])
             flat = tf.reshape(stacked, [len(names), tf.size(sizes) * longest, *([width] if width > 1 else [])])
             items.update(zip(names, tf.unstack(tf.gather(flat, real, axis=1), len(names)), strict=True))
@@ -169,18 +179,8 @@ def parse_tensors(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column])
     return ListBatch(context, {name: items[name] for name in of_items}, tf.concat([[0], tf.cumsum(sizes)], axis=0))
 
 
-# Not converted by AutoGraph: they have no Python control flow over tensors, and converting their loops over hundreds of
-# columns took most of an export's time.
-PARSERS: dict[str, Callable[[tf.Tensor, Mapping[str, Column]], ListBatch]] = {
-    "elwc": tf.autograph.experimental.do_not_convert(parse_elwc),
-    "sequence_example": tf.autograph.experimental.do_not_convert(parse_sequence_examples),
-    "list_example": tf.autograph.experimental.do_not_convert(parse_list_examples),
-    "example": tf.autograph.experimental.do_not_convert(parse_examples),
-}
-
-
 def _parse_rows(serialized: tf.Tensor, table: Mapping[str, Column], level: str) -> dict[str, tf.Tensor | Tokens]:
-    """One Example a row: the columns of one level."""
+    """The columns of one level, from one Example for each row."""
     wanted = {name: column for name, column in table.items() if column.level == level}
     if not wanted:
         return {}
@@ -204,7 +204,10 @@ def _row_value(parsed: tf.Tensor | tf.RaggedTensor, column: Column) -> tf.Tensor
 
 
 def _refuse_shapes(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column], items: tf.Tensor) -> tf.Tensor:
-    """Fails for a tensor that has another number of lists or items than the others, and for sizes beyond them."""
+    """Fails when a tensor has another number of lists or items than the others, or a size is larger than that.
+
+    Returns a tensor on which the reading operations depend.
+    """
     sizes = tensors["sizes"]
     kinds: dict[tuple[str, int], list[str]] = {}
     for name, column in table.items():
@@ -215,19 +218,19 @@ def _refuse_shapes(tensors: Mapping[str, tf.Tensor], table: Mapping[str, Column]
         of_kind_shapes = tf.stack([tf.shape(tensors[tensor_name(name)]) for name in of_kind])[:, :axes]
         shapes.append(tf.pad(of_kind_shapes, [[0, 0], [0, 2 - axes]]))
         wanted.append(tf.tile([[tf.size(sizes), items if level == "items" else 0]], [len(of_kind), 1]))
-    came, expected = tf.concat(shapes, axis=0), tf.concat(wanted, axis=0)
-    wrong = tf.reduce_any(tf.not_equal(came, expected), axis=1)
+    shape, expected = tf.concat(shapes, axis=0), tf.concat(wanted, axis=0)
+    wrong = tf.reduce_any(tf.not_equal(shape, expected), axis=1)
     within = tf.reduce_all((sizes >= 0) & (sizes <= tf.cast(items, tf.int64)))
 
     def refuse() -> tf.Tensor:
         first = tf.argmax(tf.cast(wrong, tf.int32))
         message = tf.strings.join([
             "feature ", tf.gather([name for names in kinds.values() for name in names], first), " has the shape ",
-            tf.strings.reduce_join(tf.as_string(tf.gather(came, first)), separator=" x "),
+            tf.strings.reduce_join(tf.as_string(tf.gather(shape, first)), separator=" x "),
             ", expected ", tf.strings.reduce_join(tf.as_string(tf.gather(expected, first)), separator=" x "),
-            " [list, item] as `sizes` and the first item feature have them (an item count of 0: a context feature)",
+            " [list x item], as `sizes` and the first item feature have; a context feature has 0 for item",
         ])  # fmt: skip
-        too_long = "sizes: expected 0 to the number of items that the tensors hold, came"
+        too_long = "sizes: expected 0 to the number of items in the tensors; got"
         with tf.control_dependencies([
             tf.debugging.Assert(tf.logical_not(tf.reduce_any(wrong)), [message]),
             tf.debugging.Assert(within, [too_long, sizes]),

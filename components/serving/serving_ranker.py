@@ -1,8 +1,8 @@
-"""A ranker as it serves: what was trained, in one graph from a request's features to a score an item.
+"""Joins a trained ranker and its preprocessing into one graph, and saves it with the config's signatures.
 
-Enters: a Keras ranker, the transform graph, the config.  Leaves: `ServingRanker`, and what `tf.saved_model.save` takes
-for a table of signatures.  The one idea: a parser, then the training's own preprocessing and network on flat values,
-then a shape for the answer; one set of weights serves them all.
+Input: a Keras ranker, the transform graph and the config.  Output: a `ServingRanker`, and its SavedModel.
+Each signature parses its kind of request, runs training's own preprocessing and network on flat values, and builds its
+kind of answer.  All signatures share one set of weights.
 """
 
 import os
@@ -12,22 +12,28 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfx_ranking.components.choices.signatures import PREDICT, Signature, refuse_item_by_item
+from tfx_ranking.components.choices.signatures import (
+    PREDICT,
+    REQUESTS,
+    RequestKind,
+    Signature,
+    refuse_item_by_item,
+)
 from tfx_ranking.components.config import RankingConfig, own_code
 from tfx_ranking.components.config.refusals import below
 from tfx_ranking.components.errors import ConfigError, RankingError
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, Column, ListBatch, columns
 from tfx_ranking.components.scorers import networks
 from tfx_ranking.components.scorers.inputs import network_inputs
-from tfx_ranking.components.serving import answers, parsing
+from tfx_ranking.components.serving import answers, client_requests, parsing
 
 
 class ServingRanker:
-    """A ranker as it serves: raw lists in, a score an item out.
+    """A ranker that takes raw lists and scores each item.
 
-    network: called on `network_inputs`, gives float32 [item], or a dict of them with `scores` in it.
-    transform_fn: the folder of the transform graph's SavedModel.  Raises RankingError when what the network is fed
-    depends on a column that no request has (the label, the position and so on).
+    network: takes `network_inputs` and returns float32 [item], or a dict of outputs, one of which is `scores`.
+    transform_fn: the folder of the transform graph's SavedModel.
+    Raises RankingError when the network's input depends on a column that no request has, as on the label.
     """
 
     def __init__(self, network: keras.Model, transform_fn: str, config: RankingConfig):
@@ -50,56 +56,60 @@ class ServingRanker:
 
     @tf.autograph.experimental.do_not_convert
     def transform(self, batch: ListBatch) -> dict[str, Any]:
-        """What the network is fed, before it is flattened: the transform graph's `items/…` and `context/…`."""
+        """The network's input before it is flattened: the transform graph's outputs `items/…` and `context/…`."""
         specs = self._transform.structured_input_signature[0][0]
         raw = {name: _raw_input(name, spec, batch, self._columns) for name, spec in specs.items()}
         transformed = self._transform(*tf.nest.flatten(raw, expand_composites=True))
         return {name: value for name, value in transformed.items() if _is_fed(name)}
 
     def outputs(self, batch: ListBatch) -> dict[str, tf.Tensor]:
-        """Each of the network's outputs, float32 [item] each, all items of the batch in their order; `scores` first."""
+        """The network's outputs by name, `scores` first; each float32 [item], all items of the batch in their order."""
         items = {name: value for name, value in batch.items.items() if name in self.inputs}
         return self._outputs(ListBatch(dict(batch.context), items, batch.row_splits))
 
     def compute(self, batch: ListBatch, training: bool = False) -> dict[str, tf.Tensor]:
-        """The same, traced where it is called; `training` as Keras has it."""
-        answered = self.network(network_inputs(self.transform(batch)), training=training)
-        outputs = answered if isinstance(answered, Mapping) else {"scores": answered}
+        """The same as `outputs`, traced by the caller; `training` as in Keras."""
+        outputs = self.network(network_inputs(self.transform(batch)), training=training)
+        if not isinstance(outputs, Mapping):
+            outputs = {"scores": outputs}
         scores = networks.scores_of(outputs)
         return {"scores": _flat(scores), **{name: _flat(each) for name, each in outputs.items() if name != "scores"}}
 
     def postprocess(self, scores: tf.RaggedTensor, features: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        """What the function behind `serving.postprocessing` gives; ragged outputs padded with 0 or "".
+        """The outputs of the function that `serving.postprocessing` names; ragged ones are padded with 0 or "".
 
-        scores: float32 [list, (item)].  features: raw, as `answers.raw_features` has them.  Raises ConfigError.
+        scores: float32 [list, (item)].  features: the raw features, from `answers.raw_features`.
+        Raises ConfigError when the function cannot be imported or does not return a dict of tensors.
         """
         path = self.config.serving.postprocessing
-        assert path is not None  # no config, no such signature
+        assert path is not None  # without the key there is no signature that calls this
         outputs = own_code.load("serving.postprocessing", path)(scores, features)
         if not isinstance(outputs, Mapping) or not outputs:
-            raise ConfigError(f"serving.postprocessing: expected {path} to give a dict of tensors; got {outputs!r}.")
+            raise ConfigError(f"serving.postprocessing: expected {path} to return a dict of tensors; got {outputs!r}.")
         return {
             key: value.to_tensor() if isinstance(value, tf.RaggedTensor) else tf.convert_to_tensor(value)
             for key, value in outputs.items()
         }
 
-    def parse(self, row: Signature, protos: tf.Tensor, extra: Mapping[str, Column] | None = None) -> ListBatch:
-        """Protos [list] ([item] of a row without lists) as raw features by their names in training.
+    def parse(self, kind: RequestKind, request: Any, extra: Mapping[str, Column] | None = None) -> ListBatch:
+        """The raw features of a request, by their names in training.
 
-        extra: columns to read beside the config's features.
+        request: a string tensor of protos; for a kind with `tensors`, the tensors of `tensor_specs` by name.
+        extra: columns to read besides the config's features.
         """
-        table = {**self.inputs, **(extra or {})}
-        if row.training_names:
-            return parsing.PARSERS[row.request](protos, table)
-        return self._by_training_names(parsing.PARSERS[row.request](protos, self._as_requested(table)))
+        parser, table = kind.load_parse(), {**self.inputs, **(extra or {})}
+        if kind.training_names:
+            return parser(request, table)
+        return self._by_training_names(parser(request, self._as_requested(table)))
 
-    def parse_tensors(self, tensors: Mapping[str, tf.Tensor]) -> ListBatch:
-        """Named tensors as `tensor_specs` has them, as raw features by their names in training."""
-        return self._by_training_names(parsing.parse_tensors(tensors, self._as_requested(self.inputs)))
+    def tensor_specs(self, extra: Mapping[str, Column] | None = None) -> dict[str, tf.TensorSpec]:
+        """The tensors of a request without protos, by name.  Raises ConfigError when two would have the same name."""
+        return parsing.tensor_specs(self._as_requested({**self.inputs, **(extra or {})}))
 
-    def tensor_specs(self) -> dict[str, tf.TensorSpec]:
-        """The tensors of a request without protos, by name.  Raises ConfigError where two would have one name."""
-        return parsing.tensor_specs(self._as_requested(self.inputs))
+    def extra_columns(self, row: Signature) -> dict[str, Column]:
+        """The columns that a signature's requests have besides the config's features."""
+        names = client_requests.extra_item_columns(row.answer_kind, self.config)
+        return {name: self._columns[name] for name in names}
 
     def _as_requested(self, table: Mapping[str, Column]) -> dict[str, Column]:
         names = self.config.serving.rename
@@ -118,44 +128,44 @@ class ServingRanker:
             if leaked:
                 raise RankingError(
                     f"transform output {output!r} is computed from {', '.join(map(repr, leaked))}, which no request "
-                    f"carries; a request has the config's features alone. Take it out of the preprocessing_fn's output."
+                    f"has; a request has only the config's features. Take it out of the preprocessing_fn's output."
                 )
 
 
 def rows_of(ranker: ServingRanker) -> dict[str, Signature]:
-    """The signatures to export, by name.  Raises ConfigError for what this ranker cannot answer.
+    """The signatures to export, by name.  Raises ConfigError for one that this ranker cannot answer.
 
-    A network that looks at whole lists says so by `list_wise = True`, as our scorers do.
+    A network that looks at whole lists has the attribute `list_wise = True`, as our scorers do.
     """
     rows = ranker.config.serving.rows
-    why = ranker.config.list_wise
+    reason = ranker.config.list_wise
     if getattr(ranker.network, "list_wise", False):
-        why = f"the scorer {ranker.config.model.scorer} looks at the whole list"
+        reason = f"the scorer {ranker.config.model.scorer} looks at the whole list"
     with below("serving"):
-        return refuse_item_by_item(rows, why) if why else rows
+        return refuse_item_by_item(rows, reason) if reason else rows
 
 
 def build(ranker: ServingRanker) -> dict[str, Any]:
-    """The chosen signatures and `serving_default`, as `tf.saved_model.save` takes them."""
+    """The config's signatures and `serving_default`, as `tf.saved_model.save` takes them."""
     rows = rows_of(ranker)
     default = ranker.config.serving.default
     if default not in rows:
         raise ConfigError(f"serving.default: expected one of the signatures {list(rows)}; got {default!r}.")
     built = {name: _traced(ranker, row) for name, row in rows.items()}
-    # On purpose and not the first one, as Keras' own export has it: a client that names no signature gets this.
+    # A client that names no signature gets this one.  It is a choice; Keras' own export takes the first.
     return {**built, "serving_default": built[default]}
 
 
 def save(ranker: ServingRanker, to: str) -> None:
-    """Writes the SavedModel: signatures, method names, fine-tuning interface.
+    """Writes the SavedModel: signatures, method names and the interface for fine-tuning.
 
-    A graph beyond protobuf's 2 GB is saved in parts (`saved_model.cpb`) where TensorFlow can; 2.16 cannot, its own
-    error says so.
+    TensorFlow saves a graph of more than 2 GB, protobuf's limit, in parts (`saved_model.cpb`); TensorFlow 2.16 cannot
+    and raises its own error.
     """
     tf.saved_model.save(savable(ranker), to, signatures=build(ranker), options=_options())
     changed = {name: row.method for name, row in rows_of(ranker).items() if row.method != PREDICT}
     if changed and os.path.exists(f"{to}/saved_model.pb"):
-        # TensorFlow writes Predict's name for every signature; Serving's Regress looks for its own.
+        # TensorFlow writes Predict's method name for every signature; TensorFlow Serving's Regress needs its own.
         updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(to)
         for name, method in changed.items():
             updater.replace_method_name(name, method)
@@ -164,29 +174,29 @@ def save(ranker: ServingRanker, to: str) -> None:
 
 def _options() -> tf.saved_model.SaveOptions:
     try:
-        return tf.saved_model.SaveOptions(experimental_image_format=True)  # splits what is too large, nothing else
+        return tf.saved_model.SaveOptions(experimental_image_format=True)  # splits only a graph that is too large
     except ValueError:  # "disabled in OSS": TensorFlow 2.16
         return tf.saved_model.SaveOptions()
 
 
 def savable(ranker: ServingRanker) -> Any:
-    """What is saved, and what `tf.saved_model.load` gives back for fine-tuning.
+    """The object that is saved; `tf.saved_model.load` returns it for fine-tuning.
 
-    `__call__(features, training=False)` takes what the `features` signature takes and gives float32 [list, item];
+    `__call__(features, training=False)` takes the tensors of the `features` signature and returns float32 [list, item];
     `variables`, `trainable_variables` and `regularization_losses` are TensorFlow's "reusable SavedModel" interface.
     """
-    module = tf.__internal__.tracking.AutoTrackable()  # tables and weights must be tracked, or they are not served
+    module = tf.__internal__.tracking.AutoTrackable()  # tables and weights that are not tracked are not saved
     network = ranker.network
     module.transform_graph = ranker.loaded
     module.network = network
-    # Keras tracks its own wrappers of the variables.  Without the raw ones TensorFlow's C++ loader, which is what
-    # TensorFlow Serving runs, answers the first request with "Could not find variable".
+    # Keras tracks its own wrappers of the variables.  Without the raw variables TensorFlow's C++ loader, which
+    # TensorFlow Serving uses, answers the first request with "Could not find variable".
     module.variables = [variable.value for variable in network.variables]
     module.trainable_variables = [variable.value for variable in network.trainable_variables]
 
     @tf.function(autograph=False)
     def call(features, training=False):
-        batch = ranker.parse_tensors(features)
+        batch = ranker.parse(REQUESTS["tensors"], features)
         scores = ranker.compute(batch, training)["scores"]
         return answers.padded(scores, batch.row_splits)
 
@@ -194,7 +204,7 @@ def savable(ranker: ServingRanker) -> Any:
     for training in (False, True):
         call.get_concrete_function(specs, training=training)
     module.__call__ = call
-    # Not `network.losses`: those that a call adds (add_loss) belong to the call's own graph.
+    # Not `network.losses`: the losses that a call adds (add_loss) belong to the graph of that call.
     regularised = [variable for variable in network.trainable_weights if variable.regularizer is not None]
     module.regularization_losses = [_penalty(variable) for variable in regularised]
     return module
@@ -205,17 +215,17 @@ def _penalty(variable: Any) -> Any:
 
 
 def _traced(ranker: ServingRanker, row: Signature) -> Any:
-    answer = answers.ANSWERS[row.answer]
-    if row.request == "tensors":
+    kind, extra, build_answer = row.request_kind, ranker.extra_columns(row), row.answer_kind.load_build()
+    if kind.tensors:
 
         @tf.function(autograph=False)
         def of_tensors(**tensors):
-            return answer.build(ranker, ranker.parse_tensors(tensors))
+            return build_answer(ranker, ranker.parse(kind, tensors, extra))
 
-        return of_tensors.get_concrete_function(**ranker.tensor_specs())
+        return of_tensors.get_concrete_function(**ranker.tensor_specs(extra))
 
     def of_protos(protos):
-        return answer.build(ranker, ranker.parse(row, protos, answer.extra(ranker.config)))
+        return build_answer(ranker, ranker.parse(kind, protos, extra))
 
     spec = tf.TensorSpec([None], tf.string, name=row.input)
     return tf.function(of_protos, input_signature=[spec], autograph=False).get_concrete_function()
@@ -230,13 +240,13 @@ def _is_fed(output: str) -> bool:
 
 
 def _raw_input(name: str, spec: tf.TypeSpec, batch: ListBatch, table: Mapping[str, Column]) -> Any:
-    """One input of the transform graph, in the layout that the schema gave it.
+    """One input of the transform graph, in the layout that the schema defines for it.
 
-    What no request has (the label and so on, which the scores do not depend on) is blank, in the list's shape.
+    A column that no request has, as the label, is blank and has the list's shape; the scores do not depend on it.
     """
     lists = tf.shape(batch.row_splits, tf.int64)[0] - 1
     feature = name.removesuffix(ROW_LENGTHS)
-    if name != feature and name not in table and feature in batch.items:  # how many tokens each item has
+    if name != feature and name not in table and feature in batch.items:  # the number of tokens of each item
         inner = batch.items[feature].row_splits
         values, rows = inner[1:] - inner[:-1], batch.row_splits
     elif feature in batch.items:
@@ -265,9 +275,9 @@ def _raw_input(name: str, spec: tf.TypeSpec, batch: ListBatch, table: Mapping[st
 
 
 def _sources(function: Any) -> dict[str, set[str]]:
-    """Output name → names of the inputs whose values it is computed from.
+    """Output name → the names of the inputs whose values it is computed from.
 
-    Row splits do not count: they are the list's sizes, which a request has.
+    Row splits do not count: they are the sizes of the lists, which every request has.
     """
     specs = function.structured_input_signature[0][0]
     placeholders = iter(function.graph.inputs)

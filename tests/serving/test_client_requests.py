@@ -1,4 +1,4 @@
-"""What clients of each kind send for a list: what is missing is not sent, and nothing else is left out."""
+"""The requests that clients of each kind send for a list: missing values are not sent, all others are."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ BATCH = ListBatch(
     np.array([0, 2]),
 )
 LIST = encode(BATCH, columns(CONFIG))[0]
-# Missing values are left out; the group id, the label and the item's id are no features; the price has another name.
+# Missing values are left out.  The group id, the label and the item's id are not features.  The price is renamed.
 ITEMS = [{"price-eur": [1.5], "stock": [3]}, {"title": [b"red", b"hat"], "image": [4, 5]}]
 
 
@@ -44,7 +44,7 @@ def _values(example):
     return {name: list(getattr(feature, feature.WhichOneof("kind")).value) for name, feature in features}
 
 
-def test_elwc_is_what_a_client_of_tensorflow_ranking_sends():
+def test_elwc_is_the_request_of_a_tensorflow_ranking_client():
     from tensorflow_serving.apis import input_pb2
 
     proto = input_pb2.ExampleListWithContext.FromString(to_elwc(LIST, CONFIG))
@@ -56,9 +56,9 @@ def test_elwc_is_what_a_client_of_tensorflow_ranking_sends():
     assert [_values(one)["sku"] for one in with_ids.examples] == [[b"a"], [b"b"]]
 
 
-def test_an_example_an_item_has_the_lists_context_in_it():
-    came = [_values(tf.train.Example.FromString(one)) for one in to_examples(LIST, CONFIG)]
-    assert came == [{"country": [b"at"], **item} for item in ITEMS]
+def test_the_example_of_each_item_has_the_context_of_its_list():
+    examples = [_values(tf.train.Example.FromString(each)) for each in to_examples(LIST, CONFIG)]
+    assert examples == [{"country": [b"at"], **item} for item in ITEMS]
     assert to_examples(b"", CONFIG) == []
 
 
@@ -82,7 +82,7 @@ def test_sequence_examples_in_both_layouts():
     np.testing.assert_array_equal(together["image"], [[np.nan, np.nan, 4, 5]])
 
 
-def test_tensors_have_a_name_and_a_shape_each():
+def test_each_tensor_has_a_name_and_a_shape():
     feeds = to_tensors([LIST, b""], CONFIG)
     assert set(feeds) == {"sizes", *(spec for spec in parsing.tensor_specs(client_requests.requested(CONFIG)))}
     assert feeds["sizes"].tolist() == [2, 0]
@@ -94,18 +94,18 @@ def test_tensors_have_a_name_and_a_shape_each():
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
-def test_no_list_is_a_request_too(signature):
+def test_a_request_can_have_no_list(signature):
     for name, value in client_requests.feed(SIGNATURES[signature], [], CONFIG).items():
         assert value.shape[0] == 0, name
 
 
 def test_items_in_another_order_keep_their_values():
-    came = decode([client_requests.reordered(LIST, np.array([1, 0]), CONFIG)], columns(CONFIG))
-    np.testing.assert_array_equal(came.items["price"], np.float32([np.nan, 1.5]))
-    np.testing.assert_array_equal(came.items["image"], np.float32([[4, 5], [np.nan, np.nan]]))
-    assert came.items["sku"].tolist() == [b"b", b"a"]
-    assert (came.items["title"].values.tolist(), came.items["title"].row_splits.tolist()) == (
+    batch = decode([client_requests.reordered(LIST, np.array([1, 0]), CONFIG)], columns(CONFIG))
+    np.testing.assert_array_equal(batch.items["price"], np.float32([np.nan, 1.5]))
+    np.testing.assert_array_equal(batch.items["image"], np.float32([[4, 5], [np.nan, np.nan]]))
+    assert batch.items["sku"].tolist() == [b"b", b"a"]
+    assert (batch.items["title"].values.tolist(), batch.items["title"].row_splits.tolist()) == (
         [b"red", b"hat"],
         [0, 2, 2],
     )
-    assert came.context["country"].tolist() == [b"at"]
+    assert batch.context["country"].tolist() == [b"at"]

@@ -1,4 +1,4 @@
-"""What counts as a difference between training and serving, and which lists are looked at."""
+"""Which differences between training and serving are tolerated, and which lists are compared."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tfx_ranking.components.serving.parity_sample import choose
 
 
 @pytest.mark.parametrize(
-    ("expected", "came", "agrees"),
+    ("expected", "served", "agrees"),
     [
         ([], [], True),
         ([0.5], [0.5 + 0.9e-5], True),  # 1e-5 · 1: a list of one has no spread
@@ -22,34 +22,34 @@ from tfx_ranking.components.serving.parity_sample import choose
         ([1.0, 2.0], [1.0, np.inf], False),
     ],
 )
-def test_tolerance(expected, came, agrees):
-    assert compare(np.array(expected, np.float32), np.array(came, np.float32)).agrees is agrees
+def test_tolerance(expected, served, agrees):
+    assert compare(np.array(expected, np.float32), np.array(served, np.float32)).agrees is agrees
 
 
-def test_another_order_is_refused_where_training_tells_the_items_apart():
-    # Each moves by 0.9 of the tolerance, towards and past the other: they were 1.5 tolerances apart.
+def test_another_order_is_refused_if_the_items_are_not_tied_in_training():
+    # The items are 1.5 tolerances apart; each moves by 0.9 of the tolerance towards the other and past it.
     apart = np.float32([0.0, 1.5 * TOLERANCE])
     crossed = apart + np.float32([0.9, -0.9]) * np.float32(TOLERANCE)
-    figure = compare(apart, crossed)
-    assert figure.share < 1
-    assert figure.reordered
-    assert not figure.agrees
+    comparison = compare(apart, crossed)
+    assert comparison.share < 1
+    assert comparison.reordered
+    assert not comparison.agrees
     tied = np.float32([0.0, 0.5 * TOLERANCE])
     assert compare(tied, tied[::-1].copy()).agrees
 
 
 @given(scores=st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=30))
-def test_equal_scores_agree_and_the_item_that_was_moved_is_found(scores):
+def test_equal_scores_agree_and_a_changed_item_is_named(scores):
     expected = np.array(scores, np.float32)
     assert compare(expected, expected).difference == 0
     moved = expected.copy()
     moved[-1] += 1
-    figure = compare(expected, moved)
-    assert (figure.item, figure.agrees) == (len(scores) - 1, False)
+    comparison = compare(expected, moved)
+    assert (comparison.item, comparison.agrees) == (len(scores) - 1, False)
 
 
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=80), lists=st.integers(1, 100))
-def test_the_shortest_and_the_longest_list_are_always_looked_at(sizes, lists):
+def test_the_shortest_and_the_longest_list_are_always_chosen(sizes, lists):
     sizes = np.array(sizes)
     chosen = choose(sizes, lists)
     assert len(chosen) == len(set(chosen)) == min(lists, len(sizes))

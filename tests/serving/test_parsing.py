@@ -1,4 +1,4 @@
-"""Each parser reads the same list out of its own proto, and treats the odd cases alike."""
+"""All parsers read the same list, each from its own proto, and treat special cases alike."""
 
 import functools
 
@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfx_ranking.components import config as ranking_config
+from tfx_ranking.components.choices.signatures import REQUESTS
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.lists.list_examples import ListBatch, Tokens, columns, encode, read_records
 from tfx_ranking.components.serving import parsing
@@ -49,7 +50,7 @@ BATCH = ListBatch(
     np.array([0, 2, 2, 3]),  # the second list has no items
 )
 SERIALIZED = encode(BATCH, columns(CONFIG))
-AS_PROTO = {  # how a list is written; ml4ir's SequenceExamples have one Feature for all items
+AS_PROTO = {  # writes a list; ml4ir's SequenceExamples have one Feature for all items
     "list_example": lambda one: one,
     "elwc": lambda one: to_elwc(one, CONFIG),
     "sequence_example": lambda one: to_sequence_example(one, CONFIG),
@@ -59,9 +60,9 @@ AS_PROTO = {  # how a list is written; ml4ir's SequenceExamples have one Feature
 
 @functools.cache
 def _graph(parser):
-    # In a graph, as it will be served: eager execution raises other errors than a graph does.
+    # In a graph, as in serving: eager execution raises other errors than a graph does.
     return tf.function(
-        lambda protos: parsing.PARSERS[parser](protos, TABLE), input_signature=[tf.TensorSpec([None], tf.string)]
+        lambda protos: REQUESTS[parser].load_parse()(protos, TABLE), input_signature=[tf.TensorSpec([None], tf.string)]
     )
 
 
@@ -69,49 +70,49 @@ def _parse(layout, serialized):
     return _graph(layout.split()[0])(tf.constant(serialized, tf.string, shape=[len(serialized)]))
 
 
-def _assert_equal(came, expected):
+def _assert_equal(parsed, expected):
     for level in ("context", "items"):
-        for name, value in getattr(came, level).items():
+        for name, value in getattr(parsed, level).items():
             other = getattr(expected, level)[name]
             if isinstance(value, Tokens):
                 np.testing.assert_array_equal(value.row_splits, other.row_splits, err_msg=name)
                 value, other = value.values, other.values
             np.testing.assert_array_equal(value, other, err_msg=name)
-    np.testing.assert_array_equal(came.row_splits, expected.row_splits)
+    np.testing.assert_array_equal(parsed.row_splits, expected.row_splits)
 
 
 @pytest.mark.parametrize("parser", AS_PROTO)
 def test_every_value_is_read(parser):
-    came = _parse(parser, [AS_PROTO[parser](one) for one in SERIALIZED])
-    assert set(came.context) | set(came.items) == set(CONFIG.features)  # and no label
-    _assert_equal(came, BATCH)
+    parsed = _parse(parser, [AS_PROTO[parser](one) for one in SERIALIZED])
+    assert set(parsed.context) | set(parsed.items) == set(CONFIG.features)  # and no label
+    _assert_equal(parsed, BATCH)
 
 
 @pytest.mark.parametrize("parser", AS_PROTO)
-def test_an_empty_batch_and_lists_of_nothing(parser):
+def test_an_empty_batch_and_empty_lists(parser):
     assert _parse(parser, []).row_splits.numpy().tolist() == [0]
-    came = _parse(parser, [b"", AS_PROTO[parser](SERIALIZED[2]), b""])
-    assert came.row_splits.numpy().tolist() == [0, 0, 1, 1]
-    np.testing.assert_array_equal(came.context["age"], np.float32([np.nan, 50, np.nan]))
-    assert came.context["country"].numpy().tolist() == [b"", b"ch", b""]
-    assert came.context["words"].row_splits.numpy().tolist() == [0, 0, 1, 1]
-    np.testing.assert_array_equal(came.items["image"], np.float32([[7, 8, 9]]))
+    parsed = _parse(parser, [b"", AS_PROTO[parser](SERIALIZED[2]), b""])
+    assert parsed.row_splits.numpy().tolist() == [0, 0, 1, 1]
+    np.testing.assert_array_equal(parsed.context["age"], np.float32([np.nan, 50, np.nan]))
+    assert parsed.context["country"].numpy().tolist() == [b"", b"ch", b""]
+    assert parsed.context["words"].row_splits.numpy().tolist() == [0, 0, 1, 1]
+    np.testing.assert_array_equal(parsed.items["image"], np.float32([[7, 8, 9]]))
     assert _parse(parser, [b""]).row_splits.numpy().tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("parser", AS_PROTO)
 @pytest.mark.parametrize("name", list(CONFIG.items) + list(CONFIG.context))
-def test_a_missing_feature_is_its_missing_value(parser, name):
+def test_a_missing_feature_gets_its_missing_value(parser, name):
     def without(serialized):
         example = tf.train.Example.FromString(serialized)
         for key in (name, f"{name}/row_lengths"):
             example.features.feature.pop(key, None)
         return example.SerializeToString()
 
-    came = _parse(parser, [AS_PROTO[parser](without(SERIALIZED[0])), AS_PROTO[parser](SERIALIZED[2])])
+    parsed = _parse(parser, [AS_PROTO[parser](without(SERIALIZED[0])), AS_PROTO[parser](SERIALIZED[2])])
     expected = _parse(parser, [AS_PROTO[parser](SERIALIZED[0]), AS_PROTO[parser](SERIALIZED[2])])
     level = "items" if name in CONFIG.items else "context"
-    value, whole, column = getattr(came, level)[name], getattr(expected, level)[name], TABLE[name]
+    value, whole, column = getattr(parsed, level)[name], getattr(expected, level)[name], TABLE[name]
     rows = 2 if level == "items" else 1  # of the first list
     if column.tokens:
         assert value.row_splits[: rows + 1].numpy().tolist() == [0] * (rows + 1)
@@ -119,7 +120,7 @@ def test_a_missing_feature_is_its_missing_value(parser, name):
     else:
         np.testing.assert_array_equal(value[:rows], np.full_like(value[:rows], column.missing))
         np.testing.assert_array_equal(value[rows:], whole[rows:])
-    np.testing.assert_array_equal(came.row_splits, expected.row_splits)
+    np.testing.assert_array_equal(parsed.row_splits, expected.row_splits)
 
 
 @pytest.mark.parametrize("parser", AS_PROTO)
@@ -129,7 +130,7 @@ def test_other_features_are_ignored(parser):
 
 
 def _with_surprises(layout, serialized):
-    """The same proto with two features that nobody asked for, of any length."""
+    """The same proto with two features that are not in the config, of different lengths."""
     from tensorflow_serving.apis import input_pb2
 
     if layout == "elwc":
@@ -204,14 +205,14 @@ def test_an_elwc_with_another_number_of_values_is_an_error_that_names_the_featur
         _parse("elwc", [proto.SerializeToString()])
 
 
-def test_one_feature_of_tokens_is_of_the_only_item_or_one_token_an_item():
+def test_one_feature_of_tokens_belongs_to_one_item_or_has_one_token_for_each():
     def titles(tokens, prices):
         proto = tf.train.SequenceExample()
         lists = proto.feature_lists.feature_list
         lists["title"].feature.add().bytes_list.value.extend(tokens)
         lists["price"].feature.add().float_list.value.extend(prices)
-        came = _parse("sequence_example", [b"", proto.SerializeToString()])
-        return tf.RaggedTensor.from_row_splits(*came.items["title"]).to_list()
+        parsed = _parse("sequence_example", [b"", proto.SerializeToString()])
+        return tf.RaggedTensor.from_row_splits(*parsed.items["title"]).to_list()
 
     assert titles([b"a", b"b"], [1]) == [[b"a", b"b"]]
     assert titles([b"a", b"b"], [1, 2]) == [[b"a"], [b"b"]]
@@ -219,20 +220,20 @@ def test_one_feature_of_tokens_is_of_the_only_item_or_one_token_an_item():
         titles([b"a", b"b", b"c"], [1, 2])
 
 
-def test_examples_are_lists_of_one_item_with_the_lists_context():
-    came = _parse("example", [one for serialized in SERIALIZED for one in to_examples(serialized, CONFIG)])
-    assert came.row_splits.numpy().tolist() == [0, 1, 2, 3]
+def test_examples_become_lists_of_one_item_with_their_context():
+    parsed = _parse("example", [one for serialized in SERIALIZED for one in to_examples(serialized, CONFIG)])
+    assert parsed.row_splits.numpy().tolist() == [0, 1, 2, 3]
     of_items = np.array([0, 0, 2])  # the list of each item
     for name, value in BATCH.items.items():
         if isinstance(value, Tokens):
-            np.testing.assert_array_equal(came.items[name].row_splits, value.row_splits)
-            np.testing.assert_array_equal(came.items[name].values, value.values)
+            np.testing.assert_array_equal(parsed.items[name].row_splits, value.row_splits)
+            np.testing.assert_array_equal(parsed.items[name].values, value.values)
         elif name in CONFIG.items:
-            np.testing.assert_array_equal(came.items[name], value, err_msg=name)
+            np.testing.assert_array_equal(parsed.items[name], value, err_msg=name)
     for name in ("age", "country", "place"):
-        np.testing.assert_array_equal(came.context[name], BATCH.context[name][of_items], err_msg=name)
-    assert tf.RaggedTensor.from_row_splits(*came.context["words"]).to_list() == [[b"red", b"shoe"]] * 2 + [[b"hat"]]
-    blank = _parse("example", [b""])  # an item of which nothing is known
+        np.testing.assert_array_equal(parsed.context[name], BATCH.context[name][of_items], err_msg=name)
+    assert tf.RaggedTensor.from_row_splits(*parsed.context["words"]).to_list() == [[b"red", b"shoe"]] * 2 + [[b"hat"]]
+    blank = _parse("example", [b""])  # an item without values
     assert (blank.row_splits.numpy().tolist(), blank.items["stock"].numpy().tolist()) == ([0, 1], [7])
 
 
@@ -249,17 +250,17 @@ def _parse_tensors(feeds):
 
 
 def test_tensors_hold_the_same_values_except_that_text_is_not_split():
-    came = _parse_tensors(to_tensors(SERIALIZED, CONFIG))
+    parsed = _parse_tensors(to_tensors(SERIALIZED, CONFIG))
     words, titles = (b"red shoe", b"", b"hat"), (b"a", b"", b"b c")
     whole = ListBatch(
         {**BATCH.context, "words": Tokens(np.array(words, object), np.arange(4))},
         {**BATCH.items, "title": Tokens(np.array(titles, object), np.arange(4))},
         BATCH.row_splits,
     )
-    _assert_equal(came, whole)
+    _assert_equal(parsed, whole)
 
 
-def test_what_stands_behind_a_lists_size_is_not_looked_at():
+def test_values_after_the_size_of_a_list_are_ignored():
     feeds = to_tensors(SERIALIZED, CONFIG)
     wider = {
         name: np.concatenate([value, value[:, :1]], axis=1) if name in CONFIG.items else value
@@ -269,7 +270,7 @@ def test_what_stands_behind_a_lists_size_is_not_looked_at():
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "said"),
+    ("name", "change", "message"),
     [
         ("stock", lambda value: value[:, :1], "feature stock has the shape 3 x 1, expected 3 x 2"),
         ("stock", lambda value: value[:2], "feature stock has the shape 2 x 2, expected 3 x 2"),
@@ -278,13 +279,13 @@ def test_what_stands_behind_a_lists_size_is_not_looked_at():
         ("sizes", lambda value: value - 1, "sizes: expected 0 to the number of items"),
     ],
 )
-def test_tensors_of_another_shape_are_an_error_that_names_the_feature(name, change, said):
+def test_tensors_of_another_shape_are_an_error_that_names_the_feature(name, change, message):
     feeds = to_tensors(SERIALIZED, CONFIG)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         _parse_tensors({**feeds, name: change(feeds[name])})
 
 
-def test_two_features_that_would_be_one_tensor_are_refused():
+def test_two_features_with_the_same_tensor_name_are_refused():
     table = {"a-b": TABLE["price"], "a_b": TABLE["price"]}
     with pytest.raises(ConfigError, match=r"needs a tensor of its own for 'a_b'.*serving.rename"):
         parsing.tensor_specs(table)

@@ -1,7 +1,7 @@
-"""Every signature on every odd request, asked by clients that know TensorFlow alone.
+"""Sends every kind of special request to every signature, with clients that know only TensorFlow.
 
-What came is held against the training path: the same lists as training reads them, through Transform's graph and the
-Keras model.  All cells of a client are asked in one process.
+The answers are compared with training: the same lists as training reads them, through Transform's graph and the Keras
+model.  A client sends the requests of all cells in one process.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ TABLE = {**SIGNATURES, **COMPATIBILITY["tf_ranking"], **COMPATIBILITY["ml4ir"]}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ranker:
-    """An exported model and how training scores.
+    """An exported model, and training's scores.
 
-    complete: list examples without missing values, the last of one item.  number: a float feature of items.  string: a
-    feature with a vocabulary.
+    complete: list examples without missing values, the last with one item.  number: name of a float feature of items.
+    string: name of a feature with a vocabulary.
     """
 
     config: RankingConfig
@@ -41,20 +41,20 @@ class Ranker:
     string: str | None
 
     @functools.cached_property
-    def asked(self) -> dict[str, dict[tuple[str, str], serving_client.Answer]]:
+    def answers(self) -> dict[str, dict[tuple[str, str], serving_client.Answer]]:
         """Client → (signature, case) → its answer."""
         cells = {(name, case): make(self, row) for name, row in TABLE.items() for case, make in CASES.items()}
         calls = {cell: request for cell, request in cells.items() if request}
         named = [(name, request.feed) for (name, _), request in calls.items()]
         return {
-            client: dict(zip(calls, ask(self.served, named), strict=True))
-            for client, ask in serving_client.CLIENTS.items()
+            client: dict(zip(calls, send(self.served, named), strict=True))
+            for client, send in serving_client.CLIENTS.items()
         }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Request:
-    """A call, and what training makes of it: lists as they are ingested, or an error that says something."""
+    """A call, and what is expected: training's scores of `lists`, or an error whose message matches `error`."""
 
     feed: dict[str, np.ndarray]
     lists: list[bytes] = dataclasses.field(default_factory=list)
@@ -66,7 +66,7 @@ class Request:
     params=["shop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tfr-numeric", "ml4ir-se"))],
 )
 def ranker(request) -> Ranker:
-    """A small shop; and rankers that whole pipelines trained on real files."""
+    """A small shop, and rankers that whole pipelines trained on real files."""
     if request.param == "shop":
         shop = request.getfixturevalue("shop")
         complete = small_rankers.random_lists(small_rankers.SHOP, [4, 7, 2, 1], seed=5, missing=0)
@@ -88,7 +88,7 @@ def _whole(list_example: bytes, name: str) -> bytes:
     return _edited(list_example, lambda features: _replace(features, name, lambda value: np.nan_to_num(value, nan=1.5)))
 
 
-# What is asked.  None: there is no such request.
+# The requests.  None: the signature has no request of that kind.
 
 
 def _lists(ranker: Ranker, row: Signature) -> Request:
@@ -100,7 +100,7 @@ def _one(ranker: Ranker, row: Signature) -> Request:
 
 
 def _empty_list(ranker: Ranker, row: Signature) -> Request:
-    """Between two others, as `b""` where a request has lists."""
+    """An empty list between two others; it is `b""` if a request has lists."""
     a, b = ranker.complete[:2]
     blank = _no_items(a, ranker.config)
     return Request(client_requests.feed(row, [b"", a, b"", b], ranker.config), [blank, a, blank, b])
@@ -111,7 +111,7 @@ def _empty_batch(ranker: Ranker, row: Signature) -> Request:
 
 
 def _missing(ranker: Ranker, row: Signature) -> Request:
-    """One feature after the other is missing: in training its missing value is written, in the request it is absent."""
+    """Each feature is missing once: training has its missing value, the request does not have it."""
     names = list(ranker.config.features)[:12]
     blank = [_blank(ranker.complete[0], name, ranker.config) for name in names]
     if row.request != "list_example":
@@ -120,8 +120,8 @@ def _missing(ranker: Ranker, row: Signature) -> Request:
 
 
 def _all_missing(ranker: Ranker, row: Signature) -> Request | None:
-    """Nothing is known of the only item."""
-    if row.request == "sequence_example":  # nothing in it would tell that there is an item
+    """The only item has no values."""
+    if row.request == "sequence_example":  # it would not show that there is an item
         return None
     blank = ranker.complete[-1]
     for name in ranker.config.features:
@@ -130,7 +130,7 @@ def _all_missing(ranker: Ranker, row: Signature) -> Request | None:
 
 
 def _extra(ranker: Ranker, row: Signature) -> Request | None:
-    if row.request == "tensors":  # TensorFlow Serving itself refuses an input that no signature names
+    if row.request == "tensors":  # TensorFlow Serving itself refuses an unknown input
         return None
     request = _lists(ranker, row)
     return dataclasses.replace(request, feed=_changed(request.feed, row, _surprise))
@@ -148,7 +148,7 @@ def _unknown(ranker: Ranker, row: Signature) -> Request | None:
 
 
 def _nan(ranker: Ranker, row: Signature) -> Request:
-    """Sent as a NaN, not left out."""
+    """NaN is sent, not left out."""
     *others, last = ranker.complete
     lists = [*others, _edited(last, lambda features: _replace(features, ranker.number, lambda value: np.nan))]
     if row.request in ("list_example", "tensors"):
@@ -214,42 +214,42 @@ CASES: dict[str, Callable[[Ranker, Signature], Request | None]] = {
 @pytest.mark.parametrize("client", serving_client.CLIENTS)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("signature", TABLE)
-def test_it_answers_as_training_scores(ranker, signature, case, client):
+def test_the_answer_has_the_scores_of_training(ranker, signature, case, client):
     row = TABLE[signature]
     request = CASES[case](ranker, row)
     if request is None:
-        pytest.skip("no such request")
-    came = ranker.asked[client][signature, case]
+        pytest.skip("the signature has no request of that kind")
+    answer = ranker.answers[client][signature, case]
     if request.error is not None:
-        assert isinstance(came, serving_client.ClientError), came
-        assert str(came).startswith(("INVALID_ARGUMENT: ", "DATA_LOSS: "))
-        assert re.search(request.error, str(came)), came
+        assert isinstance(answer, serving_client.ClientError), answer
+        assert str(answer).startswith(("INVALID_ARGUMENT: ", "DATA_LOSS: "))
+        assert re.search(request.error, str(answer)), answer
         return
-    if isinstance(came, serving_client.ClientError):
-        raise came
+    if isinstance(answer, serving_client.ClientError):
+        raise answer
     transformed, scores = ranker.trained(request.lists)
     if row.answer == "transformed":
-        _assert_transformed(came, transformed, scores)
+        _assert_transformed(answer, transformed, scores)
         return
-    for expected, served in answers.ANSWERS[row.answer].read(came, scores):
+    for expected, served in row.answer_kind.load_pairs()(answer, answers.TrainedLists(scores=scores)):
         assert parity.compare(expected, served).agrees, (expected, served)
 
 
-def _assert_transformed(came: dict[str, np.ndarray], expected: dict[str, Any], scores: list[np.ndarray]) -> None:
-    assert came["sizes"].tolist() == [len(each) for each in scores]
+def _assert_transformed(answer: dict[str, np.ndarray], expected: dict[str, Any], scores: list[np.ndarray]) -> None:
+    assert answer["sizes"].tolist() == [len(each) for each in scores]
     for name, value in expected.items():
         blank = 0 if value.dtype.is_floating else -1
         if isinstance(value, tf.SparseTensor):
             value = tf.RaggedTensor.from_sparse(value)
         dense = value.to_tensor(tf.constant(blank, value.dtype)) if isinstance(value, tf.RaggedTensor) else value
-        np.testing.assert_allclose(came[name], dense, rtol=1e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(answer[name], dense, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 # Changes of list examples and of protos.
 
 
 def _served(ranker: Ranker, row: Signature, name: str) -> str:
-    return name if row.training_names else ranker.config.serving.rename.get(name, name)
+    return name if row.request_kind.training_names else ranker.config.serving.rename.get(name, name)
 
 
 def _changed(feed: dict[str, np.ndarray], row: Signature, change: Callable[[str, Any], None]) -> dict[str, np.ndarray]:
@@ -264,7 +264,7 @@ def _changed(feed: dict[str, np.ndarray], row: Signature, change: Callable[[str,
 
 
 def _features(request: str, proto: Any, name: str) -> list[Any]:
-    """The Features that hold an item feature's values."""
+    """The Features with the values of an item feature."""
     if request == "elwc":
         return [example.features.feature[name] for example in proto.examples]
     if request == "sequence_example":
@@ -273,7 +273,7 @@ def _features(request: str, proto: Any, name: str) -> list[Any]:
 
 
 def _surprise(request: str, proto: Any) -> None:
-    """Features that nobody asked for, of any length."""
+    """Adds features that are not in the config, of different lengths."""
     maps = {
         "elwc": lambda: [each.features.feature for each in (proto.context, *proto.examples)],
         "sequence_example": lambda: [proto.context.feature],
@@ -297,7 +297,7 @@ def _replace(features: Any, name: str, change: Callable[[Any], Any]) -> None:
 
 
 def _blank(list_example: bytes, name: str, config: RankingConfig) -> bytes:
-    """The list as it is ingested from a source that does not know a feature."""
+    """The list as it is ingested from a source without the feature."""
     column = columns(config)[name]
 
     def change(features: Any) -> None:
@@ -320,7 +320,7 @@ def _without(list_example: bytes, name: str) -> bytes:
 
 
 def _no_items(list_example: bytes, config: RankingConfig) -> bytes:
-    """A list of nothing, of which nothing is known."""
+    """The list without items and without values of its context."""
 
     def change(features: Any) -> None:
         for name, column in columns(config).items():

@@ -1,4 +1,4 @@
-"""Whatever the lists: every signature scores them as training does, and no list's scores depend on the others."""
+"""Every signature scores random lists as training does, and no list's scores depend on the other lists."""
 
 import numpy as np
 import pytest
@@ -19,11 +19,13 @@ NUMBERS = st.one_of(st.just(float("nan")), st.floats(-50, 1000, width=32), st.sa
 
 @st.composite
 def lists(draw):
-    """A few list examples of SHOP, with missing values and words that no vocabulary has."""
+    """A few list examples of SHOP, with missing values and out-of-vocabulary words."""
     count = draw(st.integers(0, 4))
     lengths = [draw(st.integers(0, 12)) for _ in range(count)]
     seed = st.integers(0, 2**32 - 1)
-    rng = np.random.default_rng(draw(seed))  # most values; Hypothesis draws what they are drawn from
+    rng = np.random.default_rng(
+        draw(seed)
+    )  # Hypothesis draws the seed and the pools; the generator draws the values from them
     words = np.array(draw(st.lists(WORDS, min_size=1, max_size=4)), object)
     numbers = np.array(draw(st.lists(NUMBERS, min_size=1, max_size=6)), np.float32)
 
@@ -58,22 +60,22 @@ def model(shop):
 def _ask(model, name: str, feed: client_requests.Feed) -> dict[str, np.ndarray]:
     function = model.signatures[name]
     specs = function.structured_input_signature[1]
-    given = {key: tf.constant(value.tolist(), specs[key].dtype, value.shape) for key, value in feed.items()}
-    return {key: value.numpy() for key, value in function(**given).items()}
+    inputs = {key: tf.constant(value.tolist(), specs[key].dtype, value.shape) for key, value in feed.items()}
+    return {key: value.numpy() for key, value in function(**inputs).items()}
 
 
-def _assert_scores(row: Signature, came, scores):
-    for expected, served in answers.ANSWERS[row.answer].read(came, scores):
+def _assert_scores(row: Signature, outputs, scores):
+    for expected, served in row.answer_kind.load_pairs()(outputs, answers.TrainedLists(scores=scores)):
         assert parity.compare(expected, served).agrees, (expected, served)
 
 
-SCORING = [name for name, row in TABLE.items() if answers.ANSWERS[row.answer].read]
+SCORING = [name for name, row in TABLE.items() if row.answer_kind.ordered]
 
 
 @pytest.mark.parametrize("signature", SCORING)
 @FEW
 @given(lists=lists())
-def test_it_scores_as_training_does(signature, lists, model, shop):
+def test_it_scores_like_training(signature, lists, model, shop):
     row = TABLE[signature]
     _, scores = shop.trained(lists)
     _assert_scores(row, _ask(model, signature, client_requests.feed(row, lists, SHOP)), scores)
@@ -81,28 +83,28 @@ def test_it_scores_as_training_does(signature, lists, model, shop):
 
 @FEW
 @given(lists=lists())
-def test_transform_gives_what_training_saw(lists, model, shop):
-    came = _ask(model, "transform", client_requests.feed(TABLE["transform"], lists, SHOP))
+def test_transform_returns_the_features_of_training(lists, model, shop):
+    outputs = _ask(model, "transform", client_requests.feed(TABLE["transform"], lists, SHOP))
     expected, scores = shop.trained(lists)
-    assert came["sizes"].tolist() == [len(each) for each in scores]
+    assert outputs["sizes"].tolist() == [len(each) for each in scores]
     for name, value in expected.items():
         blank = tf.constant(0 if value.dtype.is_floating else -1, value.dtype)
         dense = value.to_tensor(blank) if isinstance(value, tf.RaggedTensor) else value
-        np.testing.assert_allclose(came[name], dense, rtol=1e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(outputs[name], dense, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("signature", SCORING)
 @FEW
 @given(lists=lists(), others=lists(), seed=st.integers(0, 2**32 - 1))
-def test_a_list_scores_alike_alone_among_others_and_in_another_order(signature, lists, others, seed, model, shop):
+def test_scores_do_not_depend_on_other_lists_or_on_the_items_order(signature, lists, others, seed, model, shop):
     row, rng = TABLE[signature], np.random.default_rng(seed)
     _, scores = shop.trained(lists)
     orders = [rng.permutation(len(each)) for each in scores]
     moved = [client_requests.reordered(one, order, SHOP) for one, order in zip(lists, orders, strict=True)]
     mixed = [*others, *moved]
-    came = _ask(model, signature, client_requests.feed(row, mixed, SHOP))
+    outputs = _ask(model, signature, client_requests.feed(row, mixed, SHOP))
     expected = [*shop.trained(others)[1], *(each[order] for each, order in zip(scores, orders, strict=True))]
-    _assert_scores(row, came, expected)
+    _assert_scores(row, outputs, expected)
     if lists:
         alone = _ask(model, signature, client_requests.feed(row, lists[:1], SHOP))
         _assert_scores(row, alone, scores[:1])
@@ -110,7 +112,7 @@ def test_a_list_scores_alike_alone_among_others_and_in_another_order(signature, 
 
 @FEW
 @given(lists=lists(), more=st.integers(0, 5), noise=st.floats(-100, 100, width=32))
-def test_what_stands_behind_a_lists_end_changes_nothing(lists, more, noise, model, shop):
+def test_values_after_the_end_of_a_list_change_nothing(lists, more, noise, model, shop):
     feed = client_requests.feed(TABLE["features"], lists, SHOP)
     for name in SHOP.items:
         key = tensor_name(SHOP.serving.rename.get(name, name))
@@ -119,8 +121,8 @@ def test_what_stands_behind_a_lists_end_changes_nothing(lists, more, noise, mode
         wider = np.pad(value, [(0, 0), (0, more), *[(0, 0)] * (value.ndim - 2)], mode="empty")
         wider[behind] = b"noise" if value.dtype == object else noise
         feed[key] = wider
-    came = _ask(model, "features", feed)
+    outputs = _ask(model, "features", feed)
     _, scores = shop.trained(lists)
     longest = max(map(len, scores), default=0)
-    assert np.all(came["scores"][:, longest:] == np.float32(answers.PADDING))
-    _assert_scores(TABLE["features"], {**came, "scores": came["scores"][:, :longest]}, scores)
+    assert np.all(outputs["scores"][:, longest:] == np.float32(answers.PADDING))
+    _assert_scores(TABLE["features"], {**outputs, "scores": outputs["scores"][:, :longest]}, scores)
