@@ -17,6 +17,7 @@ import unittest.mock
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import forked_python
 import yaml
 from kfp import components, local
 from kfp.local import executor_input_utils, executor_output_utils, placeholder_utils, status, subprocess_task_handler
@@ -89,17 +90,22 @@ def start(
     **how: Any,
 ) -> subprocess.Popen[str]:
     """A container's process: in a folder with nothing in it, of this process's variables none."""
+    if USER:
+        os.chown(folder, int(USER), int(USER))
+    environment = _environment(folder, modules, variables)
+    return subprocess.Popen([*as_user(USER), *command], cwd=folder, env=environment, text=True, **how)
+
+
+def _environment(
+    folder: str | pathlib.Path, modules: pathlib.Path | None, variables: Mapping[str, str]
+) -> dict[str, str]:
     environment = {
         "PATH": f"{pathlib.Path(PYTHON).parent}:/usr/bin:/bin",
         "HOME": str(folder),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         **variables,
     }
-    if modules:
-        environment["PYTHONPATH"] = str(modules)
-    if USER:
-        os.chown(folder, int(USER), int(USER))
-    return subprocess.Popen([*as_user(USER), *command], cwd=folder, env=environment, text=True, **how)
+    return {**environment, "PYTHONPATH": str(modules)} if modules else environment
 
 
 class _Container(ITaskHandler):
@@ -115,12 +121,19 @@ class _Container(ITaskHandler):
 
     def run(self) -> status.Status:
         _Container.commands.append(self.command)
+        # The first container of a run is the command itself; the others need not import TFX again.
+        real = USER or len(_Container.commands) == 1 or self.command[:2] != ["python", "-m"]
         with tempfile.TemporaryDirectory() as folder:
-            process = start(
-                self.command, folder, self.modules, self.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            )
-            _Container.output = process.communicate()[0][-4000:]
-        return status.Status.FAILURE if process.returncode else status.Status.SUCCESS
+            if real:
+                pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+                process = start(self.command, folder, self.modules, self.variables, **pipe)
+                output, code = process.communicate()[0], process.returncode
+            else:
+                environment = _environment(folder, self.modules, self.variables)
+                done = forked_python.run(self.command[1:], folder, environment)
+                output, code = done.stdout, done.returncode
+            _Container.output = output[-4000:]
+        return status.Status.FAILURE if code else status.Status.SUCCESS
 
     @classmethod
     def run_id(cls) -> str:

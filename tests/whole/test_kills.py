@@ -9,11 +9,11 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
+import forked_python
 import numpy as np
 import pipeline_runs
 import pytest
@@ -62,9 +62,9 @@ def shop(tmp_path) -> Shop:
 def killed_run(shop: Shop, moment: str, nodes: set[str]) -> str:
     """Runs until it is killed in one of `nodes`; gives that one."""
     script = pathlib.Path(__file__).parent.parent / "support" / "killed_run.py"
-    command = [sys.executable, str(script), moment, ",".join(nodes), str(shop.config_file), "--root", str(shop.folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    arguments = [str(script), moment, ",".join(nodes), str(shop.config_file), "--root", str(shop.folder)]
+    done = forked_python.run(arguments)
+    assert done.returncode == -signal.SIGKILL, done.stdout[-2000:]
     (dead,) = shop.running()  # the earlier ones are no longer
     return dead
 
