@@ -1,16 +1,21 @@
 # `make demo` and `make test` do everything on a fresh machine, set-up included.
 PYTHON := .venv/bin/python
 
-.PHONY: demo test test-slow test-services test-current soak check bench bench-serve setup lock format
+# Finished pipelines that the tests read; `make test-slow` finds those of `make test` there (tests/support/made_once.py).
+export TFX_RANKING_MADE := $(CURDIR)/build/made
+# Two workers; a file's tests stay together, and the longest files start first (tests/conftest.py).
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
+
+.PHONY: demo test test-slow test-services test-current debian13 soak check bench bench-serve setup lock format
 
 demo: setup
 	.venv/bin/tfx-ranking demo
 
 test: setup
-	$(PYTHON) -m pytest -n 2 --dist loadfile --durations=25 -m "not slow"
+	$(PYTHON) $(PYTEST) -m "not slow"
 
 test-slow: setup
-	$(PYTHON) -m pytest -n 2 --dist loadfile --durations=25 -m slow
+	$(PYTHON) $(PYTEST) -m slow
 
 # Long: 200 pushes and rollbacks killed at random moments.
 soak: setup
@@ -23,17 +28,22 @@ test-services: setup
 	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y mariadb-server postgresql; }
 	TFX_RANKING_SERVICES=1 $(PYTHON) -m pytest tests/whole/test_services.py
 
-# The other line of TFX (1.21, Python 3.13), in a Debian 13 tree (as root, debootstrap is installed where it is missing):
-# the quick tier, the image and the compiled pipeline in it; and each line's model asked on the other.
+# The other line of TFX (1.21, Python 3.13), in a Debian 13 tree: the quick tests whose result can differ there
+# (docs/testing.md says how they are chosen), the image and the compiled pipeline in it; and each line's model asked on
+# the other line.
 LINES := $(CURDIR)/build/lines
-test-current: setup
-	@command -v debootstrap >/dev/null || [ "$$(id -u)" != 0 ] || \
-	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y debootstrap; }
+test-current: setup debian13
 	rm -rf $(LINES) && mkdir -p $(LINES)
 	TFX_RANKING_OTHER_LINE=$(LINES) TFX_RANKING_OTHER_LINE_FIRST=1 $(PYTHON) -m pytest tests/whole/test_other_line.py
 	tests/support/debian13.sh --folder $(LINES) sh -ec 'make setup; TFX_RANKING_OTHER_LINE=$(LINES) \
-	  $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25 -m "not slow or current"'
+	  $(PYTHON) $(PYTEST) --line current -m "not slow or current"'
 	TFX_RANKING_OTHER_LINE=$(LINES) $(PYTHON) -m pytest tests/whole/test_other_line.py -k equally
+
+# The Debian 13 tree and its environment (as root; debootstrap is installed where it is missing).
+debian13:
+	@command -v debootstrap >/dev/null || [ "$$(id -u)" != 0 ] || \
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y debootstrap; }
+	tests/support/debian13.sh make setup
 
 check: setup
 	$(PYTHON) -m ruff check .

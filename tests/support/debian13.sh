@@ -80,7 +80,7 @@ inside() {
   fi
   # Python's and pyenv's settings of this machine mean nothing there.
   exec env --unset=TFX_RANKING_DATA --unset=TFX_RANKING_REFERENCE --unset=TFX_RANKING_PYTHON --unset=PYENV_VERSION \
-    --unset=PYENV_ROOT --unset=PIP_FIND_LINKS --unset=VIRTUAL_ENV --unset=MAKEFLAGS --unset=TMPDIR HOME=/root LC_ALL=C.UTF-8 TFX_RANKING_DEBIAN_TREE=1 \
+    --unset=PYENV_ROOT --unset=PIP_FIND_LINKS --unset=VIRTUAL_ENV --unset=MAKEFLAGS --unset=TMPDIR --unset=TFX_RANKING_MADE HOME=/root LC_ALL=C.UTF-8 TFX_RANKING_DEBIAN_TREE=1 \
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     chroot "$tree" sh -c 'cd "$0" && exec "$@"' "$place" "$@"
 }
