@@ -1,8 +1,10 @@
-"""Asks a SavedModel as TensorFlow Serving would: in a process of its own that holds TensorFlow alone.
+"""Calls a SavedModel as TensorFlow Serving does, in a separate process that imports only TensorFlow.
 
-`tf.compat.v1.saved_model.loader` is the loader that TensorFlow Serving runs.  It refuses models that
-`tf.saved_model.load` accepts, for instance one with a variable that the model does not track itself.  A process without
-TFX and without the ranker's own code proves that the model needs neither.
+Input: a SavedModel, and the calls of each signature as NumPy arrays.  Output: the outputs of each call.
+
+`tf.compat.v1.saved_model.loader` is the loader that TensorFlow Serving uses.  It refuses models that
+`tf.saved_model.load` accepts, for example one with a variable that the model does not track.  The process has neither
+TFX nor the code of your scorer, which proves that the model needs neither.
 
 Importing TensorFlow takes seconds, so one process imports it and forks a new process for each model:
 
@@ -30,15 +32,15 @@ import numpy.typing as npt
 
 from tfx_ranking.components.errors import RankingError
 
-_LOOK = 0.02  # seconds between two looks whether a fork has ended
-Arrays = Mapping[str, npt.NDArray[Any]]  # by the names of the signature's inputs, or outputs
+_POLL = 0.02  # seconds between two checks whether a fork has ended
+Arrays = Mapping[str, npt.NDArray[Any]]  # by the names of the signature's inputs or outputs
 
 
 def ask(model: str, calls: Mapping[str, Sequence[Arrays]]) -> dict[str, list[dict[str, npt.NDArray[Any]]]]:
     """Signature → the outputs of each of its calls, computed in a new process.
 
-    model: a SavedModel's directory.  Raises RankingError with TensorFlow's own words when the model cannot be loaded or
-    answers with an error.
+    model: a SavedModel's directory.  calls: signature → the inputs of each call.  Raises RankingError, with
+    TensorFlow's own message, when the model cannot be loaded or a call fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         requests, answers, errors = (pathlib.Path(folder, name) for name in ("requests", "answers", "errors"))
@@ -47,21 +49,21 @@ def ask(model: str, calls: Mapping[str, Sequence[Arrays]]) -> dict[str, list[dic
         if failure is not None:
             text = errors.read_text(errors="replace") if errors.exists() else failure
             reason = [line for line in text.splitlines() if line.strip()][-12:]
-            raise RankingError(f"{model}: scoring in a process of its own failed.\n" + "\n".join(reason))
+            raise RankingError(f"{model}: scoring in a separate process failed.\n" + "\n".join(reason))
         outputs: dict[str, list[dict[str, npt.NDArray[Any]]]] = pickle.loads(answers.read_bytes())
         return outputs
 
 
 class _Server:
-    """The process that imports TensorFlow and forks; it starts with the first request and ends with this process."""
+    """The process that imports TensorFlow and forks; it starts at the first request and ends with this process."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
-        self.log: Any = None  # the standard error of the process itself, not of its forks
+        self.log: Any = None  # the server's standard error, without that of its forks
         self.lock = threading.Lock()  # it serves one request at a time
 
     def run(self, request: list[str]) -> str | None:
-        """None when the request was served; otherwise what the process itself printed, which may be nothing."""
+        """None when the request succeeded; otherwise the text that the server printed, which may be empty."""
         with self.lock:
             if self.process is None or self.process.poll() is not None:
                 self.start()
@@ -75,7 +77,7 @@ class _Server:
                 answer = b""
             if answer == b"0\n":
                 return None
-            if not answer:  # it died: the next request starts another one
+            if not answer:  # the server died; the next request starts a new one
                 self.process.wait()
             self.log.seek(0)
             return str(self.log.read().decode(errors="replace"))
@@ -89,7 +91,7 @@ class _Server:
 
     @staticmethod
     def stop(process: subprocess.Popen[bytes]) -> None:
-        """Closes its standard input, which ends it."""
+        """Ends the server by closing its standard input."""
         with contextlib.suppress(BrokenPipeError):
             process.communicate()
 
@@ -103,7 +105,7 @@ def main() -> None:
 
     ours = sorted(name for name in sys.modules if name.partition(".")[0] in ("tfx", "tfx_bsl", "tensorflow_transform"))
     if ours:
-        raise RuntimeError(f"this process must hold TensorFlow alone; it holds {ours[:3]}")
+        raise RuntimeError(f"expected a process that imports only TensorFlow; it also has {ours[:3]}")
     while request := os.read(0, 1 << 16):  # one at a time, so a read returns one line
         child = os.fork()
         if not child:
@@ -112,18 +114,18 @@ def main() -> None:
 
 
 def _exit_code(child: int) -> int:
-    """Waits for a fork.  If the standard input ends first, the process that asked is gone: ends the fork and itself."""
+    """Waits for a fork.  If the standard input ends first, the caller is gone: ends the fork and this process."""
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
-        if select.select([0], [], [], _LOOK)[0]:  # nobody sends a second request before the answer
+        if select.select([0], [], [], _POLL)[0]:  # a caller sends no second request before it has the answer
             os.kill(child, signal.SIGKILL)
             raise SystemExit(1)
 
 
 def _serve(model: str, requests: str, answers: str, errors: str) -> None:
-    """One request, in the fork.  Does not return."""
+    """Serves one request in the fork.  Does not return."""
     with contextlib.suppress(OSError, AttributeError):  # PR_SET_PDEATHSIG: the fork does not outlive the server
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     code = 1
@@ -140,7 +142,7 @@ def _serve(model: str, requests: str, answers: str, errors: str) -> None:
 
 
 def answer(model: str, calls: Mapping[str, Sequence[Arrays]]) -> dict[str, list[dict[str, Any]]]:
-    """As `ask`, but in this process."""
+    """Does the same as `ask`, in this process."""
     import tensorflow as tf
 
     answers: dict[str, list[dict[str, Any]]] = {}

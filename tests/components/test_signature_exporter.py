@@ -386,7 +386,7 @@ def test_a_model_that_only_python_can_load_is_refused(paths, tmp_path, monkeypat
     sample = parity_sample.draw(
         ranker, paths.examples, paths.transformed_examples, signature_exporter.transformed_specs(paths), 4
     )
-    with pytest.raises(RankingError, match="scoring in a process of its own failed"):
+    with pytest.raises(RankingError, match="scoring in a separate process failed"):
         parity.prove(ranker, str(tmp_path / "bad"), sample, {"predict": SIGNATURES["predict"]}, {})
 
 
