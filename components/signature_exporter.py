@@ -24,7 +24,15 @@ from tfx.types.standard_artifacts import Examples, Model, Schema, TransformGraph
 from tfx_ranking.components.config import RankingConfig, from_selection, own_code
 from tfx_ranking.components.exported import contract, model_files, receipt
 from tfx_ranking.components.lists.list_examples import split_files
-from tfx_ranking.components.serving import client_requests, parity, parity_sample, serving_ranker, tflite, warmup
+from tfx_ranking.components.serving import (
+    client_requests,
+    parity,
+    parity_sample,
+    samples,
+    serving_ranker,
+    tflite,
+    warmup,
+)
 from tfx_ranking.components.training import weights
 
 READS = (
@@ -145,8 +153,8 @@ def export(
         save(ranker, str(served))
         feeds = sample_feeds(ranker, sample)
         report, answers = parity.prove(ranker, str(served), sample, serving_ranker.rows_of(ranker), feeds)
-        samples = {name: (feed, answers[name]) for name, feed in feeds.items()}
-        write_papers(ranker, served, sample, samples, lineage or receipt.receipt({}))
+        answered = {name: (feed, answers[name]) for name, feed in feeds.items()}
+        write_papers(ranker, served, sample, answered, lineage or receipt.receipt({}))
         if config.serving.tflite:
             fed = parity_sample.fed(sample, range(len(sample.scores)))
             report["tflite_max_difference"] = tflite.write(ranker.network, fed, to / tflite.TFLITE_IN_ARTIFACT)
@@ -192,7 +200,7 @@ def write_papers(
     ranker: serving_ranker.ServingRanker,
     served: pathlib.Path,
     sample: parity_sample.Sample,
-    samples: Mapping[str, tuple[client_requests.Feed, client_requests.Feed]],
+    answered: Mapping[str, tuple[client_requests.Feed, client_requests.Feed]],
     lineage: Mapping[str, Any],
 ) -> None:
     """What travels with the model: contract, receipt, weights, warm-up; `samples`, each a request and its answer."""
@@ -200,8 +208,8 @@ def write_papers(
     _write_json(served / model_files.CONTRACT_IN_MODEL, contract.describe(served, config, list(ranker.inputs)))
     _write_json(served / model_files.LINEAGE_IN_MODEL, lineage)
     weights.write(ranker.network, served / model_files.WEIGHTS_IN_MODEL)
-    for name, (feed, answer) in samples.items():
-        warmup.write_sample(served, name, feed, answer, config.name)
+    for name, (feed, answer) in answered.items():
+        samples.write_sample(served, name, feed, answer, config.name)
     warmup.write_warmup(served, warmup.warmup_records(rows, _of_different_length(sample, WARMUP_LISTS), config))
 
 

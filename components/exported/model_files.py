@@ -5,6 +5,7 @@ by its bytes, wherever it is copied to.  Nothing here imports TensorFlow or TFX.
 """
 
 import hashlib
+import pathlib
 from typing import NamedTuple
 
 from tfx_ranking.components import storage
@@ -15,7 +16,7 @@ CONFIG_IN_MODEL = "assets.extra/tfx_ranking/config.json"  # the config that the 
 WEIGHTS_IN_MODEL = "assets.extra/tfx_ranking/weights.npz"  # the layers' weights, from which a new ranker can start
 CONTRACT_IN_MODEL = "assets.extra/tfx_ranking/contract.json"
 LINEAGE_IN_MODEL = "assets.extra/tfx_ranking/lineage.json"
-SAMPLES_IN_MODEL = "assets.extra/tfx_ranking/samples"
+SAMPLES_IN_MODEL = "assets.extra/tfx_ranking/samples"  # see sample_file
 GRAPHS = ("saved_model.pb", "saved_model.cpb")  # a directory with one of these is a SavedModel
 
 
@@ -24,6 +25,15 @@ class FileDigest(NamedTuple):
 
     size: int  # bytes
     digest: str  # BLAKE2b, hexadecimal
+
+
+def sample_file(model: pathlib.Path, signature: str) -> pathlib.Path:
+    """The file with a signature's sample request and its answer as JSON; the `.pb` beside it has the request's bytes.
+
+    >>> sample_file(pathlib.Path("model"), "tensorflow/serving/predict").name
+    'tensorflow_serving_predict.json'
+    """
+    return model / SAMPLES_IN_MODEL / f"{signature.replace('/', '_')}.json"
 
 
 def digest(directory: PathLike) -> str:

@@ -24,8 +24,7 @@ from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.lists import elwc
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, Column, ListBatch, Tokens, columns
-from tfx_ranking.components.serving import feature_lists
-from tfx_ranking.components.serving.item_columns import Kind, align, kinds_of, length_key
+from tfx_ranking.components.serving.item_columns import Kind, align, kinds_of, kinds_of_feature_lists, length_key
 
 _DTYPES = {"float": tf.float32, "int": tf.int64, "string": tf.string}
 
@@ -106,7 +105,7 @@ def parse_sequence_examples(serialized: tf.Tensor, table: Mapping[str, Column]) 
         {name: _row_feature(column) for name, column in of_lists.items()} or None,
         {name: _ragged_feature(column.dtype) for name, column in of_items.items()},
     )
-    items, row_splits = align(*feature_lists.in_one_piece(sequences, of_items), of_items)
+    items, row_splits = align(*kinds_of_feature_lists(sequences, of_items), of_items)
     return ListBatch({name: _row_value(context[name], column) for name, column in of_lists.items()}, items, row_splits)
 
 

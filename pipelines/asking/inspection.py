@@ -19,9 +19,9 @@ from tfx_ranking.components.exported import contract, model_files, receipt
 from tfx_ranking.components.exported.contract import feature_type, tensor_text
 from tfx_ranking.components.exported.model_files import (
     CONFIG_IN_MODEL,
-    SAMPLES_IN_MODEL,
     WEIGHTS_IN_MODEL,
     digest,
+    sample_file,
 )
 from tfx_ranking.components.exported.saved_model import Signature, signature_definitions
 from tfx_ranking.components.push.versions import ServingBase, model_directory, parse_version
@@ -90,7 +90,7 @@ def inspect(directory: pathlib.Path) -> Inspected:
         features=_features(directory, promised),
         receipt=_receipt(directory),
         warm_up=_count_records(directory / WARMUP_IN_MODEL),
-        samples=tuple(call.signature.name for call in calls if _sample(directory, call.signature.name).is_file()),
+        samples=tuple(call.signature.name for call in calls if sample_file(directory, call.signature.name).is_file()),
         layers=_layers(directory / WEIGHTS_IN_MODEL),
     )
 
@@ -143,10 +143,6 @@ def _calls(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[Inspec
         InspectedSignature(signature, kind.get("request", ""), kind.get("answer", ""))
         for signature, kind in zip(definitions, kinds)
     )
-
-
-def _sample(directory: pathlib.Path, signature: str) -> pathlib.Path:
-    return directory / SAMPLES_IN_MODEL / f"{signature.replace('/', '_')}.json"
 
 
 def _features(directory: pathlib.Path, promised: Mapping[str, Any]) -> tuple[RequestFeature, ...]:

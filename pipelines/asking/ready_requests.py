@@ -23,7 +23,7 @@ import numpy.typing as npt
 from tfx_ranking.components.choices import signatures
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import RankingError, UsageError, did_you_mean
-from tfx_ranking.components.exported.model_files import SAMPLES_IN_MODEL
+from tfx_ranking.components.exported.model_files import sample_file
 from tfx_ranking.components.exported.saved_model import signature_definitions
 from tfx_ranking.components.ingestion import grouping
 from tfx_ranking.components.lists.list_examples import encode
@@ -122,7 +122,7 @@ def curl(request: ReadyRequest) -> str:
     """A shell command; the body is on standard input, because the length of a command line is limited."""
     address = f"http://localhost:8501/v1/models/{urllib.parse.quote(request.model, safe='')}:predict"
     head = f"curl -sS -X POST '{address}' -H 'Content-Type: application/json' -d @- <<'JSON'"
-    return f"{head}\n{json.dumps(warmup.rest_request(request.signature, request.inputs))}\nJSON\n"
+    return f"{head}\n{json.dumps(samples.rest_request(request.signature, request.inputs))}\nJSON\n"
 
 
 def grpc_program(request: ReadyRequest) -> str:
@@ -191,7 +191,7 @@ def _unknown(what: str, name: str, known: Collection[str], who: str) -> str:
 
 
 def _sample(model: pathlib.Path, signature: str, dtypes: dict[str, str]) -> dict[str, npt.NDArray[Any]]:
-    file = model / SAMPLES_IN_MODEL / f"{signature.replace('/', '_')}.json"
+    file = sample_file(model, signature)
     if not file.is_file():
         raise RankingError(
             f"{model}: the model has no sample request for {signature!r}; take a list from a file with --from."

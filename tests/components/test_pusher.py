@@ -108,7 +108,7 @@ def test_the_ledger_remembers_run_blessing_and_metric(models, tmp_path, pusher):
     entry = ledger.read(base).entry(1)
     assert (entry.pipeline, entry.run, entry.blessing, entry.metric) == ("shop", "run0", "blessed", "ndcg@10 0.6021")
     assert entry.digest == pushed.get_string_custom_property("digest")
-    checked = "loaded, and 1 sample request answered as when it was exported"
+    checked = "loaded, and 1 sample request answered as at export"
     assert pushed.get_string_custom_property("checked") == checked
 
 
@@ -119,7 +119,7 @@ def test_a_model_that_answers_its_samples_otherwise_is_not_pushed(tmp_path, push
     assert refused.get_int_custom_property("pushed") == 0
     assert refused.get_string_custom_property("refused") == "samples"
     assert refused.get_string_custom_property("summary") == (
-        "not pushed, nothing serves: signature predict answers its sample otherwise than when it was exported: "
+        "not pushed, nothing serves: signature predict no longer answers its sample as it did at export: "
         "scores[0] is 1.0, it was 1.5"
     )
     assert seen(base) == {}
@@ -136,7 +136,9 @@ def test_a_model_that_does_not_load_is_not_pushed(models, tmp_path, pusher, monk
     refused = run(pusher, broken, base, blessed=1)
     assert refused.get_int_custom_property("pushed") == 0
     summary = refused.get_string_custom_property("summary")
-    assert summary.startswith("not pushed, version 1 still serves: it cannot be loaded and asked as TensorFlow Serving")
+    assert summary.startswith(
+        "not pushed, version 1 still serves: it cannot be loaded and called as TensorFlow Serving"
+    )
     assert "Op type not registered 'Placemolder'" in summary
     assert "\n" not in summary
     assert list(seen(base)) == [1]

@@ -82,9 +82,9 @@ def replayed(shop, tmp_path_factory):
     warm_up = tf.data.TFRecordDataset(str(moved / warmup.WARMUP_IN_MODEL)).as_numpy_iterator()
     calls += [(*_logged(record), None) for record in warm_up]
     for name in EVERYTHING:
-        path = moved / model_files.SAMPLES_IN_MODEL / name.replace("/", "_")
-        request = predict_pb2.PredictRequest.FromString(path.with_name(f"{path.name}.pb").read_bytes())
-        answer = json.loads(path.with_name(f"{path.name}.json").read_text())["response"]["outputs"]
+        path = model_files.sample_file(moved, name)
+        request = predict_pb2.PredictRequest.FromString(path.with_suffix(".pb").read_bytes())
+        answer = json.loads(path.read_text())["response"]["outputs"]
         assert request.model_spec.signature_name == name
         calls.append((name, _inputs(request), answer))
     asked = [(name, feed) for name, feed, _ in calls]

@@ -230,7 +230,7 @@ def test_the_commands_as_a_person_uses_them(shop, capsys):
     assert command_tree.main(["push", "artifacts/shop/exported0", "serving"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("pushed version ")
-    assert said[1] == "tried:    loaded, and 1 sample request answered as when it was exported"
+    assert said[1] == "tried:    loaded, and 1 sample request answered as at export"
     assert said[2].startswith("recorded: execution ")
     assert command_tree.main(["push", "artifacts/shop/exported1", "serving"]) == 1
     assert "not blessed" in capsys.readouterr().err
