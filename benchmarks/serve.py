@@ -1,12 +1,12 @@
-"""Serving rates of an exported ranker, signature by signature, beside TF-Ranking's, ml4ir's and a bare scorer's.
+"""Measures how fast an exported ranker serves, and compares it with TF-Ranking, ml4ir and a bare scorer.
 
-DNN 256-128-64 on 46 features, lists of 5 to 120; ours with its preprocessing (a z-score of each feature) in the graph,
-the peers' and the bare scorer without any.  Items/s in calls of 32 lists, and p50 and p99 of a call with one list of
-120, by the loader that TensorFlow Serving uses and from Python.  All sides get the same lists, each as its clients send
-them; the peers run in environments of their own (`benchmarks/peers/`).
+All use a DNN of 256-128-64 on 46 features and get the same lists of 5 to 120 items, in the form that their clients
+send.  Our ranker has its preprocessing (a z-score of each feature) in the graph; the others have none.  The figures are
+items/s in calls of 32 lists, and p50 and p99 of a call with one list of 120 items, with the loader that TensorFlow
+Serving uses and from Python.  TF-Ranking and ml4ir run in separate environments (`benchmarks/peers/`).
 
-The sides take turns, and each side's fastest turn counts: what else runs on a machine only ever adds time, and it
-swings by more than what is measured.  Every side's scores are looked at first.
+The rankers are measured in turns, and the fastest turn of each counts: other programs on a machine only ever add time,
+and that time varies by more than the differences of interest.  The scores of every ranker are checked first.
 
     python benchmarks/serve.py [--seconds 0.15] [--turns 15] [--peers tf_ranking ml4ir]
 """
@@ -31,14 +31,14 @@ from tfx_ranking.components.exported import model_files
 from tfx_ranking.pipelines.search_logs import NumericLists, numeric_lists
 
 FEATURES, HIDDEN, LONGEST, BATCH = 46, (256, 128, 64), 120, 32
-MANY, ONE = 256, 16  # lists: a round of batches, and calls of one list
+MANY, ONE = 256, 16  # number of lists: in a round of batches, and in calls of one list
 LOADERS = {"serving": "as TensorFlow Serving loads it", "python": "from Python"}
 ELWC_OF_TFR = "TF-Ranking, ELWC"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A side of the comparison: a signature of a model, in `peer`'s environment (ours when None)."""
+    """One ranker of the comparison: a signature of a model, in `peer`'s environment (ours when None)."""
 
     peer: str | None
     model: str
@@ -46,12 +46,12 @@ class Row:
     requests: str
     input: str = "inputs"
     output: str = "scores"
-    lists: int = BATCH  # a call
+    lists: int = BATCH  # per call
 
     def side(self, loader: str) -> dict[str, Any]:
-        named = dataclasses.asdict(self)
-        del named["peer"]
-        return {**named, "loader": loader}
+        fields = dataclasses.asdict(self)
+        del fields["peer"]
+        return {**fields, "loader": loader}
 
 
 ROWS = {
@@ -73,8 +73,8 @@ ROWS = {
 }
 ML4IR = tuple(name for name, row in ROWS.items() if row.peer == "ml4ir")
 
-# Ours, the best of the others, at least so many times their items/s, at most so many times their p50.
-WANTED = (
+# Our signature, the others, the least ratio of our items/s to their best, the greatest ratio of our p50 to their best.
+TARGETS = (
     ("ours, predict (ELWC)", (ELWC_OF_TFR,), 2.5, 0.7),
     ("ours, list_example", (ELWC_OF_TFR,), 5.0, 0.45),
     ("ours, sequence_example", ML4IR, 5.0, 0.7),
@@ -84,10 +84,10 @@ WANTED = (
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--seconds", type=float, default=0.15, help="of each measurement in a turn")
+    arguments.add_argument("--seconds", type=float, default=0.15, help="length of each measurement in a turn")
     arguments.add_argument("--turns", type=int, default=15)
     arguments.add_argument("--peers", nargs="*", default=list(environments.PEERS), choices=environments.PEERS)
-    arguments.add_argument("--folder", help="keep the models there, and take those that are there")
+    arguments.add_argument("--folder", help="keep the models in this folder, and reuse those that are in it")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(options.folder or temporary).resolve()
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def make(folder: pathlib.Path, peers: list[str]) -> None:
-    """The requests of all kinds, and each side's model."""
+    """Makes the requests of all kinds, and the model of each ranker."""
     folder.mkdir(parents=True, exist_ok=True)
     write_requests(folder)
     train, validation = folder / "train", numeric_lists(2_000, FEATURES, seed=2)
@@ -133,7 +133,7 @@ def write_requests(folder: pathlib.Path) -> None:
 
 
 def apart(function: Any, *arguments: Any) -> Any:
-    """The function's result, from a process of its own: none of TFX stays behind where the measuring is done."""
+    """Calls the function in another process and returns its result, so that the measuring process never loads TFX."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
@@ -151,7 +151,7 @@ def config() -> RankingConfig:
 
 
 def make_ours(folder: pathlib.Path) -> None:
-    """Our own steps on a few lists: transform graph, network with drawn weights, export."""
+    """Runs our own steps on a few lists: transform graph, network with random weights, export."""
     import apache_beam as beam
     import tensorflow_data_validation as tfdv
     from tensorflow_transform import beam as tft_beam
@@ -163,7 +163,7 @@ def make_ours(folder: pathlib.Path) -> None:
     cfg, home = config(), folder / "ours"
     home.mkdir()
     lists = numeric_lists(2_000, FEATURES, seed=2)
-    lists = lists._replace(features=lists.features * 3 + 1)  # so that the z-score does something
+    lists = lists._replace(features=lists.features * 3 + 1)  # so that the z-score changes the values
     records = protos.list_examples(lists, labels=True)
     protos.write(records, home / "train.tfrecord")
     schema = ranking_schema([tfdv.generate_statistics_from_tfrecord(str(home / "train.tfrecord"))], cfg)
@@ -195,14 +195,14 @@ def drawn_network(cfg: RankingConfig) -> Any:
 
 
 def make_bare(folder: pathlib.Path) -> None:
-    """The network alone, of one matrix [item, feature] and of 46 tensors [list, item]."""
+    """Saves the network alone, with one matrix [item, feature] as input, and with 46 tensors [list, item]."""
     import keras
     import tensorflow as tf
 
     stack = keras.Sequential(drawn_network(config()).stack)
     stack.build((None, FEATURES))
     bare = tf.Module()
-    bare.network, bare.held = stack, [variable.value for variable in stack.variables]
+    bare.network, bare.tracked = stack, [variable.value for variable in stack.variables]
 
     def matrix(features):
         return {"scores": stack(features)[:, 0]}
@@ -227,23 +227,23 @@ def make_bare(folder: pathlib.Path) -> None:
 def measure(
     folder: pathlib.Path, rows: Mapping[str, Row], turns: int, seconds: float
 ) -> dict[tuple[str, str], dict[str, float]]:
-    """(row, loader) → items_per_second, p50 and p99 (seconds) of its fastest turns, all sides taking turns."""
+    """Measures all rows in turns: (row, loader) → items_per_second, p50 and p99 (seconds) of its fastest turns."""
     processes = {peer: environments.start(peer, "measure.py") for peer in {row.peer for row in rows.values()}}
     try:
         for process in processes.values():
-            ask(process, str(folder))
+            send(process, str(folder))
 
-        def of(name: str, loader: str, **what: Any) -> Any:
+        def request(name: str, loader: str, **options: Any) -> Any:
             row = rows[name]
             side = {**row.side(loader), "model": str(folder / row.model)}
-            return answer(processes[row.peer], {"side": side, **what})
+            return answer(processes[row.peer], {"side": side, **options})
 
         keys = [(name, loader) for loader in LOADERS for name in rows]
-        check({key: scores(folder, of(*key, scores=str(folder / "scores.npy"))) for key in keys})
+        check({key: scores(folder, request(*key, scores=str(folder / "scores.npy"))) for key in keys})
         measured: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in keys}
         for _ in range(turns):
             for key in keys:
-                measured[key].append(of(*key, seconds=seconds))
+                measured[key].append(request(*key, seconds=seconds))
     finally:
         for process in processes.values():
             process.kill()
@@ -255,48 +255,50 @@ def measure(
     return best
 
 
-def ask(process: Any, what: Any) -> None:
-    process.stdin.write(json.dumps(what) + "\n")
+def send(process: Any, message: Any) -> None:
+    process.stdin.write(json.dumps(message) + "\n")
     process.stdin.flush()
 
 
-def answer(process: Any, what: Any) -> Any:
-    ask(process, what)
+def answer(process: Any, message: Any) -> Any:
+    send(process, message)
     line = process.stdout.readline()
     if not line:
-        raise SystemExit(f"no answer to {what}: {process.args} ended with {process.wait()}")
+        raise SystemExit(f"no answer to {message}: {process.args} ended with {process.wait()}")
     return json.loads(line)
 
 
 def scores(folder: pathlib.Path, count: int) -> np.ndarray:
-    found = np.load(folder / "scores.npy")
-    assert len(found) == count
-    return found
+    values = np.load(folder / "scores.npy")
+    assert len(values) == count
+    return values
 
 
 def check(scores: Mapping[tuple[str, str], np.ndarray]) -> None:
-    """Each side has scored every item, with scores that differ; all of ours are equal."""
+    """Checks that each row has scored every item with scores that differ, and that all of ours are equal."""
     items = {len(each) for each in scores.values()}
     if len(items) != 1:
-        raise SystemExit(f"not the same items: { {key: len(each) for key, each in scores.items()} }")
-    for (name, loader), found in scores.items():
-        if not np.isfinite(found).all() or len(np.unique(found)) < 0.9 * len(found):
-            raise SystemExit(f"{name}, {loader}: did not do its work: {found[:10]}")
+        raise SystemExit(
+            f"the rows have scored different numbers of items: { {key: len(each) for key, each in scores.items()} }"
+        )
+    for (name, loader), values in scores.items():
+        if not np.isfinite(values).all() or len(np.unique(values)) < 0.9 * len(values):
+            raise SystemExit(f"{name}, {loader}: expected finite scores that differ, got {values[:10]}")
         other = scores["ours, predict (ELWC)" if name.startswith("ours") else name, "serving"]
-        if not np.allclose(found, other, rtol=1e-4, atol=1e-5):
-            raise SystemExit(f"{name}, {loader}: scores otherwise than its other ways do: {found[:5]}, {other[:5]}")
+        if not np.allclose(values, other, rtol=1e-4, atol=1e-5):
+            raise SystemExit(f"{name}, {loader}: expected the scores {other[:5]}, got {values[:5]}")
 
 
 def show(measured: Mapping[tuple[str, str], Mapping[str, float]]) -> None:
-    print(f"DNN {HIDDEN}, {FEATURES} features, lists of 5 to {LONGEST}, {os.cpu_count()} cores, scores looked at")
-    for loader, words in LOADERS.items():
-        print(f"\n{words:38}{'32 lists a call':>18}{f'one list of {LONGEST}':>26}")
+    print(f"DNN {HIDDEN}, {FEATURES} features, lists of 5 to {LONGEST}, {os.cpu_count()} cores, scores checked")
+    for loader, title in LOADERS.items():
+        print(f"\n{title:38}{'32 lists a call':>18}{f'one list of {LONGEST}':>26}")
         print(f"{'':38}{'items/s':>18}{'p50 ms':>13}{'p99 ms':>13}")
         for (name, by), figures in measured.items():
             if by == loader:
                 p50, p99 = figures["p50"] * 1e3, figures["p99"] * 1e3
                 print(f"{name:38}{figures['items_per_second']:18,.0f}{p50:13.2f}{p99:13.2f}")
-        for ours, others, at_least, at_most in WANTED:
+        for ours, others, at_least, at_most in TARGETS:
             theirs = [measured[name, loader] for name in others if (name, loader) in measured]
             if theirs:
                 mine = measured[ours, loader]

@@ -1,8 +1,9 @@
-"""SignatureExporter: a trained ranker becomes the SavedModel that TensorFlow Serving runs on raw protos.
+"""Exports a trained ranker as the SavedModel that TensorFlow Serving runs on raw protos.
 
-Enters: the trainer's Keras model, the transform graph, the test split raw and transformed.  Leaves: `Format-Serving`,
-one SavedModel with parsing, preprocessing and scoring in one graph, and the proof that it scores as training does.
-The one idea: a model whose signatures disagree with training is not emitted.
+Input: the trainer's Keras model, the transform graph, and the test split before and after Transform.
+Output: `Format-Serving`, one SavedModel with parsing, preprocessing and scoring in one graph, and the parity report.
+
+A model whose signatures give other scores than training is not exported.
 """
 
 import dataclasses
@@ -44,7 +45,7 @@ READS = (
     ),
     *("transform", "model.scorer", "serving"),
 )
-WARMUP_LISTS, SAMPLE_LISTS = 5, 2  # lists of different length that a call of these has at most
+WARMUP_LISTS, SAMPLE_LISTS = 5, 2  # at most so many lists of different length in one request
 
 
 @component
@@ -59,13 +60,13 @@ def SignatureExporter(
     split: Parameter[str] = "test",
     code_digest: Parameter[str] = "",
 ):
-    """Saves a trained ranker with the signatures that `serving` chooses, and proves them on `split`.
+    """Exports a trained ranker with the signatures of `serving`, and compares their scores with training on `split`.
 
-    trained_model: `Format-Keras`.  examples: list examples.  transformed_examples: what Transform made of them.
-    code_digest: of the module behind a dotted `serving.postprocessing`; nothing reads it, but a changed one exports
-    again.  model: `Format-Serving`, with the properties `signatures`, `digest`, `fingerprint` (TensorFlow's),
-    `parity_lists`, `parity_max_difference` and one a proof, and `parity.json` beside it.
-    Raises ParityError when a signature and training disagree: then nothing is emitted.
+    trained_model: `Format-Keras`.  examples: list examples.  transformed_examples: Transform's output for them.
+    code_digest: the digest of the module of `serving.postprocessing` when that is a dotted name; nothing reads it, but
+    TFX runs the step again when it changes.  model: `Format-Serving` with `parity.json` beside it, and the custom
+    properties `digest`, `fingerprint` (TensorFlow's) and those of `parity_properties`.
+    Raises ParityError when a signature's scores differ from training; then there is no model.
     """
     del code_digest
     out = pathlib.Path(model.uri)
@@ -75,38 +76,53 @@ def SignatureExporter(
         examples=tuple(split_files(examples.uri, split)),
         transformed_examples=tuple(split_files(transformed_examples.uri, split)),
     )
-    given = {
+    inputs = {
         "trained_model": trained_model,
         "transform_graph": transform_graph,
         "schema": schema,
         "examples": examples,
         "transformed_examples": transformed_examples,
     }
-    # TFX removes the outputs of a step that fails; what is reported outlives it.
+    # TFX removes the outputs of a step that fails, so the report of a failed comparison is written elsewhere.
     failed = out.parent.parent / "reports" / f"parity-{out.name}.json"
-    report = export(paths, from_selection(config), out, failed, receipt.receipt(given))
+    report = export(paths, from_selection(config), out, failed, receipt.receipt(inputs))
     served = str(out / model_files.FORMAT_SERVING)
-    proofs = [(way, figures) for ways in report["signatures"].values() for way, figures in ways.items()]
-    model.set_string_custom_property("signatures", ",".join(report["signatures"]))
     model.set_string_custom_property("digest", model_files.digest(served))
     model.set_string_custom_property("fingerprint", _fingerprint(served))
-    model.set_int_custom_property("parity_lists", report["lists"])
-    worst = max(figures["max_difference"] for _, figures in proofs)
-    model.set_float_custom_property("parity_max_difference", worst)
-    for way in dict(proofs):
-        of_way = max(figures["max_difference"] for each, figures in proofs if each == way)
-        model.set_float_custom_property(f"max_difference {way}", of_way)
+    setters = {
+        str: model.set_string_custom_property,
+        int: model.set_int_custom_property,
+        float: model.set_float_custom_property,
+    }
+    for name, value in parity_properties(report).items():
+        setters[type(value)](name, value)
+
+
+def parity_properties(report: Mapping[str, Any]) -> dict[str, str | int | float]:
+    """The model artifact's custom properties that come from a parity report: property name → value.
+
+    `parity_max_difference` is the largest difference of all, `max_difference <way>` the largest of one way of calling.
+    """
+    largest: dict[str, float] = {}
+    for ways in report["signatures"].values():
+        for way, figures in ways.items():
+            largest[way] = max(largest.get(way, 0.0), float(figures["max_difference"]))
+    worst, count = max(largest.values()), len(report["signatures"])
+    signatures = f"{count} signature{'s' * (count != 1)}"
+    properties: dict[str, str | int | float] = {
+        "signatures": ",".join(report["signatures"]),
+        "parity_lists": report["lists"],
+        "parity_max_difference": worst,
+        **{f"max_difference {way}": difference for way, difference in largest.items()},
+        "summary": f"{signatures}, equal to training on {report['lists']} lists to {worst:.0e}",
+    }
     if "tflite_max_difference" in report:
-        model.set_float_custom_property("tflite_max_difference", report["tflite_max_difference"])
-    count = len(report["signatures"])
-    model.set_string_custom_property(
-        "summary",
-        f"{count} signature{'s' * (count != 1)}, equal to training on {report['lists']} lists to {worst:.0e}",
-    )
+        properties["tflite_max_difference"] = float(report["tflite_max_difference"])
+    return properties
 
 
 class RunAwareExecutor(SignatureExporter.EXECUTOR_SPEC.executor_class):  # type: ignore[name-defined, misc]
-    """The function's executor; it knows the pipeline run, which the function is not told."""
+    """The component's executor, which gives the component's function access to the pipeline run (for the receipt)."""
 
     def Do(self, *arguments: Any, **named: Any) -> Any:
         context, token = self._context, None
@@ -125,7 +141,7 @@ SignatureExporter.EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(RunAwareExecut
 
 @dataclasses.dataclass(frozen=True)
 class RankerPaths:
-    """What a trained ranker consists of, and the lists of the split that it is proved on (TFRecord files)."""
+    """The files of a trained ranker, and the TFRecord files of the split on which it is compared with training."""
 
     keras_model: str
     transform_graph: str
@@ -140,10 +156,11 @@ def export(
     report_to: pathlib.Path,
     lineage: Mapping[str, Any] | None = None,
 ) -> Dict[str, Any]:
-    """Writes `<to>/Format-Serving` and `<to>/parity.json`; returns the parity report.
+    """Writes `<to>/Format-Serving` and `<to>/parity.json`, and returns the parity report.
 
-    report_to: where the report goes when the proof fails; then `to` is left without a model.  lineage: the receipt that
-    travels with the model.  Raises ParityError, naming that file, or DataError when the split is empty.
+    report_to: the file for the report when the scores differ from training; then `to` has no model.  lineage: the
+    lineage receipt to write into the model.  Raises ParityError, with the name of that file, or DataError when the
+    split is empty.
     """
     ranker = load_ranker(paths, config)
     specs = transformed_specs(paths)
@@ -154,10 +171,10 @@ def export(
         feeds = sample_feeds(ranker, sample)
         report, answers = parity.prove(ranker, str(served), sample, serving_ranker.rows_of(ranker), feeds)
         answered = {name: (feed, answers[name]) for name, feed in feeds.items()}
-        write_papers(ranker, served, sample, answered, lineage or receipt.receipt({}))
+        write_model_files(ranker, served, sample, answered, lineage or receipt.receipt({}))
         if config.serving.tflite:
-            fed = parity_sample.fed(sample, range(len(sample.scores)))
-            report["tflite_max_difference"] = tflite.write(ranker.network, fed, to / tflite.TFLITE_IN_ARTIFACT)
+            inputs = parity_sample.training_inputs(sample, range(len(sample.scores)))
+            report["tflite_max_difference"] = tflite.write(ranker.network, inputs, to / tflite.TFLITE_IN_ARTIFACT)
     except parity.ParityError as error:
         shutil.rmtree(served, ignore_errors=True)
         _write_json(report_to, {**error.report, "message": str(error)})
@@ -170,7 +187,7 @@ def export(
 
 
 def load_ranker(paths: RankerPaths, config: RankingConfig) -> serving_ranker.ServingRanker:
-    """The trained network and the transform graph as one."""
+    """Loads the trained network and the transform graph."""
     if config.model.own_scorer:  # its module registers the user's own layers with Keras
         own_code.load_module(config.model.own_scorer)
     network = keras.saving.load_model(paths.keras_model, compile=False)
@@ -178,32 +195,35 @@ def load_ranker(paths: RankerPaths, config: RankingConfig) -> serving_ranker.Ser
 
 
 def transformed_specs(paths: RankerPaths) -> Dict[str, Any]:
-    """How materialised features are read, as the trainer reads them."""
+    """The feature specs by which the trainer reads transformed examples."""
     return tft.TFTransformOutput(paths.transform_graph).transformed_feature_spec()
 
 
 def save(ranker: serving_ranker.ServingRanker, to: str) -> None:
-    """Writes the SavedModel with the config's signatures."""
+    """Writes the SavedModel with the config's signatures, and the parts of the config that it keeps."""
     serving_ranker.save(ranker, to)
     selection = ranker.config.select(*(key for key in READS if key != "serving"), *SERVED)
     _write_json(pathlib.Path(to) / model_files.CONFIG_IN_MODEL, json.loads(selection))
 
 
 def sample_feeds(ranker: serving_ranker.ServingRanker, sample: parity_sample.Sample) -> Dict[str, client_requests.Feed]:
-    """A request of SAMPLE_LISTS lists for each signature."""
+    """Makes a request of SAMPLE_LISTS lists for each signature."""
     some = _of_different_length(sample, SAMPLE_LISTS)
     rows = serving_ranker.rows_of(ranker)
     return {name: client_requests.feed(row, some, ranker.config) for name, row in rows.items()}
 
 
-def write_papers(
+def write_model_files(
     ranker: serving_ranker.ServingRanker,
     served: pathlib.Path,
     sample: parity_sample.Sample,
     answered: Mapping[str, tuple[client_requests.Feed, client_requests.Feed]],
     lineage: Mapping[str, Any],
 ) -> None:
-    """What travels with the model: contract, receipt, weights, warm-up; `samples`, each a request and its answer."""
+    """Writes the files that come with a model: contract, receipt, weights, sample requests and warm-up requests.
+
+    answered: signature name → a request and the model's answer to it.
+    """
     config, rows = ranker.config, serving_ranker.rows_of(ranker)
     _write_json(served / model_files.CONTRACT_IN_MODEL, contract.describe(served, config, list(ranker.inputs)))
     _write_json(served / model_files.LINEAGE_IN_MODEL, lineage)
@@ -213,7 +233,7 @@ def write_papers(
     warmup.write_warmup(served, warmup.warmup_records(rows, _of_different_length(sample, WARMUP_LISTS), config))
 
 
-# What the model's own config keeps of `serving`: what a client or another tool asks about.
+# The keys of `serving` that stay in the model's own config, because clients and other tools need them.
 SERVED = tuple(
     f"serving.{key}" for key in ("signatures", "default", "compatibility", "postprocessing", "top_k", "rename")
 )
@@ -225,7 +245,7 @@ def _of_different_length(sample: parity_sample.Sample, lists: int) -> list[bytes
 
 
 def _fingerprint(served: str) -> str:
-    """TensorFlow's own, hexadecimal; "" where this TensorFlow writes none."""
+    """TensorFlow's fingerprint of the model, hexadecimal; "" when this version of TensorFlow writes none."""
     try:
         return f"{tf.saved_model.experimental.read_fingerprint(served).saved_model_checksum:016x}"
     except (FileNotFoundError, tf.errors.NotFoundError):

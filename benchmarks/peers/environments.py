@@ -1,10 +1,11 @@
-"""An environment for each peer, with pinned versions, apart from ours and outside the tree's commits.
+"""Makes a Python environment with pinned versions for each peer (TF-Ranking, ml4ir), separate from ours.
 
-Enters: a peer's name.  Leaves: the Python of its environment, `.peers/<name>/bin/python`, made on first use with
-uv, or with venv and pip where there is no uv.  The one idea: the pins of `benchmarks/peers/<name>.txt` are the
-environment, and when they change it is made anew.
+Input: a peer's name and its pins, `benchmarks/peers/<name>.txt`.
+Output: the environment's Python, `.peers/<name>/bin/python`, which Git ignores.
 
-    python benchmarks/peers/environments.py    makes those that are missing
+An environment is made at its first use, and again when the pins change, with uv, or with venv and pip if uv is missing.
+
+    python benchmarks/peers/environments.py    makes the environments that are missing
 """
 
 import hashlib
@@ -20,33 +21,37 @@ from typing import Any
 PEERS = ("tf_ranking", "ml4ir")
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-OURS = ("PYTHONPATH", "VIRTUAL_ENV", "TF_USE_LEGACY_KERAS")  # what our process has set is not the peers' business
+OURS = ("PYTHONPATH", "VIRTUAL_ENV", "TF_USE_LEGACY_KERAS")  # set for our process; not passed on to the peers
 
 
 def python(peer: str) -> str:
-    """The peer's Python.  Ends the program when it cannot be made, with what to do."""
+    """Returns the path of the peer's Python; makes its environment if needed.  Raises SystemExit on failure."""
     pins, home = HERE / f"{peer}.txt", ROOT / ".peers" / peer
-    found, stamp = str(home / "bin" / "python"), home / "pins"
+    interpreter, stamp = str(home / "bin" / "python"), home / "pins"
     digest = hashlib.sha256(pins.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
-        return found
-    print(f"making {home.relative_to(ROOT)} from {pins.relative_to(ROOT)}; minutes where nothing is cached", flush=True)
+        return interpreter
+    print(
+        f"making {home.relative_to(ROOT)} from {pins.relative_to(ROOT)}; this takes minutes if nothing is cached",
+        flush=True,
+    )
     shutil.rmtree(home, ignore_errors=True)
     base, uv = python310(), find_uv()
     if uv:
         _run([uv, "venv", "--quiet", "--python", base, str(home)])
-        _run([uv, "pip", "sync", "--quiet", "--python", found, str(pins)])  # the pins and nothing else
+        _run([uv, "pip", "sync", "--quiet", "--python", interpreter, str(pins)])  # the pins and nothing else
     else:
         _run([base, "-m", "venv", str(home)])
-        _run([found, "-m", "pip", "install", "--quiet", "--no-deps", "-r", str(pins)])
+        _run([interpreter, "-m", "pip", "install", "--quiet", "--no-deps", "-r", str(pins)])
     stamp.write_text(digest)
-    return found
+    return interpreter
 
 
 def run(peer: str, script: str, options: Mapping[str, Any]) -> Any:
-    """What a script of this folder reports, from a process in the peer's environment.
+    """Runs a script of this folder in the peer's environment, and returns its report.
 
-    options: handed over as JSON.  The script's last line is JSON.
+    options: passed to the script as JSON.  The report is the last line that the script prints, as JSON.
+    Raises SystemExit, with the end of the script's output, when the script fails.
     """
     ran = subprocess.run(
         [python(peer), str(HERE / script), json.dumps(options)],
@@ -60,7 +65,7 @@ def run(peer: str, script: str, options: Mapping[str, Any]) -> Any:
 
 
 def start(peer: str | None, script: str) -> subprocess.Popen:
-    """A script of this folder in the peer's environment (ours when None), with pipes to talk to it line by line."""
+    """Starts a script of this folder in the peer's environment (ours when None), with pipes for lines of text."""
     return subprocess.Popen(
         [python(peer) if peer else sys.executable, str(HERE / script)],
         stdin=subprocess.PIPE,
@@ -77,17 +82,17 @@ def _environment() -> dict[str, str]:
 
 
 def python310() -> str:
-    """A Python 3.10: that of our own environment when it is one, else the first on PATH."""
+    """Returns the path of a Python 3.10: our own environment's, or else the first one on PATH."""
     if sys.version_info[:2] == (3, 10):
         return os.path.realpath(sys.executable)
-    found = shutil.which("python3.10")
-    if not found:
+    interpreter = shutil.which("python3.10")
+    if not interpreter:
         raise SystemExit("TF-Ranking 0.5.5 and ml4ir 0.1.16 need Python 3.10; put a python3.10 on PATH and try again.")
-    return found
+    return interpreter
 
 
 def find_uv() -> str | None:
-    """uv as setup.sh finds it: on PATH, else where set-up has put it."""
+    """Finds uv as setup.sh does: on PATH, or else in `.tools`."""
     local = ROOT / ".tools" / "bin" / "uv"
     return None if os.environ.get("NO_UV") else shutil.which("uv") or (str(local) if local.exists() else None)
 

@@ -1,8 +1,9 @@
-"""Measures signatures of SavedModels, turn by turn, in any environment that has TensorFlow.
+"""Measures signatures of SavedModels, one turn at a time, in any environment that has TensorFlow.
 
-Enters, a JSON a line: first the folder of requests, then one side to measure at a time, or to show the scores of.
-Leaves, a JSON a line: items/s of batches, and the seconds of each call of one list.  The one idea: each environment's
-models stay loaded and warm in a process of its own, which waits for its turn.
+Input: lines of JSON: first the folder of requests, then one message per measurement or per request for scores.
+Output: one line of JSON per message: items/s of batches and seconds of each call of one list, or a number of scores.
+
+Each environment has one process of this program, whose models stay loaded and warm until their next turn.
 
 Requests: `<kind>-many.tfrecord` and `<kind>-one.tfrecord` for protos, `many.npz` and `one.npz` (features float32
 [item, feature], row_splits int64 [list + 1]) for tensors.
@@ -20,28 +21,29 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-BATCH = 32  # lists a call
+BATCH = 32  # lists per call
 Call = Callable[[], Dict[str, Any]]
 
 
 def main() -> None:
     with os.fdopen(os.dup(1), "w") as answers:
-        os.dup2(2, 1)  # what libraries print is no answer
+        os.dup2(2, 1)  # keep what libraries print out of the answers
         folder = pathlib.Path(json.loads(sys.stdin.readline()))
         sides: Dict[str, Side] = {}
         for line in sys.stdin:
-            asked = json.loads(line)
-            key = json.dumps(asked["side"], sort_keys=True)
+            message = json.loads(line)
+            key = json.dumps(message["side"], sort_keys=True)
             if key not in sides:
-                sides[key] = Side(folder, **asked["side"])
-            answer = sides[key].scores(asked["scores"]) if "scores" in asked else sides[key].measure(asked["seconds"])
+                sides[key] = Side(folder, **message["side"])
+            side = sides[key]
+            answer = side.scores(message["scores"]) if "scores" in message else side.measure(message["seconds"])
             print(json.dumps(answer), file=answers, flush=True)
 
 
 class Side:
     """One signature of one model, by one loader: "python" (`tf.saved_model.load`) or "serving" (TensorFlow Serving's).
 
-    requests: a kind of proto, "tensors" (one a feature, [list, item], and `sizes`) or "matrix".  lists: a call has.
+    requests: a kind of proto, "tensors" (one per feature, [list, item], and `sizes`) or "matrix".  lists: per call.
     """
 
     def __init__(
@@ -66,21 +68,21 @@ class Side:
             self.call(request)
 
     def measure(self, seconds: float) -> Dict[str, Any]:
-        """items_per_second of whole rounds of batches, and seconds of each call of one list."""
+        """Measures items_per_second of whole rounds of batches, and seconds of each call of one list."""
         rounds, began, ended = 0, time.perf_counter(), 0.0
         while ended < began + seconds:
             for request in self.many:
                 self.call(request)
             rounds, ended = rounds + 1, time.perf_counter()
         rate = rounds * int(np.sum(self.sizes)) / (ended - began)
-        took: List[float] = []
+        durations: List[float] = []
         began = time.perf_counter()
         while time.perf_counter() < began + seconds:
             for request in self.one:
                 start = time.perf_counter()
                 self.call(request)
-                took.append(time.perf_counter() - start)
-        return {"items_per_second": rate, "seconds": took}
+                durations.append(time.perf_counter() - start)
+        return {"items_per_second": rate, "seconds": durations}
 
     def scores(self, file: str) -> int:
         """Writes the scores of all the lists of the batches, flat, as float32 [item]; returns how many."""
@@ -99,7 +101,7 @@ class Side:
 def load_in_python(model: str, signature: str, inputs: List[str]) -> Tuple[Callable[..., Any], Callable[..., Any]]:
     loaded = tf.saved_model.load(model)
     function = loaded.signatures[signature]
-    function.kept = loaded  # else its variables go with it
+    function.kept = loaded  # keeps the model's variables alive
 
     def call(request: Dict[str, tf.Tensor]) -> Dict[str, Any]:
         return {name: value.numpy() for name, value in function(**request).items()}
@@ -120,7 +122,7 @@ def load_as_serving(model: str, signature: str, inputs: List[str]) -> Tuple[Call
 def requests_of(
     folder: pathlib.Path, which: str, kind: str, input: str, lists: int
 ) -> Tuple[List[Dict[str, Any]], Any]:
-    """The calls' inputs, `lists` lists each, and the sizes of all the lists."""
+    """Reads the inputs of the calls, `lists` lists in each, and the sizes of all the lists."""
     with np.load(folder / f"{which}.npz") as read:
         features, splits = read["features"], read["row_splits"]
     sizes = np.diff(splits)

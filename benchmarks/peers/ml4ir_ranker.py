@@ -1,9 +1,11 @@
-"""An ml4ir ranker: trained by its own pipeline on SequenceExample files, exported with its own signature.
+"""Trains an ml4ir ranker with ml4ir's pipeline on SequenceExample files, and exports it with ml4ir's signature.
 
-Enters: a JSON of `data` (a folder with train, validation and test), `lists`, `batch`, `epochs`, `features`, `hidden`,
-`longest`, `folder`, `export`.  Leaves: `<folder>/<padded or one_by_one>/final/tfrecord`, SavedModels with and without
-padding at inference, and, as the last line, seconds and loss of each epoch and the number of weights.  Runs in the
-peer's environment.
+Input: JSON with `data` (a folder with train, validation and test), `lists`, `batch`, `epochs`, `features`, `hidden`,
+`longest`, `folder`, `export`.
+Output: `<folder>/<padded or one_by_one>/final/tfrecord`, SavedModels with and without padding at inference; the last
+line that it prints is JSON with the seconds and loss of each epoch and the number of weights.
+
+It runs in ml4ir's environment.
 """
 
 import collections
@@ -15,12 +17,12 @@ import sys
 import time
 import types
 
-os.environ["TF_USE_LEGACY_KERAS"] = "1"  # it is of Keras 2
+os.environ["TF_USE_LEGACY_KERAS"] = "1"  # ml4ir needs Keras 2
 
 import tensorflow as tf
 import yaml
 
-# What ml4ir 0.1.16 was written against: Python 3.9's collections, and a package that only its transformer layer uses.
+# ml4ir 0.1.16 needs collections as in Python 3.9, and imports a package that only its transformer layer uses.
 collections.Callable = collections.abc.Callable
 sys.modules["tensorflow_models"] = types.ModuleType("tensorflow_models")
 
@@ -30,7 +32,7 @@ from ml4ir.applications.ranking.pipeline import RankingPipeline
 
 
 class Clock(tf.keras.callbacks.Callback):
-    """Seconds of each epoch's training, without its validation."""
+    """Records the seconds of each epoch's training, without its validation."""
 
     def __init__(self):
         super().__init__()

@@ -1,6 +1,6 @@
-"""The same lists as the peers' clients send them: ELWC for TF-Ranking, SequenceExamples for ml4ir.
+"""Writes lists as the clients of each ranker send them: ELWC for TF-Ranking, SequenceExamples for ml4ir.
 
-Enters: `NumericLists`.  Leaves: a serialized proto a list, of features f1, f2, …, and the label where it is asked for.
+Input: `NumericLists`.  Output: one serialized proto per list, with the features f1, f2, … and, if wanted, the label.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ from tfx_ranking.pipelines.search_logs import NumericLists
 
 
 def elwc(lists: NumericLists, labels: bool = False) -> list[bytes]:
-    """An Example an item."""
+    """ELWC, with one Example per item."""
     made = []
     for rows in _tables(lists, labels):
         message = input_pb2.ExampleListWithContext()
@@ -27,7 +27,7 @@ def elwc(lists: NumericLists, labels: bool = False) -> list[bytes]:
 
 
 def sequence_examples(lists: NumericLists, labels: bool = False) -> list[bytes]:
-    """One Feature for all items, as ml4ir writes it, with the `rank` by which it counts them."""
+    """SequenceExamples with one Feature for all items and the feature `rank`, as ml4ir writes and needs them."""
     made = []
     for number, rows in enumerate(_tables(lists, labels)):
         message = tf.train.SequenceExample()
@@ -41,7 +41,7 @@ def sequence_examples(lists: NumericLists, labels: bool = False) -> list[bytes]:
 
 
 def list_examples(lists: NumericLists, labels: bool = False) -> list[bytes]:
-    """Our own: one Example a list."""
+    """List examples, our own format: one Example per list."""
     made = []
     for number, rows in enumerate(_tables(lists, labels)):
         message = tf.train.Example()
@@ -67,7 +67,7 @@ def write(records: Iterable[bytes], file: Any) -> None:
 
 
 def names(rows: np.ndarray) -> Sequence[str]:
-    """Of the columns: 46 features, and then the label."""
+    """The names of the columns: 46 features, then the label."""
     return [f"f{i + 1}" if i < FEATURES else "label" for i in range(rows.shape[1])]
 
 

@@ -1,8 +1,11 @@
-"""A TF-Ranking ranker: trained by its own pipeline on ELWC files, exported with its own signatures.
+"""Trains a TF-Ranking ranker with TF-Ranking's pipeline on ELWC files, and exports it with TF-Ranking's signatures.
 
-Enters: a JSON of `train` and `validation` (TFRecord files), `lists`, `validation_lists`, `batch`, `epochs`, `features`,
-`hidden`, `folder`.  Leaves: `<folder>/export/latest_model` and, as the last line, seconds and loss of each epoch and
-the number of weights.  Runs in the peer's environment.
+Input: JSON with `train` and `validation` (TFRecord files), `lists`, `validation_lists`, `batch`, `epochs`, `features`,
+`hidden`, `folder`.
+Output: `<folder>/export/latest_model`; the last line that it prints is JSON with the seconds and loss of each epoch and
+the number of weights.
+
+It runs in TF-Ranking's environment.
 """
 
 import json
@@ -12,12 +15,12 @@ import time
 import tensorflow as tf
 import tensorflow_ranking as tfr
 
-# TF-Ranking's DNN has batch normalisation, half of its units dropped and no activation unless told otherwise.
+# By default TF-Ranking's DNN has batch normalisation, a dropout of 0.5 and no activation.
 TOWER = {"output_units": 1, "activation": tf.nn.relu, "use_batch_norm": False, "dropout": None}
 
 
 class Clock(tf.keras.callbacks.Callback):
-    """Seconds of each epoch's training, without its validation."""
+    """Records the seconds of each epoch's training, without its validation."""
 
     def __init__(self):
         super().__init__()

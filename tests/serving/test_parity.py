@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfx_ranking.components.serving.parity import TOLERANCE, compare
-from tfx_ranking.components.serving.parity_sample import choose
 
 
 @pytest.mark.parametrize(
@@ -46,13 +45,3 @@ def test_equal_scores_agree_and_a_changed_item_is_named(scores):
     moved[-1] += 1
     comparison = compare(expected, moved)
     assert (comparison.item, comparison.agrees) == (len(scores) - 1, False)
-
-
-@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=80), lists=st.integers(1, 100))
-def test_the_shortest_and_the_longest_list_are_always_chosen(sizes, lists):
-    sizes = np.array(sizes)
-    chosen = choose(sizes, lists)
-    assert len(chosen) == len(set(chosen)) == min(lists, len(sizes))
-    assert sizes[chosen].min() == sizes.min()
-    if lists > 1:
-        assert sizes[chosen].max() == sizes.max()

@@ -165,34 +165,6 @@ def test_another_type_is_an_error_that_names_the_feature(parser, name):
         _parse(parser, [AS_PROTO[parser](example.SerializeToString())])
 
 
-@pytest.mark.parametrize("name", ["price", "image", "brand", "title/row_lengths"])
-def test_item_features_of_different_length_are_an_error_that_names_feature_and_list(name):
-    example = tf.train.Example.FromString(SERIALIZED[0])
-    feature = example.features.feature[name]
-    getattr(feature, feature.WhichOneof("kind")).value.pop()
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"list 1 of the batch: item feature {name} has"):
-        _parse("list_example", [SERIALIZED[2], example.SerializeToString()])
-
-
-def test_row_lengths_that_do_not_add_up_are_an_error():
-    example = tf.train.Example.FromString(SERIALIZED[0])
-    example.features.feature["title/row_lengths"].int64_list.value[0] = 5
-    with pytest.raises(tf.errors.InvalidArgumentError, match="item feature title: "):
-        _parse("list_example", [example.SerializeToString()])
-
-
-def test_feature_lists_of_different_length_are_an_error_that_names_feature_and_list():
-    proto = tf.train.SequenceExample.FromString(AS_PROTO["sequence_example"](SERIALIZED[0]))
-    del proto.feature_lists.feature_list["price"].feature[1:]
-    proto.feature_lists.feature_list["stock"].feature[1].int64_list.value.append(9)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="list 1 of the batch: item feature price has 1 values"):
-        _parse("sequence_example", [AS_PROTO["sequence_example"](SERIALIZED[2]), proto.SerializeToString()])
-    del proto.feature_lists.feature_list["price"]
-    proto.feature_lists.feature_list["stock"].feature[0].int64_list.value.append(9)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"item feature stock: expected 1 value\(s\) in each item"):
-        _parse("sequence_example", [proto.SerializeToString()])
-
-
 @pytest.mark.parametrize("values", [[], [1.0, 2.0]])
 @pytest.mark.parametrize("name", ["price", "age"])
 def test_an_elwc_with_another_number_of_values_is_an_error_that_names_the_feature(name, values):
@@ -203,21 +175,6 @@ def test_an_elwc_with_another_number_of_values_is_an_error_that_names_the_featur
     example.features.feature[name].float_list.value[:] = values
     with pytest.raises(tf.errors.InvalidArgumentError, match=name):
         _parse("elwc", [proto.SerializeToString()])
-
-
-def test_one_feature_of_tokens_belongs_to_one_item_or_has_one_token_for_each():
-    def titles(tokens, prices):
-        proto = tf.train.SequenceExample()
-        lists = proto.feature_lists.feature_list
-        lists["title"].feature.add().bytes_list.value.extend(tokens)
-        lists["price"].feature.add().float_list.value.extend(prices)
-        parsed = _parse("sequence_example", [b"", proto.SerializeToString()])
-        return tf.RaggedTensor.from_row_splits(*parsed.items["title"]).to_list()
-
-    assert titles([b"a", b"b"], [1]) == [[b"a", b"b"]]
-    assert titles([b"a", b"b"], [1, 2]) == [[b"a"], [b"b"]]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="title"):
-        titles([b"a", b"b", b"c"], [1, 2])
 
 
 def test_examples_become_lists_of_one_item_with_their_context():

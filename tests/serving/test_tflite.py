@@ -1,4 +1,4 @@
-"""The network in TFLite's interpreter scores as in Keras, whatever it is fed."""
+"""Tests that the TFLite model gives the same scores as the Keras network, for lists of any number and length."""
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ LISTS = {  # two lists, of 3 items and of 1; titles of 2, 0, 1 and 1 words; bran
 }
 
 
-def drawn(model: Model) -> keras.Model:
+def network_with_random_weights(model: Model) -> keras.Model:
     keras.utils.set_random_seed(2)
     network = networks.build(INPUTS, model)
     rng = np.random.default_rng(2)
@@ -42,30 +42,28 @@ def interpreter_scores(path, inputs):
 
 
 @pytest.mark.parametrize("model", [Model(scorer="linear"), Model(hidden=(8, 4), normalisation="batch")])
-def test_the_interpreter_scores_as_the_network(model, tmp_path):
-    network = drawn(model)
+def test_the_tflite_interpreter_gives_the_networks_scores(model, tmp_path):
+    network = network_with_random_weights(model)
     path = tmp_path / tflite.TFLITE_IN_ARTIFACT
     assert tflite.write(network, LISTS, path) < 1e-5
     other = {**LISTS, "row_lengths": tf.constant([1, 0, 3], tf.int64), "context/numeric": tf.zeros([3, 2])}
-    for lists in (LISTS, other):  # of any number and length, without another conversion
-        came = interpreter_scores(path, lists)["scores"]
-        assert came.shape == (4,)
-        np.testing.assert_allclose(came, network(lists, training=False), rtol=1e-5, atol=1e-5)
-    assert len(set(came.tolist())) == 4
+    for lists in (LISTS, other):  # any number of lists of any length, with one conversion
+        scores = interpreter_scores(path, lists)["scores"]
+        assert scores.shape == (4,)
+        np.testing.assert_allclose(scores, network(lists, training=False), rtol=1e-5, atol=1e-5)
+    assert len(set(scores.tolist())) == 4
 
 
 class Unconvertible(keras.Model):
-    """Asks Python for each score, which no converter takes along."""
+    """Calls Python for the scores, which no converter supports."""
 
     def call(self, inputs, training=False):
         numbers = inputs["items/numeric"]
         return tf.ensure_shape(tf.numpy_function(lambda x: x.sum(1), [numbers], tf.float32), [None])
 
 
-def test_a_scorer_that_tflite_cannot_hold_is_refused_with_what_to_do(tmp_path):
+def test_a_scorer_that_tflite_cannot_run_is_refused_with_advice(tmp_path):
     inputs = {name: LISTS[name] for name in ("items/numeric", "row_lengths")}
-    with pytest.raises(
-        RankingError, match=r"serving.tflite: TFLite cannot hold this scorer \(.*Take serving.tflite out"
-    ):
+    with pytest.raises(RankingError, match=r"serving.tflite: TFLite cannot run this scorer \(.*Remove serving.tflite"):
         tflite.write(Unconvertible(), inputs, tmp_path / "ranker.tflite")
     assert not (tmp_path / "ranker.tflite").exists()

@@ -1,4 +1,4 @@
-"""SavedModels that TensorFlow loads and asks, made without TensorFlow: `scores = x * weight`, with a sample request."""
+"""Makes SavedModels that TensorFlow can load, without TensorFlow: `scores = x * weight`, with a sample request."""
 
 import json
 import pathlib
@@ -10,8 +10,11 @@ from tfx_ranking.components.exported.model_files import CONTRACT_IN_MODEL, LINEA
 
 
 def save(directory: pathlib.Path, weight: float, answer: float | None = None, size: int = 0, **receipt) -> pathlib.Path:
-    """A model of one weight.  answer: what its sample says of x = 2; the right one when left out.  size: bytes of a
-    file that stands beside it.  receipt: what its lineage receipt says."""
+    """Writes a model of one weight and returns its directory.
+
+    answer: the answer that its sample records for x = 2; None for the right one.  size: the size of its variables file,
+    in bytes.  receipt: the fields of its lineage receipt.
+    """
     graph = meta_graph_pb2.MetaGraphDef()
     graph.meta_info_def.tags.append("serve")
     graph.graph_def.versions.producer = 1286
@@ -42,7 +45,7 @@ def save(directory: pathlib.Path, weight: float, answer: float | None = None, si
 
 
 def promise(directory: pathlib.Path, *features: str) -> pathlib.Path:
-    """A contract with these features, in a model."""
+    """Writes a contract with these features into a model, and returns the model's directory."""
     read = {"level": "items", "dtype": "float", "shape": [], "tokens": False, "default": 0.0}
     _write(directory / CONTRACT_IN_MODEL, {"signatures": {}, "features": dict.fromkeys(features, read)})
     return directory

@@ -1,6 +1,6 @@
-"""Other people's files, as they are, through the exported model and through NumPy: equal scores.
+"""Tests that exported models score the files of other projects as the ranker in NumPy does.
 
-The network's weights are drawn, the analyzers' figures are learnt from the training file.
+The files are unchanged.  The network's weights are random; the analyzers' figures come from the training file.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ ML4IR = {
 
 
 def _encode(lists, config):
-    """Lists as plain dicts to list examples."""
+    """Converts lists of plain dicts to list examples."""
     sizes = [len(items) for _, items in lists]
     rows = {"context": [context for context, _ in lists], "items": [row for _, items in lists for row in items]}
     batch = ListBatch({}, {}, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
@@ -90,7 +90,7 @@ def _assert_close(scores, expected):
     ],
     ids=["numeric", "tokens"],
 )
-def test_tensorflow_rankings_own_elwc(raw, train, test, data_dir, tmp_path):
+def test_elwc_files_of_tensorflow_ranking(raw, train, test, data_dir, tmp_path):
     files = [data_dir / "tfr-examples" / f"{name}.tfrecord" for name in (train, test)]
     train_records, test_records = (list(read_records([str(file)])) for file in files)
     train_lists, test_lists = numpy_ranker.read_elwc(train_records), numpy_ranker.read_elwc(test_records)
@@ -101,13 +101,13 @@ def test_tensorflow_rankings_own_elwc(raw, train, test, data_dir, tmp_path):
     _assert_close(scores, expected)
 
 
-def test_ml4irs_own_files(data_dir, tmp_path):
+def test_csv_files_of_ml4ir(data_dir, tmp_path):
     context = list(ML4IR["context"])
     train, test = (
         numpy_ranker.read_csv(data_dir / "ml4ir" / "csv" / f"{name}.csv", "query_id", context)[:150]
         for name in ("train", "test")
     )
-    for _, items in test[::7]:  # what is missing in a request is what was missing in training
+    for _, items in test[::7]:  # a feature that is missing in a request gets the missing value of training
         del items[0]["text_match_score"], items[-1]["page_views_score"]
     config, model, paths = _export(tmp_path, ML4IR, train, test)
     expected = numpy_ranker.score(test, train, config, paths.keras_model, model / "assets")
@@ -120,8 +120,8 @@ def test_ml4irs_own_files(data_dir, tmp_path):
         _assert_close(scores, expected)
 
 
-def test_ml4irs_two_formats_hold_the_same_lists(data_dir):
-    """The NumPy readers themselves: the same values from text and from protos."""
+def test_the_two_formats_of_ml4ir_have_the_same_lists(data_dir):
+    """Tests the NumPy readers themselves: they read the same values from text and from protos."""
     rows = numpy_ranker.read_csv(data_dir / "ml4ir" / "csv" / "test.csv", "query_id", ["query_id", "query_text"])
     files = [str(data_dir / "ml4ir" / "sequence_example" / "test.tfrecord")]
     protos = numpy_ranker.read_sequence_examples(read_records(files))

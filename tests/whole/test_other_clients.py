@@ -1,7 +1,6 @@
-"""Clients of TF-Ranking and of ml4ir as their documentation writes them, against our model.
+"""Tests that client code from the documentation of TF-Ranking and ml4ir works with our model.
 
-The calls below stand as they do in the named files of those projects; only what comes before them, the requests' bytes
-and the model's path, is ours.
+The calls are copied from the named files of those projects; only the requests' bytes and the model's path are ours.
 """
 
 import numpy as np
@@ -26,8 +25,8 @@ def _protos(system: str, signature: str) -> list[bytes]:
     return client_requests.feed(row, LISTS, SHOP)[row.input].tolist()
 
 
-def _assert_close(came, expected):
-    assert parity.compare(np.asarray(expected), np.asarray(came)).agrees, (expected, came)
+def _assert_close(scores, expected):
+    assert parity.compare(np.asarray(expected), np.asarray(scores)).agrees, (expected, scores)
 
 
 def test_tf_rankings_predict(shop, expected):
@@ -55,7 +54,7 @@ def test_tf_rankings_regress(shop, expected):
     _assert_close(scores, np.concatenate(expected))
 
 
-def test_tf_rankings_default_is_its_predict_where_the_config_says_so(shop_of_tf_ranking, expected):
+def test_tf_rankings_predict_is_the_default_when_the_config_chooses_it(shop_of_tf_ranking, expected):
     """tensorflow/ranking, tensorflow_ranking/python/keras/saved_model_test.py: `serving_default` is predict."""
     saved_model = tf.saved_model.load(shop_of_tf_ranking)
     predictor = saved_model.signatures[tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY]
@@ -70,7 +69,7 @@ def test_tf_rankings_default_is_its_predict_where_the_config_says_so(shop_of_tf_
 
 @pytest.fixture(scope="module")
 def shop_of_tf_ranking(shop, tmp_path_factory):
-    """The shop's ranker for clients that name no signature, with TF-Ranking's alone."""
+    """The shop's ranker with only TF-Ranking's signatures, for clients that name no signature."""
     import dataclasses
 
     from tfx_ranking.components import signature_exporter
@@ -87,8 +86,8 @@ def shop_of_tf_ranking(shop, tmp_path_factory):
 def test_ml4irs_serving_tfrecord(shop, expected):
     """salesforce/ml4ir, python/notebooks/predicting_with_ml4ir.ipynb, "Way 1: Using TF only".
 
-    The notebook loads with `kmodels.load_model(path, compile=False)`; Keras 3 loads no SavedModels any more and refers
-    to TensorFlow's own loader.
+    The notebook loads with `kmodels.load_model(path, compile=False)`; Keras 3 no longer loads SavedModels, and its
+    error message recommends TensorFlow's own loader.
     """
     model = tf.saved_model.load(str(shop.served))
     dataset = tf.data.Dataset.from_tensor_slices(_protos("ml4ir", "serving_tfrecord"))
@@ -100,8 +99,8 @@ def test_ml4irs_serving_tfrecord(shop, expected):
         probs = probs["ranking_score"].numpy()
         total_preds.append(probs)
 
-    (came,) = total_preds  # lists of all lengths in one call, which ml4ir's own models refuse
-    for row, one in zip(came, expected, strict=True):
+    (scores,) = total_preds  # lists of all lengths in one call, which ml4ir's own models refuse
+    for row, one in zip(scores, expected, strict=True):
         _assert_close(row[: len(one)], answers.softmax(one))
         assert np.all(row[len(one) :] == 0)
 
@@ -115,11 +114,11 @@ def test_ml4irs_one_list_at_a_time(shop, expected):
         tfrecord_signature(protos=tf.gather(sequence_example_protos, [i]))["ranking_score"] for i in range(3)
     ]
 
-    for came, one in zip(tfrecord_signature_predictions, expected, strict=True):
-        _assert_close(came[0], answers.softmax(one))
+    for scores, one in zip(tfrecord_signature_predictions, expected, strict=True):
+        _assert_close(scores[0], answers.softmax(one))
 
 
-def test_the_graphs_input_is_named_as_ml4irs_jvm_client_asks_for_it(shop):
+def test_the_graphs_input_has_the_name_that_ml4irs_jvm_client_uses(shop):
     """salesforce/ml4ir, docs/source/quickstart/serving.md: it feeds the node `serving_tfrecord_protos` by its name."""
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -129,7 +128,7 @@ def test_the_graphs_input_is_named_as_ml4irs_jvm_client_asks_for_it(shop):
 
 
 @pytest.mark.parametrize("system", COMPATIBILITY)
-def test_method_names_are_what_tensorflow_serving_looks_for(system, shop):
+def test_method_names_are_those_that_tensorflow_serving_expects(system, shop):
     from tensorflow.core.protobuf import saved_model_pb2
 
     proto = saved_model_pb2.SavedModel.FromString((shop.served / "saved_model.pb").read_bytes())
