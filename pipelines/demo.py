@@ -272,10 +272,10 @@ def newest_export(config: Any, root: pathlib.Path) -> dict[str, str]:
 def _served_scores(model: str, records: list[bytes], row_splits: npt.NDArray[Any]) -> npt.NDArray[Any]:
     import tensorflow as tf
 
-    from tfx_ranking.components import evaluator
+    from tfx_ranking.components.evaluation import scores
 
     loaded = tf.saved_model.load(f"{model}/{model_files.FORMAT_SERVING}")
-    return evaluator.score_lists(loaded.signatures[evaluator.SIGNATURE], records, row_splits)
+    return scores.score_lists(loaded.signatures[scores.SIGNATURE], records, row_splits)
 
 
 def _scores_without_propensities(config: Any, artifacts: dict[str, str], queries: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -19,6 +19,7 @@ import rich.console
 import rich.progress
 
 from tfx_ranking.components.errors import GroupOrderError, RankingError
+from tfx_ranking.components.evaluation import scores as model_scores
 from tfx_ranking.components.formats import chunks
 from tfx_ranking.components.ingestion import grouping
 from tfx_ranking.components.lists.list_examples import encode
@@ -114,16 +115,14 @@ def load(model: pathlib.Path) -> Score:
         import tensorflow as tf
 
     loaded = tf.saved_model.load(str(model))
-    if "list_example" not in loaded.signatures:
+    if model_scores.SIGNATURE not in loaded.signatures:
         raise RankingError(
             f"{model}: expected a signature 'list_example'; it has {', '.join(sorted(loaded.signatures))}. "
             "Export it again with a current tfx-ranking."
         )
 
     def score(protos: list[bytes], model: Any = loaded) -> tuple[np.ndarray, np.ndarray]:
-        answer = model.signatures["list_example"](inputs=tf.constant(protos, tf.string))
-        scores, sizes = answer["scores"].numpy(), answer["sizes"].numpy()
-        return scores[np.arange(scores.shape[1]) < sizes[:, None]], sizes
+        return model_scores.scores_and_sizes(model.signatures[model_scores.SIGNATURE], protos)
 
     return score
 

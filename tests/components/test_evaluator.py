@@ -19,6 +19,7 @@ from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import evaluator, live_model, storage
 from tfx_ranking.components.config.evaluation_section import Bless
 from tfx_ranking.components.errors import ConfigError, DataError
+from tfx_ranking.components.evaluation import measure
 from tfx_ranking.components.evaluation import report as evaluation_report
 from tfx_ranking.components.evaluation.report import judge
 from tfx_ranking.components.exported import model_files
@@ -510,7 +511,7 @@ def test_an_empty_or_unlabelled_split_is_refused(tmp_path, examples, rankers):
 
 def test_a_slice_by_text_has_the_text_of_the_source():
     tokens = list_examples.Tokens(np.array([b"red", b"shoe", b"tea"], object), np.array([0, 2, 2, 3]))
-    assert evaluator._slice_values(tokens, 3) == ["red shoe", "", "tea"]
+    assert measure._slice_values(tokens, 3) == ["red shoe", "", "tea"]
 
 
 def test_the_columns_follow_the_config():

@@ -229,7 +229,7 @@ class Reference:
         if digest not in self.known:
             import tensorflow as tf
 
-            from tfx_ranking.components.evaluator import score_lists
+            from tfx_ranking.components.evaluation.scores import score_lists
 
             loaded = tf.saved_model.load(str(model))
             scores = score_lists(loaded.signatures["list_example"], self.records, self.row_splits)
