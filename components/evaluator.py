@@ -123,7 +123,7 @@ def why_no_baseline(uri: str) -> str:
     return ""
 
 
-def compare_contracts(live: str, candidate: str) -> contract.Comparison:
+def compare_contracts(live: str, candidate: str) -> contract.ContractComparison:
     """Compares the contracts of two Model artifacts, for the live model's clients; `live` may be empty or "".
 
     Unlike the metrics, this does not need the live model's signature `list_example`.

@@ -127,7 +127,7 @@ class RunAwareExecutor(SignatureExporter.EXECUTOR_SPEC.executor_class):  # type:
     def Do(self, *arguments: Any, **named: Any) -> Any:
         context, token = self._context, None
         if context is not None and context.pipeline_info is not None:
-            run = receipt.Run(context.pipeline_info.id, context.pipeline_run_id or "", context._unique_id or "")
+            run = receipt.PipelineRun(context.pipeline_info.id, context.pipeline_run_id or "", context._unique_id or "")
             token = receipt.current_run.set(run)
         try:
             return super().Do(*arguments, **named)

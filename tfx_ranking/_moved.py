@@ -29,10 +29,16 @@ MODULES = {
     "tfx_ranking.pipelines.lineage": "tfx_ranking.pipelines.lineage.origin",
 }
 NAMES: dict[str, str] = {  # "old module:name" to "new module:name"
+    "tfx_ranking.components.serving_versions:state": "tfx_ranking._moved:serving_state",
     "tfx_ranking.components.metrics:Convention": "tfx_ranking.components.metrics.convention:Convention",
     "tfx_ranking.components.scorers:Input": "tfx_ranking.components.scorers.inputs:Input",
     "tfx_ranking.components.scorers:network_inputs": "tfx_ranking.components.scorers.inputs:network_inputs",
 }
+
+
+def serving_state(base: Any) -> Any:
+    """`ServingBase(base).state()`, which 0.1 documented as a function."""
+    return importlib.import_module("tfx_ranking.components.push.versions").ServingBase(base).state()
 
 
 def install() -> None:

@@ -1,8 +1,9 @@
-"""The lists that the live model was blessed on: what a candidate must also hold on when labels may have gone bad.
+"""Gets the lists that the live model was blessed on, so that a candidate is also evaluated on them.
 
-Enters: the live model, how many spans back.  Leaves: files of list examples, or why there are none.  The one idea: the
-model's own receipt names the examples it came from, so this works wherever a component runs.  Splits by the hash of the
-group id put a query into the same split each time, so neither model was trained on these lists.
+Input: the live model, and how many spans to go back.  Output: files of list examples, or the reason why there are none.
+New labels may be wrong; a model that learned them still has to rank the earlier lists well.  The live model's receipt
+names its examples, so no metadata store is needed.  The hash of the group id decides the split, so a query is in the
+same split every time, and neither model was trained on these lists.
 """
 
 import json
@@ -16,10 +17,10 @@ from tfx_ranking.components.lists.list_examples import SPANS_OF_SHARDS
 
 
 class Previous(NamedTuple):
-    """Where the lists are.
+    """The files of the lists, or why there are none.
 
-    absent: why nobody can ask for them, and the candidate passes; refused: why they cannot be had although they should,
-    and the candidate does not.  At most one of the two is not "".
+    absent: why the live model has no known lists; the candidate passes.  refused: why known lists cannot be read; the
+    candidate does not pass.  At most one of the two is not "".
     """
 
     files: tuple[str, ...] = ()
@@ -30,11 +31,10 @@ class Previous(NamedTuple):
 
 
 def of_live(model: str, spans: int, split: str, label: str, folder: pathlib.Path) -> Previous:
-    """The split's lists of the last `spans` spans of those that `model` (a SavedModel's directory) was blessed on; of
-    an input without spans all of them.
+    """The lists of a split that `model`, a SavedModel's directory, was blessed on.
 
-    label: the column that the candidate is evaluated by.  folder: where files come to that TensorFlow cannot read where
-    they lie.
+    spans: how many of the last spans to take; an input without spans is taken whole.  label: the column that the
+    candidate is evaluated by.  folder: files that TensorFlow cannot read at their location are copied to it.
     """
     named = (receipt.read(model) or {}).get("artifacts", {}).get("examples")
     if not named:
@@ -49,9 +49,9 @@ def of_live(model: str, spans: int, split: str, label: str, folder: pathlib.Path
     try:
         files, kept = _files(uri, split, spans)
         read = tuple(_readable(file, folder) for file in files)
-    except Exception as error:  # each store's package has failures of its own
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        return Previous(uri=uri, refused=f"the lists that the live model was blessed on are out of reach ({said})")
+    except Exception as error:  # each store's package raises its own exceptions
+        message = (str(error).splitlines() or [type(error).__name__])[0]
+        return Previous(uri=uri, refused=f"the lists that the live model was blessed on are out of reach ({message})")
     if not files:
         return Previous(
             uri=uri, refused=f"the lists that the live model was blessed on are gone ({uri}, split {split})"
@@ -60,7 +60,7 @@ def of_live(model: str, spans: int, split: str, label: str, folder: pathlib.Path
 
 
 def _files(uri: str, split: str, spans: int) -> tuple[Sequence[str], tuple[int, ...]]:
-    """The files of the last spans, and which spans these are; () of an input without spans."""
+    """The files of the last `spans` spans, and the numbers of these spans; () for an input without spans."""
     files = sorted(storage.matching_files(f"{uri}/Split-{split}/*"))
     by_shard = f"{uri}/{SPANS_OF_SHARDS}"
     if not files or not storage.matching_files(by_shard):
@@ -72,9 +72,9 @@ def _files(uri: str, split: str, spans: int) -> tuple[Sequence[str], tuple[int, 
 
 
 def _readable(file: str, folder: pathlib.Path) -> str:
-    """The file where TensorFlow can read it: copied, unless it lies on this machine or in Google's store."""
+    """A path that TensorFlow can read: a copy of the file, unless it is on this machine or in Google's store."""
     if "://" not in file or file.startswith("gs://"):
         return file
-    here = folder / file.rpartition("/")[2]
-    storage.copy_file(storage.to_path(file), here)
-    return str(here)
+    copy = folder / file.rpartition("/")[2]
+    storage.copy_file(storage.to_path(file), copy)
+    return str(copy)

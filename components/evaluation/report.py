@@ -1,7 +1,7 @@
-"""From metrics list by list to a report, and from the report to a verdict.
+"""Summarises the metrics of all lists in a report, and decides whether the model is blessed.
 
-Enters: a table with one row a list (`columns`).  Leaves: JSON-able values.  The one idea: the rows are sorted before
-they are added up, so the order in which lists were measured changes no digit.
+Input: a table with one row per list (see `columns`).  Output: a report for JSON, with a verdict.  The rows are sorted
+before they are summed, so that the order in which Beam measured the lists does not change any digit.
 
 >>> from tfx_ranking.components.config.evaluation_section import Bless
 >>> judge(0.7412, 0.7398, Bless(metric="ndcg@10")).summary
@@ -17,18 +17,18 @@ import numpy as np
 import pyarrow as pa
 
 from tfx_ranking.components.config.evaluation_section import Bless, Evaluation
-from tfx_ranking.components.exported.contract import FIRST, Comparison
+from tfx_ranking.components.exported.contract import FIRST, ContractComparison
 from tfx_ranking.components.ingestion import spans
 from tfx_ranking.components.metrics import ranking_metrics
 from tfx_ranking.components.metrics.convention import Convention
 
 TOLERANCE = 1e-9  # of every comparison with a threshold: two sums of the same numbers may differ in their last digits
 
-NAMED = 3  # differences of a contract that the reason spells out
+NAMED = 3  # how many differences of a contract the reason lists
 
 
 class Verdict(NamedTuple):
-    """Whether a model may be pushed, why, and the same in one short line."""
+    """Whether a model may be pushed, the reason, and a short line with both."""
 
     blessed: bool
     reason: str
@@ -36,16 +36,16 @@ class Verdict(NamedTuple):
 
 
 class Before(NamedTuple):
-    """How both models do on lists that the live one was blessed on."""
+    """The metrics of both models on lists that the live model was blessed on; see `previous_lists.Previous`."""
 
-    table: pa.Table | None = None  # as `columns` says; no rows where nobody asked
+    table: pa.Table | None = None  # with the columns of `columns`; no rows if there are no such lists
     spans: tuple[int, ...] = ()
     uri: str = ""  # of their Examples
-    absent: str = ""  # why they cannot be asked for; "" otherwise
-    refused: str = ""  # why they should be there and are not; "" otherwise
+    absent: str = ""  # why the live model has no known lists; "" otherwise
+    refused: str = ""  # why known lists cannot be read; "" otherwise
 
 
-NOT_ASKED = Before()
+NO_PREVIOUS = Before()
 
 
 def names(evaluation: Evaluation) -> list[str]:
@@ -54,9 +54,10 @@ def names(evaluation: Evaluation) -> list[str]:
 
 
 def columns(evaluation: Evaluation, models: list[str]) -> dict[str, pa.DataType]:
-    """The table's columns, one row a list: a metric is NaN where the convention drops the list or a score was NaN.
+    """The columns of a table with one row per list.
 
-    models: "model", and "baseline" where there is one.
+    A metric is NaN if its convention drops the list or a score was NaN.
+    models: "model", and "baseline" if there is one.
 
     >>> list(columns(Evaluation(metrics=("mrr",), slices=("country",), bless=Bless(metric="mrr")), ["model"]))
     ['group_id', 'items', 'slice.country', 'model.finite', 'model.mrr']
@@ -70,7 +71,7 @@ def columns(evaluation: Evaluation, models: list[str]) -> dict[str, pa.DataType]
 
 
 def in_order(table: pa.Table) -> pa.Table:
-    """The rows by group id, then by whatever else they hold."""
+    """The table with its rows sorted by group id, then by the other columns."""
     return table.sort_by([(name, "ascending") for name in table.column_names]).combine_chunks()
 
 
@@ -79,14 +80,14 @@ def summarise(
     evaluation: Evaluation,
     about: Mapping[str, Any],
     no_baseline: str = "",
-    compared: Comparison = FIRST,
-    before: Before = NOT_ASKED,
+    compared: ContractComparison = FIRST,
+    before: Before = NO_PREVIOUS,
 ) -> dict[str, Any]:
-    """The report: every figure with its convention, overall and per slice, the baseline's over the same lists.
+    """Makes the report: every metric with its convention, overall and per slice, for the model and the baseline.
 
-    table: as `columns` says, in any order.  about: what else the report's reader needs, e.g. the models' digests.
-    no_baseline: why there is none.  compared: the model's contract with the live one's.  before: the same measured on
-    lists that the live model was blessed on.  A figure that does not exist (no list left) is None.
+    table: the columns of `columns`, rows in any order.  about: more keys for the report, e.g. the models' digests.
+    no_baseline: why there is no baseline; "" if there is one.  compared: the model's contract against the live model's.
+    before: the metrics on lists that the live model was blessed on.  A metric without any list is None.
     """
     table = in_order(table)
     broken = {model: _broken(table, model) for model in ("model", "baseline")}
@@ -133,10 +134,10 @@ def judge(
     broken: str = "",
     no_baseline: str = "first model",
 ) -> Verdict:
-    """Whether `value` is good enough.
+    """Decides whether `value` is good enough.
 
     An improvement of exactly `min_improvement` and a value of exactly `min_value` pass, to within TOLERANCE.  Without a
-    baseline (None) only `min_value` counts.  broken: where the model's scores are no numbers, "" for nowhere.
+    baseline (None) only `min_value` counts.  broken: the lists where the model's scores are not numbers; "" for none.
     """
     metric = bless.metric
     if broken:
@@ -161,10 +162,10 @@ def judge(
 def with_previous(
     verdict: Verdict, previous: Mapping[str, Any], bless: Bless, absent: str = "", refused: str = ""
 ) -> Verdict:
-    """The verdict, and on top whether the model holds on the lists that the live one was blessed on.
+    """Adds to a verdict whether the model is also good enough on the lists that the live model was blessed on.
 
-    previous: figures of both models on them, `spans` and `broken`; without figures the verdict stays, and a passing one
-    says why (absent).  refused: why there are none although there should be; such a model is not blessed.
+    previous: the metrics of both models on these lists, `spans` and `broken`.  Without metrics the verdict stays, and a
+    passing one gives `absent` as the reason.  refused: why known lists cannot be read; then the model is not blessed.
 
     >>> figures = {"spans": [1, 2], "metrics": {"mrr": {"value": 0.5, "baseline": 0.6, "difference": -0.1}}}
     >>> good = Verdict(True, "mrr +0.1 from the live model's", "mrr 0.7 (live 0.6, +0.1): blessed")
@@ -184,22 +185,22 @@ def with_previous(
         return verdict  # no list, or none with a value of the metric
     where = f"on spans {spans.text(previous['spans'])}" if previous["spans"] else "on its lists"
     if previous.get("broken"):
-        worse, said = f"its scores are not numbers {where} in {previous['broken']}", f"{where} not finite"
+        worse, result = f"its scores are not numbers {where} in {previous['broken']}", f"{where} not finite"
     else:
         holds = change >= bless.min_improvement - TOLERANCE
         figures_there = f"its {bless.metric} of {measured['value']:.6f} is {change:+.6f} from the live model's"
         expected = f"expected at least {bless.min_improvement:+g}"
         worse = "" if holds else f"{where}, which the live model was blessed on, {figures_there}, {expected}"
-        said = f"{where} {change:+.4f}"
+        result = f"{where} {change:+.4f}"
     blessed = verdict.blessed and not worse
     reason = "; ".join(filter(None, ("" if worse and verdict.blessed else verdict.reason, worse)))
-    return Verdict(blessed, reason, f"{figures}, {said}: {'blessed' if blessed else 'not blessed'}")
+    return Verdict(blessed, reason, f"{figures}, {result}: {'blessed' if blessed else 'not blessed'}")
 
 
-def with_contract(verdict: Verdict, compared: Comparison, bless: Bless) -> Verdict:
-    """The verdict on the figures, and on top what the change of contract says: both reasons where it withholds.
+def with_contract(verdict: Verdict, compared: ContractComparison, bless: Bless) -> Verdict:
+    """Adds to a verdict whether the model breaks the contract with the live model's clients.
 
-    >>> gone = Comparison("breaking", ["signature rank is gone"], "contract breaking (-1 signature)")
+    >>> gone = ContractComparison("breaking", ["signature rank is gone"], "contract breaking (-1 signature)")
     >>> verdict = with_contract(Verdict(True, "mrr +0.1 from the live model's", "mrr 0.5: blessed"), gone, Bless())
     >>> verdict.blessed, verdict.summary
     (False, 'mrr 0.5, contract breaking (-1 signature): not blessed')
@@ -222,11 +223,11 @@ def with_contract(verdict: Verdict, compared: Comparison, bless: Bless) -> Verdi
 
 
 def _figures(table: pa.Table, evaluation: Evaluation, with_baseline: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for name in names(evaluation):
         values = np.asarray(table[f"model.{name}"])
         kept = int(np.count_nonzero(~np.isnan(values)))
-        found[name] = {
+        metrics[name] = {
             "convention": ranking_metrics.describe(name, Convention.of(evaluation)),
             "value": _number(ranking_metrics.mean(values)),
             "lists": kept,
@@ -234,13 +235,16 @@ def _figures(table: pa.Table, evaluation: Evaluation, with_baseline: bool) -> di
         }
         if with_baseline:
             baseline = _number(ranking_metrics.mean(table[f"baseline.{name}"]))
-            comparable = baseline is not None and found[name]["value"] is not None
-            found[name] |= {"baseline": baseline, "difference": found[name]["value"] - baseline if comparable else None}
-    return {"lists": table.num_rows, "items": int(np.sum(table["items"])), "metrics": found}
+            comparable = baseline is not None and metrics[name]["value"] is not None
+            metrics[name] |= {
+                "baseline": baseline,
+                "difference": metrics[name]["value"] - baseline if comparable else None,
+            }
+    return {"lists": table.num_rows, "items": int(np.sum(table["items"])), "metrics": metrics}
 
 
 def _broken(table: pa.Table, model: str) -> str:
-    """Which lists a model gave something else than numbers, "" for none or no such model."""
+    """The lists for which a model's scores are not all numbers, as text; "" for none or without this model."""
     if f"{model}.finite" not in table.column_names:
         return ""
     bad = np.asarray(table["group_id"])[~np.asarray(table[f"{model}.finite"])]

@@ -1,8 +1,8 @@
-"""The serving contract: what a client may send to an exported model and what it gets back.
+"""Describes the serving contract of an exported model, and compares two contracts.
 
-Enters: a SavedModel's signatures and the config's features.  Leaves: a JSON-able contract, and how two of them differ.
-The one idea: a contract is names, dtypes, shapes and defaults alone, so whatever a client cannot see (graph tensors,
-weights, preprocessing) changes nothing in it.  Nothing here imports TensorFlow.
+Input: a SavedModel's signatures and the config's features.  Output: a contract for JSON, or the differences of two.  A
+contract says what a client may send to a model and what it gets back: names, dtypes, shapes and defaults.  It does not
+depend on anything that a client cannot see (graph tensors, weights, preprocessing).  Nothing here imports TensorFlow.
 """
 
 import collections
@@ -21,29 +21,29 @@ VERDICTS = ("same", "compatible", "breaking", "no contract", "first model")
 
 
 class Change(NamedTuple):
-    """One difference: what it does to a client, what became of how much of what, and the sentence about it."""
+    """One difference between two contracts, and a sentence that describes it."""
 
-    breaks: bool
+    breaks: bool  # whether it breaks a client of the live model
     what: Literal["signature", "input", "output", "feature", "default"]
     became: Literal["new", "gone", "changed"]
     sentence: str
 
 
-class Comparison(NamedTuple):
-    """What a candidate's contract is to the clients of the live model."""
+class ContractComparison(NamedTuple):
+    """How a candidate's contract differs for the clients of the live model."""
 
     verdict: str  # one of VERDICTS
-    differences: list[str]  # a sentence each, breaking ones first
-    summary: str  # a few words, none where there is nothing to say
+    differences: list[str]  # one sentence each, the breaking ones first
+    summary: str  # a few words; "" if nothing differs
 
 
-FIRST = Comparison("first model", [], "")
+FIRST = ContractComparison("first model", [], "")
 
 
 def describe(directory: PathLike, config: RankingConfig, reads: Collection[str] | None = None) -> dict[str, Any]:
     """The contract of the SavedModel in `directory`, exported with `config`.
 
-    reads: the features that requests are searched for, by their names in training; all of the config's when left out.
+    reads: the features that the model reads from requests, by their names in training; by default all in the config.
     Returns `{"signatures": {name: {"method", "inputs": {tensor: {"dtype", "shape"}}, "outputs"}}, "features": {serving
     name: {"level", "dtype", "shape", "tokens", "default"}}}`; a signature of the table also has `request` and
     `answer`, its kinds: two signatures that both take strings may read different bytes.
@@ -63,7 +63,7 @@ def describe(directory: PathLike, config: RankingConfig, reads: Collection[str] 
 
 
 def features(config: RankingConfig, reads: Collection[str] | None = None) -> dict[str, Any]:
-    """The part of `describe` that the config alone decides: what a list and its items may have in a request."""
+    """The part of `describe` that depends only on the config: the features that a request may contain."""
     names = config.serving.rename
     table = {
         names.get(name, name): {
@@ -83,17 +83,17 @@ def features(config: RankingConfig, reads: Collection[str] | None = None) -> dic
 
 
 def read(directory: PathLike) -> dict[str, Any] | None:
-    """The contract that travels with a model; None for a model that has none."""
+    """The contract that is stored in a model's directory; None for a model without one."""
     file = storage.to_path(directory) / CONTRACT_IN_MODEL
     contract: dict[str, Any] | None = json.loads(file.read_text()) if file.is_file() else None
     return contract
 
 
-def compare(live: Mapping[str, Any], candidate: Mapping[str, Any]) -> Comparison:
-    """What the live model's clients would find changed.
+def compare(live: Mapping[str, Any], candidate: Mapping[str, Any]) -> ContractComparison:
+    """Compares two contracts for the clients of the live model.
 
-    Breaking: what they call, send or read is gone or another, or they would have to send more.  Compatible: there is
-    more to call, to send or to read, or a default is another.
+    Breaking: something that clients call, send or read is gone or changed, or they must send more.
+    Compatible: there is more that clients can call, send or read, or a default has changed.
 
     >>> scores = {"predict": {"method": "p", "inputs": {}, "outputs": {"scores": {"dtype": "float", "shape": [-1]}}}}
     >>> compare({"signatures": scores, "features": {}}, {"signatures": {}, "features": {}})[:2]
@@ -106,19 +106,19 @@ def compare(live: Mapping[str, Any], candidate: Mapping[str, Any]) -> Comparison
         *_feature_changes(live.get("features", {}), candidate.get("features", {})),
     ]
     if not changes:
-        return Comparison("same", [], "")
+        return ContractComparison("same", [], "")
     changes.sort(key=lambda change: not change.breaks)
     verdict = "breaking" if changes[0].breaks else "compatible"
     counted = _counts([change for change in changes if change.breaks or verdict == "compatible"])
-    return Comparison(verdict, [change.sentence for change in changes], f"contract {verdict} ({counted})")
+    return ContractComparison(verdict, [change.sentence for change in changes], f"contract {verdict} ({counted})")
 
 
-def compare_models(live: PathLike, candidate: PathLike) -> Comparison:
-    """`compare` of what two models' directories hold; one that is not ours has no contract, which breaks nothing."""
+def compare_models(live: PathLike, candidate: PathLike) -> ContractComparison:
+    """Compares the contracts in two models' directories; a model without a contract breaks nothing."""
     before, now = read(live), read(candidate)
     if before is None or now is None:
         which = "the live model" if before is None else "this model"
-        return Comparison(
+        return ContractComparison(
             "no contract", [f"{which} has no {CONTRACT_IN_MODEL}, so nothing was compared"], "no contract"
         )
     return compare(before, now)
@@ -160,7 +160,7 @@ def _input_changes(what: str, live: Mapping[str, Any], candidate: Mapping[str, A
             yield Change(not _takes(now, before), "input", "changed", sentence)
     for name, now in candidate.items():
         if name not in live:
-            # TensorFlow Serving refuses a request that leaves out an input, whatever it is good for.
+            # TensorFlow Serving refuses a request without one of the inputs, even if the input is not important.
             sentence = f"{what} {name} ({tensor_text(now)}) is new, and a request without it is refused"
             yield Change(True, "input", "new", sentence)
 
@@ -179,7 +179,7 @@ def _output_changes(what: str, live: Mapping[str, Any], candidate: Mapping[str, 
 
 
 def _takes(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Whether every value that an input took, it still takes."""
+    """Whether an input still accepts every value that it accepted before."""
     sizes, were = now["shape"], before["shape"]
     if now["dtype"] != before["dtype"] or (sizes is not None and (were is None or len(sizes) != len(were))):
         return False

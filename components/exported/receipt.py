@@ -1,7 +1,7 @@
-"""The lineage receipt: what an exported model was made of, as far as it is known when it is exported.
+"""Makes and reads the lineage receipt: the inputs, the data and the packages that an exported model comes from.
 
-Enters: the artifacts that a component was given and the run it is part of.  Leaves: a JSON-able receipt that travels in
-the model.  What becomes known later, such as metrics, is in ML Metadata alone.
+Input: a component's input artifacts and its run.  Output: a receipt that is stored as JSON in the model.  Only ML
+Metadata records what is known later, for example the metrics.
 """
 
 import contextvars
@@ -23,25 +23,25 @@ PACKAGES = (
 DATA = ("span", "spans", "version", "fingerprint", "lists_out", "items_out", "records_in", "quarantined")
 
 
-class Run(NamedTuple):
-    """The pipeline run that a component works for; empty outside of one."""
+class PipelineRun(NamedTuple):
+    """The pipeline run that a component runs in; empty outside of a run."""
 
     pipeline: str = ""
     run: str = ""
     execution: str = ""
 
 
-current_run: contextvars.ContextVar[Run] = contextvars.ContextVar("current_run")
-# Where artifacts are kept, by the path that a component sees, where the two differ.
+current_run: contextvars.ContextVar[PipelineRun] = contextvars.ContextVar("current_run")
+# Where an artifact is stored, by the path that the component sees, if the two differ.
 stored: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("stored")
 
 
 def receipt(artifacts: Mapping[str, Any]) -> dict[str, Any]:
-    """`pipeline`, `run`, `execution`, `exported_at`, `artifacts` by input name, `data` and `packages`.
+    """Makes a receipt: `pipeline`, `run`, `execution`, `exported_at`, `artifacts` by input name, `data`, `packages`.
 
-    artifacts: TFX artifacts by the name of their input; `data` is taken from the one called examples.
+    artifacts: TFX artifacts by the name of their input; `data` comes from the input `examples`.
     """
-    described: dict[str, Any] = {**current_run.get(Run())._asdict()}
+    described: dict[str, Any] = {**current_run.get(PipelineRun())._asdict()}
     described["exported_at"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     uris = stored.get({})
     described["artifacts"] = {
@@ -91,10 +91,12 @@ def live_spans(model: PathLike | None) -> list[int]:
 
 
 def _data(examples: Any) -> dict[str, Any]:
-    """What the example generator says about its input: spans, fingerprints, counts."""
+    """The example generator's record of its input: spans, fingerprints, counts."""
     artifact = examples.mlmd_artifact
-    said = {**artifact.properties, **artifact.custom_properties}
-    return {name: getattr(said[name], said[name].WhichOneof("value")) for name in DATA if name in said}
+    properties = {**artifact.properties, **artifact.custom_properties}
+    return {
+        name: getattr(properties[name], properties[name].WhichOneof("value")) for name in DATA if name in properties
+    }
 
 
 def _versions() -> dict[str, str]:

@@ -1,10 +1,10 @@
-"""The signatures of a SavedModel, read from its file alone.
+"""Reads the signatures of a SavedModel from its file, without TensorFlow.
 
-Enters: the folder of a SavedModel.  Leaves: names, dtypes and shapes.  The one idea: they stand in the file's outermost
-messages, so neither TensorFlow, whose import takes seconds, nor the graph is needed.
+Input: the folder of a SavedModel.  Output: names, dtypes and shapes.  The file's outer messages contain the signatures,
+so the graph is not parsed, and TensorFlow, whose import takes seconds, is not needed.
 
-A graph over protobuf's 2 GB is stored split, as `saved_model.cpb`: chunks of the message are the records of a Riegeli
-file, the last record says where each belongs, and all but the graph is in the one that it calls the message's own.
+A SavedModel larger than protobuf's limit of 2 GB is split and stored as `saved_model.cpb`, a Riegeli file.  Its records
+are parts of the message; the last record is an index of them, and names the part that has everything but the graph.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ CODECS = {ord("b"): "brotli", ord("z"): "zstd"}
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """One input or output: dtype and shape as TensorFlow names them, -1 for any size, None for any rank."""
+    """One input or output: TensorFlow's names for its dtype, and its shape: -1 is any size, None any rank."""
 
     name: str
     dtype: str
@@ -33,16 +33,21 @@ class Tensor:
 
 
 @dataclasses.dataclass(frozen=True)
-class Signature:
+class SignatureDefinition:
+    """One signature: its name, its method (such as `tensorflow/serving/predict`), its inputs and outputs."""
+
     name: str
     method: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
 
-def signature_definitions(directory: Path) -> tuple[Signature, ...]:
-    """A SavedModel's signatures, by name.  Raises RankingError where there is none, DataError for a broken one."""
-    # TensorBoard carries TensorFlow's protos without TensorFlow.
+def signature_definitions(directory: Path) -> tuple[SignatureDefinition, ...]:
+    """A SavedModel's signatures, sorted by name.
+
+    Raises RankingError if the directory has no SavedModel, DataError if the SavedModel is broken.
+    """
+    # TensorBoard contains TensorFlow's protos, and does not import TensorFlow.
     from tensorboard.compat.proto import meta_graph_pb2, types_pb2
 
     def tensors(infos: Mapping[str, Any]) -> tuple[Tensor, ...]:
@@ -59,14 +64,14 @@ def signature_definitions(directory: Path) -> tuple[Signature, ...]:
     graphs = [meta_graph_pb2.MetaGraphDef.FromString(each) for each in serialized]
     graph = next((each for each in graphs if "serve" in each.meta_info_def.tags), graphs[0])
     return tuple(
-        Signature(name, definition.method_name, tensors(definition.inputs), tensors(definition.outputs))
+        SignatureDefinition(name, definition.method_name, tensors(definition.inputs), tensors(definition.outputs))
         for name, definition in sorted(graph.signature_def.items())
         if name != "__saved_model_init_op"
     )
 
 
 def _saved_model(directory: pathlib.Path) -> bytes:
-    """The serialized `SavedModel`; of a split one all but its graph."""
+    """The serialized `SavedModel`; for a split one, without its graph."""
     if (directory / "saved_model.pb").is_file():
         return (directory / "saved_model.pb").read_bytes()
     split = directory / "saved_model.cpb"
@@ -75,9 +80,7 @@ def _saved_model(directory: pathlib.Path) -> bytes:
     with split.open("rb") as file:
         chunks = [chunk for chunk in _chunks(file) if chunk.records]
         if not chunks:
-            raise DataError(
-                f"{split}: expected a Riegeli file with records; found none. The model has to be saved again."
-            )
+            raise DataError(f"{split}: expected a Riegeli file with records; found none. Save the model again.")
         metadata = _messages("ChunkMetadata")(_records(file, chunks[-1])[-1])
         position = metadata.chunks[metadata.message.chunk_index].offset
         # A record's position is its chunk's plus its number in the chunk.
@@ -85,8 +88,8 @@ def _saved_model(directory: pathlib.Path) -> bytes:
         return _records(file, chunk)[position - chunk.begin]
 
 
-class _Chunk(NamedTuple):
-    """One chunk of a Riegeli file: where it begins, the size of its data, its kind, how many records it holds."""
+class _RiegeliChunk(NamedTuple):
+    """One chunk of a Riegeli file: its offset, the size of its data, its kind, and its number of records."""
 
     begin: int
     size: int
@@ -94,19 +97,19 @@ class _Chunk(NamedTuple):
     records: int
 
 
-def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
-    """The chunks in their order; only their headers are read, and no checksum is."""
+def _chunks(file: BinaryIO) -> Iterator[_RiegeliChunk]:
+    """The chunks in file order; reads only their headers and does not verify checksums."""
     end, begin = file.seek(0, os.SEEK_END), 0
     while begin < end:
         header = _unframed(file, begin, CHUNK_HEADER)
         size, kind_and_records = struct.unpack("<8xQ8xQ8x", header)
-        chunk = _Chunk(begin, size, chr(kind_and_records & 0xFF), kind_and_records >> 8)
+        chunk = _RiegeliChunk(begin, size, chr(kind_and_records & 0xFF), kind_and_records >> 8)
         yield chunk
         begin = _end(chunk)
 
 
-def _end(chunk: _Chunk) -> int:
-    """Where the next chunk begins: behind the data, the block headers in it, and its last record's position."""
+def _end(chunk: _RiegeliChunk) -> int:
+    """The offset of the next chunk: after the data, its block headers, and the last record's position."""
     usable = BLOCK - BLOCK_HEADER
     size = CHUNK_HEADER + chunk.size
     behind = chunk.begin + size + (size + (chunk.begin + usable - 1) % BLOCK) // usable * BLOCK_HEADER
@@ -114,7 +117,7 @@ def _end(chunk: _Chunk) -> int:
     return max(behind, numbered + max(-numbered % BLOCK - (usable - 1), 0))
 
 
-def _records(file: BinaryIO, chunk: _Chunk) -> list[bytes]:
+def _records(file: BinaryIO, chunk: _RiegeliChunk) -> list[bytes]:
     if chunk.kind != "r":
         raise DataError(
             f"{file.name}: expected a plain chunk of records; got kind {chunk.kind!r}, which cannot be read."
@@ -133,7 +136,7 @@ def _records(file: BinaryIO, chunk: _Chunk) -> list[bytes]:
 
 
 def _unframed(file: BinaryIO, begin: int, size: int) -> bytes:
-    """`size` bytes from `begin` on, without the block headers in between.  Raises DataError where the file ends."""
+    """`size` bytes from `begin`, without the block headers between them.  Raises DataError if the file is too short."""
     parts = []
     while size:
         begin += BLOCK_HEADER if begin % BLOCK == 0 else 0
@@ -147,7 +150,7 @@ def _unframed(file: BinaryIO, begin: int, size: int) -> bytes:
 
 
 def _plain(block: bytes, codec: int) -> bytes:
-    """A block as it was before compression; a compressed one begins with that size."""
+    """The decompressed block; a compressed block begins with its decompressed size."""
     if not codec:
         return block
     import pyarrow as pa
@@ -158,7 +161,7 @@ def _plain(block: bytes, codec: int) -> bytes:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins there, and where the next one does."""
+    """The number that begins at `at`, and the offset after it."""
     value = shift = 0
     while True:
         value |= (data[at] & 0x7F) << shift
@@ -168,11 +171,11 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _messages(name: str) -> Callable[[bytes], Any]:
-    """Reads a message around the graphs, of which TensorBoard has none; only the fields that are needed."""
+    """A parser for one of the messages around the graphs, which TensorBoard lacks; it has only the needed fields."""
     field = descriptor_pb2.FieldDescriptorProto
 
     def message(name: str, **fields: tuple[int, int, str | None]) -> descriptor_pb2.DescriptorProto:
-        """fields: name to number, type, and the message's name where it is one; messages and bytes are repeated."""
+        """fields: name to number, type and, for a message, its name."""
         return descriptor_pb2.DescriptorProto(
             name=name,
             field=[
@@ -204,7 +207,7 @@ def _messages(name: str) -> Callable[[bytes], Any]:
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     descriptor = pool.FindMessageTypeByName(f"tfx_ranking.{name}")
-    newer = getattr(message_factory, "GetMessageClass", None)  # protobuf 4.22 on; 3.20 has the other alone
-    made = newer(descriptor) if newer else message_factory.MessageFactory(pool).GetPrototype(descriptor)
-    parse: Callable[[bytes], Any] = made.FromString
+    newer = getattr(message_factory, "GetMessageClass", None)  # from protobuf 4.22; 3.20 has only the other
+    message_class = newer(descriptor) if newer else message_factory.MessageFactory(pool).GetPrototype(descriptor)
+    parse: Callable[[bytes], Any] = message_class.FromString
     return parse

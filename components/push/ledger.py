@@ -60,9 +60,12 @@ class Ledger:
         return dataclasses.replace(self, entries=entries, highest=max(self.highest, entry.version))
 
 
-def read(base: storage.PathLike) -> Ledger:
-    """The ledger of a base; an empty one when it has none.  Raises PushError when the file cannot be read."""
-    file = storage.to_path(base) / LEDGER
+def read(folder: pathlib.Path) -> Ledger:
+    """Reads the ledger of a `ServingBase`'s folder; an empty one if there is no file.
+
+    Raises PushError when the file cannot be read.
+    """
+    file = folder / LEDGER
     try:
         stored = json.loads(file.read_bytes())
         entries = tuple(Entry(**each) for each in stored["versions"])
@@ -76,8 +79,8 @@ def read(base: storage.PathLike) -> Ledger:
         ) from error
 
 
-def write(base: storage.PathLike, ledger: Ledger) -> None:
-    """Replaces the ledger in one step."""
+def write(folder: pathlib.Path, ledger: Ledger) -> None:
+    """Replaces the ledger in a `ServingBase`'s folder in one step."""
     stored: dict[str, Any] = {"highest": ledger.highest}
     if ledger.models_config:
         stored |= {"models_config": ledger.models_config, "model": ledger.model}
@@ -85,7 +88,7 @@ def write(base: storage.PathLike, ledger: Ledger) -> None:
         {name: value for name, value in dataclasses.asdict(each).items() if value not in ("", None)}
         for each in ledger.entries
     ]
-    storage.replace_file(storage.to_path(base) / LEDGER, (json.dumps(stored, indent=1) + "\n").encode())
+    storage.replace_file(folder / LEDGER, (json.dumps(stored, indent=1) + "\n").encode())
 
 
 def now() -> str:

@@ -43,7 +43,7 @@ def hold(base: pathlib.Path) -> Iterator[Callable[[], None]]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise _held_by(base, _parsed(lock.read())) from None
+            raise _busy_error(base, _parsed(lock.read())) from None
         except OSError as error:
             if error.errno not in _NO_FLOCK:
                 raise
@@ -65,7 +65,7 @@ def _owned(file: pathlib.Path) -> Iterator[Callable[[], None]]:
         if other is None:
             continue  # released a moment ago
         if not is_stale(other):
-            raise _held_by(file.parent, other)
+            raise _busy_error(file.parent, other)
         if _read(file) == other:
             file.unlink(missing_ok=True)
 
@@ -173,5 +173,5 @@ def _parsed(text: str) -> dict[str, Any]:
     return owner if isinstance(owner, dict) and "token" in owner else {"token": ""}
 
 
-def _held_by(base: pathlib.Path, owner: dict[str, Any]) -> PushError:
+def _busy_error(base: pathlib.Path, owner: dict[str, Any]) -> PushError:
     return PushError(f"{base}: {describe(owner)}, is pushing there now. Nothing was pushed; try again later.")

@@ -110,12 +110,13 @@ class ServingBase:
 
 
 def model_directory(path: PathLike) -> pathlib.Path | None:
-    """The SavedModel at a path: the path itself, the one in an exporter's artifact, or the live version of a base;
-    None without one."""
-    root = storage.to_path(path)
-    for directory in (root, root / FORMAT_SERVING):
+    """The SavedModel that a path names; None if there is none.
+
+    The path is a SavedModel, an exporter's artifact with one, or a base, whose live version is meant.
+    """
+    base = ServingBase(path)
+    for directory in (base.folder, base.folder / FORMAT_SERVING):
         if is_loadable(directory):
             return directory
-    base = ServingBase(root)
-    version = base.live_version() if root.is_dir() else None
+    version = base.live_version() if base.folder.is_dir() else None
     return None if version is None else base.directory(version)

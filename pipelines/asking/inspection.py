@@ -23,7 +23,7 @@ from tfx_ranking.components.exported.model_files import (
     digest,
     sample_file,
 )
-from tfx_ranking.components.exported.saved_model import Signature, signature_definitions
+from tfx_ranking.components.exported.saved_model import SignatureDefinition, signature_definitions
 from tfx_ranking.components.push.versions import ServingBase, model_directory, parse_version
 from tfx_ranking.components.serving.warmup import WARMUP_IN_MODEL
 from tfx_ranking.pipelines.text_layout import wrapped
@@ -42,9 +42,9 @@ class RequestFeature:
 
 @dataclasses.dataclass(frozen=True)
 class InspectedSignature:
-    """One signature: its tensors, and the kinds of its requests and answers (as in `signatures.Signature`)."""
+    """One signature: its tensors, and the kinds of its requests and answers (see `choices.signatures`)."""
 
-    signature: Signature
+    signature: SignatureDefinition
     request: str = ""  # "" if the contract does not have it
     answer: str = ""
 

@@ -19,7 +19,7 @@ from tfx_ranking.pipelines.lineage.store import Store
 from tfx_ranking.pipelines.lineage.values import Execution, deciding_metric
 
 if TYPE_CHECKING:  # it imports the config's classes, which a diff without two contracts does not need
-    from tfx_ranking.components.exported.contract import Comparison
+    from tfx_ranking.components.exported.contract import ContractComparison
 
 LEAST = 0.02  # a smaller distance between two distributions is no shift, however many lists there are
 REFUSED = ("quarantined", "dropped", "dropped_lists", "capped", "duplicates", "shared_group_ids")
@@ -75,7 +75,7 @@ class Diff:
     config: tuple[ChangedValue, ...] = ()  # by key path; None: not set, its default applies
     code: tuple[ChangedValue, ...] = ()  # digests of the user's own code, by step
     packages: tuple[ChangedValue, ...] = ()
-    contract: "Comparison | None" = None  # what changed for the clients of the first
+    contract: "ContractComparison | None" = None  # what changed for the clients of the first
     unknown: tuple[str, ...] = ()  # what could not be compared, and why
 
 
@@ -231,7 +231,7 @@ def _packages(one: SideRecords, other: SideRecords, unknown: list[str]) -> tuple
     return tuple(_changes(one.packages, other.packages)) if one.packages and other.packages else ()
 
 
-def _contract(store: Store, one: SideRecords, other: SideRecords, unknown: list[str]) -> "Comparison | None":
+def _contract(store: Store, one: SideRecords, other: SideRecords, unknown: list[str]) -> "ContractComparison | None":
     folders = []
     for each in (one, other):
         digest = each.side.model.digest if each.side.model else ""

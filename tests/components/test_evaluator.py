@@ -318,7 +318,7 @@ def test_the_live_model_itself_improves_by_exactly_nothing_and_passes(tmp_path, 
 
 
 @pytest.mark.parametrize("baseline", ["nothing", "unsigned", "nan"])
-def test_what_cannot_be_compared_with_is_no_baseline_and_that_is_said(tmp_path, examples, rankers, baseline):
+def test_a_live_model_that_cannot_be_compared_is_not_a_baseline(tmp_path, examples, rankers, baseline):
     if baseline == "nothing":
         nothing = artifact(Model, tmp_path / "live")
         live_model.LiveModel.test_call(destination=versions.ServingBase(tmp_path / "serving").state(), model=nothing)
@@ -382,11 +382,11 @@ def blessed_on(folder, ranker, spans, **data):
     (examples / "spans.json").write_text(json.dumps({"test": dict(zip(shards, spans))}))
     live = folder / "live"
     shutil.copytree(ranker, live)
-    told = {
+    recorded = {
         model_files.LINEAGE_IN_MODEL: {"artifacts": {"examples": [{"uri": str(examples)}]}},
         model_files.CONFIG_IN_MODEL: {"data": data},
     }
-    for name, content in told.items():
+    for name, content in recorded.items():
         file = live / "Format-Serving" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(content))
@@ -436,7 +436,7 @@ def test_a_model_that_holds_on_the_previous_lists_is_blessed(tmp_path, examples,
 
 
 def test_previous_lists_that_cannot_be_had(tmp_path, examples, rankers):
-    """A live model that never said what it was blessed on is let pass, one whose lists are gone is not."""
+    """A live model without a record of its lists does not block a candidate; one whose lists are gone does."""
     _, _, blessing = evaluate(tmp_path / "1", examples, rankers["good"], rankers["bad"], asking_back(5))
     assert blessing.get_int_custom_property("blessed") == 1
     assert blessing.get_string_custom_property("reason").endswith(
@@ -461,18 +461,18 @@ def test_previous_lists_in_an_object_store(tmp_path, examples, rankers):
     """Where TensorFlow cannot read."""
     live = blessed_on(tmp_path, rankers["bad"], range(1, 41))
     here, _, _ = evaluate(tmp_path / "here", examples, rankers["good"], live, asking_back(5))
-    told = live / "Format-Serving" / model_files.LINEAGE_IN_MODEL
+    receipt_file = live / "Format-Serving" / model_files.LINEAGE_IN_MODEL
     with object_server.serving("artifacts"):
         bucket = "minio://artifacts/examples"
         for name, file in storage.files_in(tmp_path / "examples").items():
             storage.to_path(f"{bucket}/{name}").write_bytes(file.read_bytes())
         shutil.rmtree(tmp_path / "examples")
-        told.write_text(json.dumps({"artifacts": {"examples": [{"uri": bucket}]}}))
+        receipt_file.write_text(json.dumps({"artifacts": {"examples": [{"uri": bucket}]}}))
         there, evaluation, blessing = evaluate(tmp_path / "there", examples, rankers["good"], live, asking_back(5))
     assert blessing.get_int_custom_property("blessed") == 1
     assert there["previous"] == {**here["previous"], "examples": bucket}
     assert evaluation.get_string_custom_property("previous_examples") == bucket
-    told.write_text(json.dumps({"artifacts": {"examples": [{"uri": "nowhere://bucket/examples"}]}}))
+    receipt_file.write_text(json.dumps({"artifacts": {"examples": [{"uri": "nowhere://bucket/examples"}]}}))
     _, _, blessing = evaluate(tmp_path / "nowhere", examples, rankers["good"], live, asking_back(5))
     assert blessing.get_int_custom_property("blessed") == 0
     reason = "the lists that the live model was blessed on are out of reach (nowhere://bucket/examples/"
@@ -588,7 +588,7 @@ def test_in_a_pipeline_the_destination_decides_what_runs_again(tmp_path, example
         }
     )
     connection = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.sqlite"))
-    asked = iter("abcdefgh")
+    asked_at = iter("abcdefgh")
 
     def run(ranker):
         destination = versions.ServingBase(base).state()
@@ -605,7 +605,7 @@ def test_in_a_pipeline_the_destination_decides_what_runs_again(tmp_path, example
             model=model.outputs["result"],
             model_blessing=evaluation.outputs["blessing"],
             config=config.select(*pusher.READS),
-            destination={**destination, "asked": next(asked)},
+            destination={**destination, "asked": next(asked_at)},
         )
         LocalDagRunner().run(
             pipeline.Pipeline(
@@ -630,7 +630,7 @@ def test_in_a_pipeline_the_destination_decides_what_runs_again(tmp_path, example
                 executions = opened.get_executions_by_type(name)
             last = max(executions, key=lambda execution: execution.id)
             states[name] = metadata_store_pb2.Execution.State.Name(last.last_known_state)
-        last_pushed = max(opened.get_artifacts_by_type("PushedModel"), key=lambda found: found.id)
+        last_pushed = max(opened.get_artifacts_by_type("PushedModel"), key=lambda artifact: artifact.id)
         return states, last_pushed.custom_properties["summary"].string_value
 
     again = {"LiveModel": "COMPLETE", "RankingEvaluator": "COMPLETE", "RankingPusher": "COMPLETE"}
@@ -647,7 +647,7 @@ def test_in_a_pipeline_the_destination_decides_what_runs_again(tmp_path, example
     assert run("bad") == ({**again, "LiveModel": "CACHED", "RankingEvaluator": "CACHED"}, "pushed version 3")
     assert model_files.digest(base / "3") == model_files.digest(rankers["bad"] / "Format-Serving")
     blessings = store().get_artifacts_by_type("ModelBlessing")
-    models = {found.id: found.uri for found in store().get_artifacts_by_type("Model")}
+    models = {artifact.id: artifact.uri for artifact in store().get_artifacts_by_type("Model")}
     for blessing in blessings:
         properties = blessing.custom_properties
         assert models[properties["current_model_id"].int_value] == properties["current_model"].string_value

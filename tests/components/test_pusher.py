@@ -79,7 +79,7 @@ def test_pusher_records_what_tfx_records(models, tmp_path, pusher):
     assert run(pusher, models[1], base).get_string_custom_property("reason") == "pushed without a blessing"
 
 
-def test_what_is_not_blessed_is_not_pushed_and_the_reason_is_said(models, tmp_path, pusher):
+def test_a_model_that_is_not_blessed_is_not_pushed_and_the_reason_is_recorded(models, tmp_path, pusher):
     base = tmp_path / "serving"
     refused = run(pusher, models[0], base, blessed=0)
     assert refused.get_int_custom_property("pushed") == 0
@@ -92,13 +92,13 @@ def test_what_is_not_blessed_is_not_pushed_and_the_reason_is_said(models, tmp_pa
 
 
 def test_a_kill_between_the_rename_and_the_record(models, tmp_path, pusher):
-    """The dead run's version is found by its digest and recorded, also where a second evaluation is less kind."""
+    """A killed run's version is recognised by its digest and recorded, even if a later evaluation refuses it."""
     base = tmp_path / "serving"
-    push(models[0], base, Terms("next"), check=samples.check)  # and no artifact tells of it
+    push(models[0], base, Terms("next"), check=samples.check)  # and no artifact records it
     for blessed in (1, 0):
-        found = run(pusher, models[0], base, blessed=blessed)
-        assert found.get_int_custom_property("pushed") == found.get_int_custom_property("unchanged") == 1
-        assert found.get_string_custom_property("pushed_version") == "1"
+        pushed_model = run(pusher, models[0], base, blessed=blessed)
+        assert pushed_model.get_int_custom_property("pushed") == pushed_model.get_int_custom_property("unchanged") == 1
+        assert pushed_model.get_string_custom_property("pushed_version") == "1"
     assert list(seen(base)) == [1]
 
 

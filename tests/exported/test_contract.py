@@ -65,7 +65,7 @@ def test_a_contract_is_names_types_and_defaults(live):
     assert "of_the_graph" not in json.dumps(live)
 
 
-def test_only_features_that_are_read_and_ids_that_are_given_back(tmp_path):
+def test_a_contract_has_the_features_that_are_read_and_the_ids_that_are_returned(tmp_path):
     assert list(described(tmp_path, reads={"brand", "price"})["features"]) == ["product_brand", "price"]
     ranked = {**SIGNATURES, "rank": (PREDICT, PROTOS, {"item_ids": ("string", [-1, -1])})}
     features = described(tmp_path, ranked, signatures=["predict", "rank"])["features"]
@@ -139,7 +139,7 @@ def test_nothing_changed(live):
     assert contract.compare(live, copy.deepcopy(live)) == ("same", [], "")
 
 
-def test_what_breaks_is_said_first_and_counted_alone(live):
+def test_breaking_differences_come_first_and_are_counted_alone(live):
     candidate = copy.deepcopy(live)
     change(candidate, "signatures.rank", CALL)
     for gone in ("features.price", "features.query", "signatures.regress"):
@@ -207,10 +207,10 @@ def test_the_split_form_is_tensorflows(tmp_path):
     prints = []
     for compression in (None, "brotli", "zstd"):
         saved_models.split(saved_models.save(tmp_path, SIGNATURES), compression)
-        told = fingerprint_pb2.FingerprintDef.FromString(fingerprinting.CreateFingerprintDef(str(tmp_path)))
-        for field in {"uuid"} & set(told.DESCRIPTOR.fields_by_name):
-            told.ClearField(field)  # TensorFlow 2.21 draws it anew each time
-        prints.append(told)
+        fingerprint = fingerprint_pb2.FingerprintDef.FromString(fingerprinting.CreateFingerprintDef(str(tmp_path)))
+        for field in {"uuid"} & set(fingerprint.DESCRIPTOR.fields_by_name):
+            fingerprint.ClearField(field)  # TensorFlow 2.21 draws a new one each time
+        prints.append(fingerprint)
     assert prints[0].saved_model_checksum
     assert prints[0] == prints[1] == prints[2]
     file = tmp_path / "saved_model.cpb"
@@ -221,7 +221,7 @@ def test_the_split_form_is_tensorflows(tmp_path):
         fingerprinting.CreateFingerprintDef(str(tmp_path))
 
 
-def test_a_broken_or_missing_model_is_said(tmp_path):
+def test_a_broken_or_missing_model_is_an_error(tmp_path):
     with pytest.raises(RankingError, match=r"saved_model.pb or saved_model.cpb; found neither"):
         saved_model.signature_definitions(tmp_path)
     saved_models.save(tmp_path, SIGNATURES)

@@ -64,9 +64,9 @@ def test_a_served_directory_leads_back_to_its_run_and_its_data(real_run):
         ("transform_graph", "Transform", "transform_graph"),
         ("examples", "RankingExampleGen", "examples"),
     ):
-        (given,) = described["artifacts"][name]
-        (artifact,) = store.get_artifacts_by_id([given["id"]])
-        assert artifact.uri == given["uri"] == str(run.uri(node, channel))
+        (listed,) = described["artifacts"][name]
+        (artifact,) = store.get_artifacts_by_id([listed["id"]])
+        assert artifact.uri == listed["uri"] == str(run.uri(node, channel))
     examples = run.properties("RankingExampleGen", "examples")
     for name in ("fingerprint", "lists_out", "items_out"):
         assert described["data"][name] == examples[name]

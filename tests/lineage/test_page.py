@@ -341,7 +341,7 @@ def test_a_page_shows_the_whole_diff():
         config=(ChangedValue("training.epochs", None, 7),),
         code=(ChangedValue("Transform", "a1", "b2"),),
         packages=(ChangedValue("keras", "3.12.3", "3.12.4"),),
-        contract=contract.Comparison("breaking", ["the signature rank is gone"], ""),
+        contract=contract.ContractComparison("breaking", ["the signature rank is gone"], ""),
         unknown=("statistics of 1: none",),
     )
     root = read(diff_views.diff_page(diff))

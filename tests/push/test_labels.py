@@ -147,7 +147,7 @@ def test_a_file_that_is_none_is_not_overwritten(models, tmp_path, kept):
 
 
 @pytest.mark.parametrize(
-    ("section", "said"),
+    ("section", "message"),
     [
         ({"base": "b", "label": "canary"}, r"push\.label: labels are written to a models\.config"),
         (
@@ -156,10 +156,10 @@ def test_a_file_that_is_none_is_not_overwritten(models, tmp_path, kept):
         ),
     ],
 )
-def test_labels_need_a_file_and_a_number_of_versions(section, said):
+def test_labels_need_a_file_and_a_number_of_versions(section, message):
     from tfx_ranking.components import config as ranking_config
     from tfx_ranking.components.errors import ConfigError
 
     raw = {"name": "a", "data": {"input": "x", "format": "csv"}, "items": {"f": {}}, "push": section}
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         ranking_config.parse(raw)

@@ -66,8 +66,8 @@ def test_the_run_that_made_a_model_is_remembered(models, tmp_path):
     push(models[1], tmp_path / "serving", Terms("next"), check=untried, about=Entry(0, metric="ndcg@10 0.6"))
     entry = push_ledger.read(tmp_path / "serving").entry(1)
     assert (entry.pipeline, entry.run, entry.metric) == ("shop", "run1", "ndcg@10 0.6")
-    held = json.loads((tmp_path / "serving" / push_ledger.LEDGER).read_text())
-    assert set(held["versions"][0]) == {"version", "digest", "pushed_at", "pipeline", "run", "metric"}
+    stored = json.loads((tmp_path / "serving" / push_ledger.LEDGER).read_text())
+    assert set(stored["versions"][0]) == {"version", "digest", "pushed_at", "pipeline", "run", "metric"}
 
 
 def test_the_newest_versions_are_kept(models, tmp_path):

@@ -58,7 +58,7 @@ def test_the_loser_says_who_holds_it_and_since_when(tmp_path, kind):
         alive()
 
 
-def test_it_is_given_back_when_the_push_fails(tmp_path, kind):
+def test_the_lock_is_released_when_the_push_fails(tmp_path, kind):
     with pytest.raises(ZeroDivisionError):
         with lock.hold(tmp_path):
             raise ZeroDivisionError

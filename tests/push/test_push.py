@@ -103,7 +103,7 @@ def test_the_source_must_be_a_saved_model(tmp_path):
     assert not (tmp_path / "serving").exists()
 
 
-def test_a_flipped_byte_in_the_copy_is_found(models, tmp_path):
+def test_a_flipped_byte_in_the_copy_is_detected(models, tmp_path):
     base = tmp_path / "serving"
 
     def flip(step):
@@ -213,7 +213,7 @@ push(source, base, eval(terms), check=lambda model: "", on_step=on_step)
 
 
 def pushing_process(source, base, step_to_die_at="", nth=1, terms=NEXT):
-    """A process that pushes; it has said that it is ready to."""
+    """A process that pushes; it has reported that it is ready."""
     arguments = [sys.executable, "-c", PUSH_AND_DIE, str(source), str(base), step_to_die_at, str(nth), repr(terms)]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"

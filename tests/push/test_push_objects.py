@@ -89,7 +89,7 @@ def test_the_graph_comes_last(base, models):
     assert serving_versions.ServingBase(base).live_version() == 1
 
 
-def test_a_byte_that_flips_on_the_way_is_found(base, models):
+def test_a_byte_that_flips_during_the_copy_is_detected(base, models):
     def flip(step):
         if step == "publishing":
             (storage.to_path(base) / "1" / "variables" / "variables.index").write_bytes(b"other")
@@ -112,7 +112,7 @@ def test_a_lock_is_an_object_with_its_owner(base, models):
 
 
 @pytest.mark.parametrize("fails_at", ["put", "copy"])
-def test_what_a_store_refuses_is_said_in_one_line(models, tmp_path, monkeypatch, fails_at):
+def test_a_store_s_refusal_is_reported_in_one_line(models, tmp_path, monkeypatch, fails_at):
     base = f"bucket://{tmp_path}/serving"
     push(models[0], base, Terms("next"), check=untried)
     before = seen(base)

@@ -1,4 +1,4 @@
-"""push, rollback and versions by hand: what is done, what ML Metadata is told, what is printed."""
+"""The commands push, rollback and versions: what they do, record in ML Metadata and print."""
 
 import json
 import subprocess
@@ -41,21 +41,21 @@ def shop(tmp_path, monkeypatch):
 
 def pushes(shop, kind):
     """The properties of what executions of a type gave, oldest first."""
-    found = []
+    recorded = []
     for execution in shop.store.get_executions_by_type(kind):
         events = shop.store.get_events_by_execution_ids([execution.id])
-        (given,) = [each.artifact_id for each in events if each.type == each.OUTPUT]
-        (artifact,) = shop.store.get_artifacts_by_id([given])
-        held = artifact.custom_properties
-        found.append({name: getattr(held[name], held[name].WhichOneof("value")) for name in held})
-    return found
+        (output_id,) = [each.artifact_id for each in events if each.type == each.OUTPUT]
+        (artifact,) = shop.store.get_artifacts_by_id([output_id])
+        properties = artifact.custom_properties
+        recorded.append({name: getattr(properties[name], properties[name].WhichOneof("value")) for name in properties})
+    return recorded
 
 
 def test_a_push_is_recorded_as_the_components_own(shop):
     done = by_hand.push("artifacts/shop/exported0", "serving", check=untried)
     assert done.summary == f"pushed version {done.pushed.version}"
-    (told,) = pushes(shop, push_records.PUSH)
-    assert told == {
+    (recorded,) = pushes(shop, push_records.PUSH)
+    assert recorded == {
         "pushed": 1,
         "unchanged": 0,
         "pushed_destination": f"{shop.file.parent}/serving/{done.pushed.version}",
@@ -71,20 +71,20 @@ def test_a_push_is_recorded_as_the_components_own(shop):
     again = by_hand.push("artifacts/shop/exported0", "serving", check=untried)
     assert again.pushed.unchanged
     assert again.execution is None  # nothing happened
-    assert store.connect(None).digests_pushed_as(str(done.pushed.version)) == [told["digest"]]
+    assert store.connect(None).digests_pushed_as(str(done.pushed.version)) == [recorded["digest"]]
 
 
 def test_what_was_not_blessed_is_pushed_by_force_alone(shop):
     with pytest.raises(PushRefused, match=r"not pushed: it was evaluated and not blessed: ndcg@10 is lower.*--force"):
         by_hand.push("artifacts/shop/exported1", "serving", check=untried)
     assert versions.ServingBase("serving").directories() == {}
-    (told,) = pushes(shop, push_records.PUSH)
-    assert (told["pushed"], told["refused"]) == (0, "not blessed")
-    assert told["summary"].startswith("not pushed: it was evaluated and not blessed: ndcg@10 is lower than 0.6021")
+    (recorded,) = pushes(shop, push_records.PUSH)
+    assert (recorded["pushed"], recorded["refused"]) == (0, "not blessed")
+    assert recorded["summary"].startswith("not pushed: it was evaluated and not blessed: ndcg@10 is lower than 0.6021")
     done = by_hand.push("artifacts/shop/exported1", "serving", force=True, check=untried)
     assert done.reason == "not blessed (forced)"
-    (found,) = version_table.versions("serving")
-    assert (found.blessing, found.metric, found.run) == ("not blessed", "ndcg@10 0.6011", "run1")
+    (row,) = version_table.versions("serving")
+    assert (row.blessing, row.metric, row.run) == ("not blessed", "ndcg@10 0.6011", "run1")
 
 
 def test_wrong_answers_are_refused_even_by_force(shop):
@@ -100,8 +100,8 @@ def test_a_push_that_fails_is_recorded_as_well(shop, tmp_path):
     (tmp_path / "serving").touch()
     with pytest.raises(PushError, match=r"serving.*Nothing was pushed"):
         by_hand.push("artifacts/shop/exported0", "serving", check=untried)
-    (told,) = pushes(shop, push_records.PUSH)
-    assert (told["pushed"], told["refused"]) == (0, "failed")
+    (recorded,) = pushes(shop, push_records.PUSH)
+    assert (recorded["pushed"], recorded["refused"]) == (0, "failed")
 
 
 def test_a_rollback_is_recorded_with_what_it_restores(shop):
@@ -111,9 +111,13 @@ def test_a_rollback_is_recorded_with_what_it_restores(shop):
     done = by_hand.roll_back("serving", check=untried)
     third = done.pushed.version
     assert done.summary == f"rolled back: version {third} has the bytes of {first}, {second} no longer serves"
-    (told,) = pushes(shop, push_records.ROLLBACK)
-    assert (told["rollback_of"], told["restores"], told["pushed_version"]) == (str(second), str(first), str(third))
-    assert told["digest"] == model_files.digest("artifacts/shop/exported0/Format-Serving")
+    (recorded,) = pushes(shop, push_records.ROLLBACK)
+    assert (recorded["rollback_of"], recorded["restores"], recorded["pushed_version"]) == (
+        str(second),
+        str(first),
+        str(third),
+    )
+    assert recorded["digest"] == model_files.digest("artifacts/shop/exported0/Format-Serving")
     newest, rolled_back, oldest = version_table.versions("serving")
     assert (newest.live, newest.rollback_of, newest.restores, newest.blessing) == (True, second, first, "blessed")
     assert rolled_back.rolled_back_at
@@ -136,9 +140,9 @@ def test_a_rollback_of_labels_is_recorded_with_the_label(shop, tmp_path):
     assert done.summary == "pushed version 2, now stable"
     done = by_hand.roll_back("serving", check=untried)
     assert done.summary == "rolled back: version 1 is stable again, 2 was"
-    (told,) = pushes(shop, push_records.ROLLBACK)
-    assert (told["label"], told["pushed_version"], told["rollback_of"]) == ("stable", "1", "2")
-    assert told["pushed_destination"] == f"{tmp_path}/serving/1"
+    (recorded,) = pushes(shop, push_records.ROLLBACK)
+    assert (recorded["label"], recorded["pushed_version"], recorded["rollback_of"]) == ("stable", "1", "2")
+    assert recorded["pushed_destination"] == f"{tmp_path}/serving/1"
     assert [(each.version, each.labels, each.live) for each in version_table.versions("serving")] == [
         (2, (), False),
         (1, ("stable",), True),
@@ -173,7 +177,7 @@ def test_numbers_go_on_above_what_ml_metadata_knows(shop):
     assert push_records.highest_version(shop.store, "elsewhere") is None
 
 
-def test_without_a_store_it_is_done_and_said(tmp_path, monkeypatch):
+def test_without_a_store_the_push_is_done_and_reports_that_it_is_not_recorded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     servable_models.save(tmp_path / "model", 0.5)
     done = by_hand.push("model", "serving", check=untried)
@@ -228,10 +232,10 @@ print(sorted({name.split(".")[0] for name in sys.modules} & {"tensorflow", "tfx"
 @pytest.mark.slow
 def test_the_commands_as_a_person_uses_them(shop, capsys):
     assert command_tree.main(["push", "artifacts/shop/exported0", "serving"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("pushed version ")
-    assert said[1] == "tried:    loaded, and 1 sample request answered as at export"
-    assert said[2].startswith("recorded: execution ")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("pushed version ")
+    assert lines[1] == "tried:    loaded, and 1 sample request answered as at export"
+    assert lines[2].startswith("recorded: execution ")
     assert command_tree.main(["push", "artifacts/shop/exported1", "serving"]) == 1
     assert "not blessed" in capsys.readouterr().err
     assert command_tree.main(["push", "artifacts/shop/exported1", "serving", "--force", "--json"]) == 0
@@ -271,9 +275,9 @@ def test_lineage_knows_a_push_of_a_model_from_elsewhere(shop, capsys):
     servable_models.save(shop.file.parent / "elsewhere", 7.0)
     done = by_hand.push("elsewhere", "serving", force=True, check=untried)
     assert command_tree.main(["lineage", f"serving/{done.pushed.version}"]) == 0
-    told = capsys.readouterr().out
-    assert f"model {done.pushed.digest}" in told
-    assert "Push" in told
+    output = capsys.readouterr().out
+    assert f"model {done.pushed.digest}" in output
+    assert "Push" in output
     assert command_tree.main(["served", "--at", "now", "serving"]) == 0
     assert str(done.pushed.version) in capsys.readouterr().out
 

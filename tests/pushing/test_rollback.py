@@ -54,13 +54,13 @@ def test_a_second_rollback_goes_further_back_and_a_third_finds_nothing(base):
     assert list(seen(base)) == [1, 2, 3, 4, 5]
 
 
-def test_a_rollback_goes_where_it_is_told_to_be_it_forward(base):
+def test_a_rollback_goes_to_the_version_that_to_names_even_a_later_one(base):
     before = seen(base)
     assert roll_back(base, 1, NEXT, check=untried).version == 4
     done = roll_back(base, 3, NEXT, check=untried)
     assert (done.version, done.rollback_of, done.restores) == (5, 4, 3)
     assert seen(base)[5] == before[3]
-    assert ledger.read(base).rolled_back(before[3]) is None  # it serves again, for somebody said so
+    assert ledger.read(base).rolled_back(before[3]) is None  # it serves again because a user asked for it
     assert ledger.read(base).rolled_back(before[1]).version == 4
 
 

@@ -20,13 +20,13 @@ def serving(bucket: str) -> Iterator[str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    told = {
+    settings = {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         **dict.fromkeys(SECRETS, "tests"),
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     try:
-        with mock.patch.dict(os.environ, told):
+        with mock.patch.dict(os.environ, settings):
             s3fs.S3FileSystem.clear_instance_cache()  # those know another server
             boto3.client("s3").create_bucket(Bucket=bucket)
             yield f"s3://{bucket}"

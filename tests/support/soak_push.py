@@ -55,29 +55,29 @@ def destinations(folder: pathlib.Path) -> dict[str, tuple[str, Terms]]:
 # --- the process that is killed
 
 
-def child(folder: str, kind: str, model: str, socket: str, said: Connection) -> None:
-    """Pushes `model` when it is told to, or rolls back where that is "back"; names each step."""
+def child(folder: str, kind: str, model: str, socket: str, connection: Connection) -> None:
+    """Pushes `model`, or rolls back if that is "back", when the parent sends a message; sends the name of each step."""
     base, terms = destinations(pathlib.Path(folder))[kind]
     resident = Client(socket)
 
     def check(model: pathlib.Path) -> str:
         resident.send(str(model))
-        found, refused = resident.recv()
+        answer, refused = resident.recv()
         if refused:
             raise PushRefused(refused)
-        return str(found)
+        return str(answer)
 
-    said.recv()
+    connection.recv()
     try:
         if model == "back":
-            roll_back(base, terms=terms, check=check, on_step=said.send)
+            roll_back(base, terms=terms, check=check, on_step=connection.send)
         else:
             forced = Terms("next", keep=KEEP, labels=terms.labels, force=True)  # what was rolled back as well
-            push(model, base, forced, check=check, on_step=said.send)
+            push(model, base, forced, check=check, on_step=connection.send)
     except PushError as error:
         if "go back to" not in str(error) and "nothing serves" not in str(error):
             raise
-    said.send("done")
+    connection.send("done")
 
 
 # --- the process that looks
@@ -172,19 +172,19 @@ class Views:
             self.bad.append(f"{kind}: models.config names a version that is not there")
 
 
-def kill(process: BaseProcess, said: Connection, takes: float, rng: random.Random) -> list[str]:
-    """Kills a process that has begun, at a random moment; gives what it said until then."""
+def kill(process: BaseProcess, connection: Connection, takes: float, rng: random.Random) -> list[str]:
+    """Kills a running process at a random moment; returns the messages that it sent until then."""
     heard = list[str]()
     try:
         if rng.random() < 0.5:
             for _ in range(rng.randrange(STEPS_OF_A_PUSH)):
-                heard.append(said.recv())
+                heard.append(connection.recv())
             time.sleep(rng.uniform(0.0, 0.01))
         else:
             time.sleep(rng.uniform(0.0, takes))
         process.kill()
         while True:
-            heard.append(said.recv())
+            heard.append(connection.recv())
     except (EOFError, OSError):  # it has ended, perhaps in the middle of a word
         process.join()
         return heard
@@ -204,14 +204,14 @@ def soak(kills: int, seed: int, folder: pathlib.Path) -> int:
         while killed < kills:
             kind = rng.choice([*kinds])
             what = "back" if rng.random() < 0.2 else str(rng.choice([*models.values()]))
-            said, its = processes.Pipe()
+            connection, its = processes.Pipe()
             process = processes.Process(target=child, args=(str(folder), kind, what, listener.address, its))
             process.start()
             its.close()
             threading.Thread(target=answer, args=[listener.accept()], daemon=True).start()
             went = time.monotonic()
-            said.send("go")
-            heard = kill(process, said, longest[kind], rng)
+            connection.send("go")
+            heard = kill(process, connection, longest[kind], rng)
             if "done" in heard:
                 longest[kind] = 0.7 * longest[kind] + 0.3 * (time.monotonic() - went)
                 finished += 1
