@@ -1,7 +1,6 @@
 """RankingEvaluator: figures that scikit-learn agrees with, thresholds, the blessing as TFX reads it."""
 
 import json
-import math
 import pathlib
 import shutil
 
@@ -17,11 +16,7 @@ from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEv
 
 from tfx_ranking.components import config as ranking_config
 from tfx_ranking.components import evaluator, live_model, storage
-from tfx_ranking.components.config.evaluation_section import Bless
 from tfx_ranking.components.errors import ConfigError, DataError
-from tfx_ranking.components.evaluation import measure
-from tfx_ranking.components.evaluation import report as evaluation_report
-from tfx_ranking.components.evaluation.report import judge
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.lists import list_examples
 from tfx_ranking.components.lists.list_examples import ListBatch
@@ -509,44 +504,6 @@ def test_an_empty_or_unlabelled_split_is_refused(tmp_path, examples, rankers):
         evaluate(tmp_path, examples, rankers["good"], config=vectors)
 
 
-def test_a_slice_by_text_has_the_text_of_the_source():
-    tokens = list_examples.Tokens(np.array([b"red", b"shoe", b"tea"], object), np.array([0, 2, 2, 3]))
-    assert measure._slice_values(tokens, 3) == ["red shoe", "", "tea"]
-
-
-def test_the_columns_follow_the_config():
-    evaluation = ranking_config.parse(CONFIG).evaluation
-    assert list(evaluation_report.columns(evaluation, ["model", "baseline"])) == [
-        *("group_id", "items", "slice.country", "slice.page"),
-        *("model.finite", "model.ndcg@5", "model.mrr", "model.map@5", "model.ndcg@10"),
-        *("baseline.finite", "baseline.ndcg@5", "baseline.mrr", "baseline.map@5", "baseline.ndcg@10"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("value", "baseline", "bless", "blessed"),
-    [
-        (0.75, 0.70, Bless(min_improvement=0.05), True),  # 0.75 - 0.70 is 0.050000000000000044
-        (0.3, 0.1, Bless(min_improvement=0.2), True),  # 0.3 - 0.1 is 0.19999999999999998
-        (0.7499, 0.70, Bless(min_improvement=0.05), False),
-        (0.7, 0.7, Bless(), True),
-        (0.7 - 1e-6, 0.7, Bless(), False),
-        (0.69, 0.7, Bless(min_improvement=-0.01), True),
-        (0.8, None, Bless(min_improvement=0.5), True),  # nothing to improve on
-        (0.8, None, Bless(min_value=0.8), True),
-        (0.79, None, Bless(min_value=0.8), False),
-        (0.79, 0.5, Bless(min_value=0.8), False),  # better, and still not good enough
-        (None, 0.5, Bless(), False),
-        (0.5, None, Bless(min_value=math.inf), False),
-    ],
-)
-def test_thresholds(value, baseline, bless, blessed):
-    verdict = judge(value, baseline, bless)
-    assert verdict.blessed is blessed
-    assert verdict.summary.endswith(": blessed" if blessed else ": not blessed")
-    assert verdict.reason
-
-
 def test_a_real_set_gives_scikit_learns_figure(tmp_path, data_dir, rankers):
     """The test file of `lightgbm-lambdarank`, ranked by one of its columns as it is."""
     from sklearn.datasets import load_svmlight_file
@@ -588,7 +545,7 @@ def test_in_a_pipeline_the_destination_decides_what_runs_again(tmp_path, example
         }
     )
     connection = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.sqlite"))
-    asked_at = iter("abcdefgh")
+    times = iter("abcdefgh")
 
     def run(ranker):
         destination = versions.ServingBase(base).state()
@@ -605,7 +562,7 @@ def test_in_a_pipeline_the_destination_decides_what_runs_again(tmp_path, example
             model=model.outputs["result"],
             model_blessing=evaluation.outputs["blessing"],
             config=config.select(*pusher.READS),
-            destination={**destination, "asked": next(asked_at)},
+            destination={**destination, "asked": next(times)},
         )
         LocalDagRunner().run(
             pipeline.Pipeline(
