@@ -3,7 +3,7 @@
 # every target; with nothing changed it returns at once.
 #   ./setup.sh         set up, or do nothing
 #   ./setup.sh which   only say which Python would be taken, as "version path"
-#   ./setup.sh lock    pin requirements/py3*.txt anew (pins that still fit stay; delete a file to upgrade it)
+#   ./setup.sh lock    pin requirements/py3*.txt again (pins that still fit stay; delete a file to upgrade it)
 # TFX_RANKING_PYTHON=/path/to/python takes that Python; NO_UV=1 uses venv and pip even where uv can be had.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"

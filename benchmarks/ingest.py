@@ -66,11 +66,13 @@ def main() -> None:
                     seconds[size].append(_seconds(ingest, file, format, order))
             check(files["small"], format, order, slow)
             rate = _marginal(lists, seconds)
-            said = f"wanted {wanted:,}" if wanted else ""
+            comparison = f"wanted {wanted:,}" if wanted else ""
             if format == "letor":
                 yardstick = _marginal(lists, sklearn)
-                said = f"scikit-learn {yardstick:,.0f} items/s, {rate / yardstick:.2f} times that; wanted 0.50"
-            print(f"{name:28s} {rate:10,.0f} items/s  ({min(seconds['large']):.2f} s whole run)  {said}", flush=True)
+                comparison = f"scikit-learn {yardstick:,.0f} items/s, {rate / yardstick:.2f} times that; wanted 0.50"
+            print(
+                f"{name:28s} {rate:10,.0f} items/s  ({min(seconds['large']):.2f} s whole run)  {comparison}", flush=True
+            )
 
 
 def config(file: pathlib.Path, format: str, order: str) -> RankingConfig:
@@ -85,9 +87,9 @@ def ingest(file: pathlib.Path, format: str, order: str) -> None:
 
 
 def check(file: pathlib.Path, format: str, order: str, slow: Callable[[pathlib.Path], Iterator[List]]) -> None:
-    """The file's first lists, as the plain loop reads them, are among those that came out, equal to the bit."""
+    """The file's first lists, as the plain loop reads them, are among the lists that were written, equal to the bit."""
     cfg = config(file, format, order)
-    found = {}
+    lists_read = {}
     with tempfile.TemporaryDirectory() as folder:
         properties = example_gen.ingest(cfg, example_gen.resolve(cfg.data), folder)
         for split in properties["split_names"]:
@@ -95,10 +97,10 @@ def check(file: pathlib.Path, format: str, order: str, slow: Callable[[pathlib.P
             matrix = np.stack([batch.items[name] for name in NAMES], axis=1)
             for i, group in enumerate(batch.context["group_id"]):
                 items = slice(batch.row_splits[i], batch.row_splits[i + 1])
-                found[group] = (matrix[items], batch.items["label"][items])
+                lists_read[group] = (matrix[items], batch.items["label"][items])
     for (group, features, labels), _ in zip(slow(file), range(SAMPLE)):
-        np.testing.assert_array_equal(found[group][0], features)
-        np.testing.assert_array_equal(found[group][1], labels)
+        np.testing.assert_array_equal(lists_read[group][0], features)
+        np.testing.assert_array_equal(lists_read[group][1], labels)
 
 
 def _seconds(call: Callable[..., object], *arguments: object, **named: object) -> float:

@@ -46,7 +46,7 @@ build() {
   rm -rf "$tree.making"
   # minbase: no init, no services; the tree only lends its C library, Python and compiler.
   debootstrap --variant=minbase --include="$packages" "$suite" "$tree.making" "$mirror" >"$tree.log" 2>&1 ||
-    { tail -n 20 "$tree.log" >&2; say "debootstrap failed; all that it said: $tree.log"; exit 1; }
+    { tail -n 20 "$tree.log" >&2; say "debootstrap failed; its output: $tree.log"; exit 1; }
   echo "$packages" >"$tree.making/packages"
   rm -rf "$tree"
   mv "$tree.making" "$tree"

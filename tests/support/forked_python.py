@@ -1,7 +1,7 @@
 """Runs Python modules in new processes that need not import TFX again: one process has imported it, and forks.
 
 `run(["-m", "tfx_ranking.pipelines.kubeflow.step", "--node", "A"])` does what the same command line of `python` does:
-a process of its own with its own environment, folder and exit code.  Modules of the user are imported anew in each.
+a process of its own with its own environment, folder and exit code.  Modules of the user are imported again in each.
 """
 
 import atexit

@@ -1,4 +1,4 @@
-"""An S3 server for tests: moto's, over HTTP on this machine, as MinIO or Amazon's would be asked."""
+"""An S3 server for tests: moto's, over HTTP on this machine, like MinIO or Amazon's."""
 
 import contextlib
 import logging

@@ -4,8 +4,10 @@
 number of calls in one process.  `call` is one signature's outputs by either, `score` the scores of lists of protos.
 """
 
+import atexit
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import pickle
@@ -76,14 +78,12 @@ def cpp(model: str | os.PathLike, calls: Sequence[tuple[str, Arrays]]) -> list[A
 
 
 _FRESH = """
-import pickle, sys
+import json, os, pickle, sys, traceback
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import error_codes_pb2
-model, asked, answered = sys.argv[1:]
-ranker = tf.saved_model.load(model)
 
-def ask(signature, inputs):
+def ask(ranker, signature, inputs):
     named = {}
     for name, value in inputs.items():
         kind = tf.string if value.dtype == object else tf.as_dtype(value.dtype)
@@ -93,24 +93,53 @@ def ask(signature, inputs):
     except tf.errors.OpError as error:
         return f"{error_codes_pb2.Code.Name(error.error_code)}: {error.message}"
 
-answers = [ask(*call) for call in pickle.load(open(asked, "rb"))]
-ours = ("tfx", "tfx_bsl", "tfx_ranking", "tensorflow_transform")
-strangers = [name for name in sys.modules if name.split(".")[0] in ours]
-assert not strangers, strangers
-pickle.dump(answers, open(answered, "wb"))
+def serve(model, folder):
+    os.chdir(folder)
+    os.dup2(os.open("errors", os.O_WRONLY | os.O_CREAT), 2)
+    ranker = tf.saved_model.load(model)
+    answers = [ask(ranker, *call) for call in pickle.load(open("calls", "rb"))]
+    ours = ("tfx", "tfx_bsl", "tfx_ranking", "tensorflow_transform")
+    strangers = [name for name in sys.modules if name.split(".")[0] in ours]
+    assert not strangers, strangers
+    pickle.dump(answers, open("answers", "wb"))
+
+while request := sys.stdin.readline():
+    child = os.fork()
+    if not child:
+        try:
+            serve(*json.loads(request))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
+@functools.cache
+def _tensorflow_alone() -> subprocess.Popen[str]:
+    """A process that has imported TensorFlow and nothing of TFX; it forks a process for each model."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, "-c", _FRESH], stdin=pipe, stdout=pipe, text=True, env=_quiet(), cwd=tempfile.gettempdir()
+    )
+    atexit.register(process.kill)
+    return process
+
+
 def fresh_process(model: str | os.PathLike, calls: Sequence[tuple[str, Arrays]]) -> list[Answer]:
-    """The same by `tf.saved_model.load` in a new process that imports TensorFlow alone."""
-    with tempfile.TemporaryDirectory() as folder:
-        asked, answered = pathlib.Path(folder, "calls"), pathlib.Path(folder, "answers")
-        asked.write_bytes(pickle.dumps([(signature, dict(inputs)) for signature, inputs in calls]))
-        command = [sys.executable, "-c", _FRESH, os.fspath(model), str(asked), str(answered)]
-        ran = subprocess.run(command, capture_output=True, text=True, errors="replace", env=_quiet(), cwd=folder)
-        if ran.returncode:
-            raise ClientError(ran.stderr)
-        answers = pickle.loads(answered.read_bytes())
+    """As `cpp`, by `tf.saved_model.load` in a process of its own that has imported TensorFlow alone."""
+    server = _tensorflow_alone()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        (folder / "calls").write_bytes(pickle.dumps([(signature, dict(inputs)) for signature, inputs in calls]))
+        server.stdin.write(json.dumps([os.path.abspath(model), name]) + "\n")
+        server.stdin.flush()
+        if server.stdout.readline() != "0\n":
+            raise ClientError((folder / "errors").read_text(errors="replace"))
+        answers = pickle.loads((folder / "answers").read_bytes())
     return [ClientError(answer) if isinstance(answer, str) else answer for answer in answers]
 
 

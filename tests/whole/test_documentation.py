@@ -19,17 +19,17 @@ def _tree() -> list[str]:
 
 
 def _calls() -> list[list[str]]:
-    """Every call of the command in a block, and those in the text that have arguments; what stands behind # is said."""
-    found = []
+    """Every call of the command in a block, and those in the text that have arguments, without comments."""
+    calls_shown = []
     for file in FILES:
         text = file.read_text()
         for language, block in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL):
             block = re.sub(r"\\\n\s*", " ", block)
             # Elsewhere a call stands within something else: a line of cron, a unit, a list in YAML.
             call = r"^tfx-ranking (.*)$" if language == "sh" else r"tfx-ranking ([a-z][^\n;&\"]*)"
-            found += re.findall(call, block, re.MULTILINE)
-        found += re.findall(r"`tfx-ranking ([^`]+ [^`]*)`", text)
-    calls = [shlex.split(re.sub(r" > .*", "", each), comments=True) for each in found]
+            calls_shown += re.findall(call, block, re.MULTILINE)
+        calls_shown += re.findall(r"`tfx-ranking ([^`]+ [^`]*)`", text)
+    calls = [shlex.split(re.sub(r" > .*", "", each), comments=True) for each in calls_shown]
     return [list(each) for each in dict.fromkeys(map(tuple, calls)) if len(each) > 1 or each[0] in ("demo", "runs")]
 
 
@@ -49,8 +49,8 @@ def test_every_command_explains_itself_with_an_example_that_is_taken(command, ca
     with pytest.raises(SystemExit) as left:
         command_tree.main([command, "--help"])
     assert left.value.code == 0
-    told = capsys.readouterr().out
-    (example,) = re.findall(r"^example: tfx-ranking (.*)$", told, re.MULTILINE)
-    assert "exit codes:" in told
+    help_text = capsys.readouterr().out
+    (example,) = re.findall(r"^example: tfx-ranking (.*)$", help_text, re.MULTILINE)
+    assert "exit codes:" in help_text
     assert command_tree.parser().parse_args(shlex.split(example.split(" > ")[0])).command
     assert example.startswith(command)

@@ -98,8 +98,8 @@ def test_killed_in_each_component_and_once_more_before_the_push_is_recorded(shop
 
 
 def newest_push(shop: Shop) -> dict[str, object]:
-    said = properties(shop, "RankingPusher", "pushed_model")
-    return {key: said[key] for key in ("pushed", "unchanged", "pushed_version")}
+    recorded = properties(shop, "RankingPusher", "pushed_model")
+    return {key: recorded[key] for key in ("pushed", "unchanged", "pushed_version")}
 
 
 def properties(shop: Shop, node: str, channel: str) -> dict[str, object]:
@@ -119,7 +119,9 @@ def scores_as_it_was_trained(shop: Shop) -> None:
     scores, sizes = serving_client.fresh_process_score(run.served, "list_example", records)
     served = np.split(scores, np.cumsum(sizes)[:-1])
     trained = run.training_scores()
-    assert all(parity.compare(trained[group_id], came).agrees for group_id, came in zip(group_ids, served, strict=True))
+    assert all(
+        parity.compare(trained[group_id], received).agrees for group_id, received in zip(group_ids, served, strict=True)
+    )
 
 
 @pytest.fixture
@@ -153,12 +155,12 @@ def works_in(shop: Shop, node: str) -> Callable[[], bool]:
 
 def processes_of(shop: Shop) -> list[pathlib.Path]:
     """The processes that were started for this shop, by their command line, as their folders in /proc."""
-    found = []
+    processes = []
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if str(shop.folder).encode() in (process / "cmdline").read_bytes() and lives(process):
-                found.append(process)
-    return [process for process in found if process.name != str(os.getpid())]
+                processes.append(process)
+    return [process for process in processes if process.name != str(os.getpid())]
 
 
 def lives(process: pathlib.Path) -> bool:

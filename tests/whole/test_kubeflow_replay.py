@@ -173,9 +173,9 @@ def test_metric_and_lineage_are_the_local_runs(root, cluster, here):
 def test_a_span_leads_to_the_models_made_of_it(root, cluster, here):
     """What the local runs say, of clusters' runs."""
     for span, models in ((1, 2), (2, 1)):
-        found = impact.of_span(_store(root), span)
-        assert [each.how for each in found.models] == [each.how for each in impact.of_span(_store(here), span).models]
-        assert len([each for each in found.models if each.how == "trained"]) == models
+        answer = impact.of_span(_store(root), span)
+        assert [each.how for each in answer.models] == [each.how for each in impact.of_span(_store(here), span).models]
+        assert len([each for each in answer.models if each.how == "trained"]) == models
 
 
 def test_the_types_are_those_of_local_runs(root, cluster, here):
@@ -213,7 +213,7 @@ def test_a_step_whose_command_is_broken_fails_the_run(root, cluster):
     assert versions.ServingBase(root / "serving").directories() == before
 
 
-def test_input_that_is_not_there_is_told_by_the_run(root, cluster):
+def test_the_run_names_input_that_is_missing(root, cluster):
     with pytest.raises(kubeflow_replay.Failed, match=r"data\.input: no span 7"):
         kubeflow_replay.run(cluster.text, root, {"span": "7"})
     newest = origin.runs(_store(root))[0]
@@ -224,8 +224,8 @@ def test_a_step_that_died_is_not_left_running(root, cluster, tmp_path):
     """Killed as soon as ML Metadata has it running; the same step again, as Kubeflow's retry does it, ends it."""
     [command] = [each for each in cluster.commands if each[each.index("--node") + 1] == "RankingTrainer"]
     store, log = _written(root), tmp_path / "log"
-    with tempfile.TemporaryDirectory() as empty, log.open("w") as said:
-        killed = kubeflow_replay.start(command, empty, stdout=said, stderr=said)
+    with tempfile.TemporaryDirectory() as empty, log.open("w") as output:
+        killed = kubeflow_replay.start(command, empty, stdout=output, stderr=output)
         end = time.monotonic() + 120
         while not (running := [each for each in store.get_executions() if each.last_known_state == each.RUNNING]):
             assert killed.poll() is None, log.read_text()
@@ -233,7 +233,7 @@ def test_a_step_that_died_is_not_left_running(root, cluster, tmp_path):
             time.sleep(0.02)
         killed.send_signal(signal.SIGKILL)
         killed.wait()
-        assert kubeflow_replay.start(command, empty, stdout=said, stderr=said).wait() == 0, log.read_text()
+        assert kubeflow_replay.start(command, empty, stdout=output, stderr=output).wait() == 0, log.read_text()
     [died] = store.get_executions_by_id([running[0].id])
     assert died.last_known_state == died.FAILED
     assert died.custom_properties["reason"].string_value == runs.DIED

@@ -28,8 +28,8 @@ def executed(name, folder, *more):
     )
     client.execute()  # raises what a cell raises
     cells = code_cells(notebook)
-    said = [output.text for cell in cells for output in cell.outputs if output.output_type == "stream"]
-    assert not [text for text in said if "INFO:" in text or "WARNING" in text]  # only what the cells show
+    outputs = [output.text for cell in cells for output in cell.outputs if output.output_type == "stream"]
+    assert not [text for text in outputs if "INFO:" in text or "WARNING" in text]  # only what the cells show
     return cells
 
 

@@ -156,12 +156,12 @@ class _Artifacts:
 
 def _labels(quality, source) -> dict[bytes, np.ndarray]:
     """Group id to labels, from the files as scikit-learn reads them."""
-    found = {}
+    labels_of = {}
     for name in ("rank.train", "rank.test"):
         lists = quality.read(source / name)
         for i, (begin, end) in enumerate(itertools.pairwise(lists.row_splits), start=1):
-            found[f"{name}:{i}".encode()] = lists.labels[begin:end]
-    return found
+            labels_of[f"{name}:{i}".encode()] = lists.labels[begin:end]
+    return labels_of
 
 
 def _values(scores, labels, k) -> np.ndarray:

@@ -250,12 +250,12 @@ def key_of(path: str) -> str:
 
 def leaves(kind: Any, path: str = "") -> set[str]:
     """Every key below a dataclass that holds a plain value; a feature's begin with `*`, as both levels have them."""
-    found: set[str] = set()
+    keys: set[str] = set()
     for field in dataclasses.fields(kind):
         here = "*" if field.name in ("items", "context") else f"{path}.{field.name}".lstrip(".")
         inside = dataclasses_in(field.type)
-        found |= set().union(*(leaves(each, here) for each in inside)) if inside else {here}
-    return found
+        keys |= set().union(*(leaves(each, here) for each in inside)) if inside else {here}
+    return keys
 
 
 def dataclasses_in(kind: Any) -> list[Any]:
@@ -263,7 +263,7 @@ def dataclasses_in(kind: Any) -> list[Any]:
         return []
     if dataclasses.is_dataclass(kind):
         return [kind]
-    return [found for argument in typing.get_args(kind) for found in dataclasses_in(argument)]
+    return [inner for argument in typing.get_args(kind) for inner in dataclasses_in(argument)]
 
 
 @pytest.mark.parametrize("change", [{"window": {"spans": 2}}, {"span": 2}, {"splits": {"test": 0.2}}])
@@ -273,11 +273,11 @@ def test_a_check_of_new_files_does_not_run_again_for_another_window(folder, chan
 
     for span in (1, 2):
         (folder / f"day-{span}.csv").write_text(f"query,label\n{span},1\n")
-    told = []
+    properties = []
     for data in ({"window": {"spans": 3}}, {"window": {"spans": 3}, **change}):
         raw = {"name": "shop", "data": {"input": str(folder / "day-{SPAN}.csv"), "format": "csv", **data}}
         config = ranking_config.parse({**raw, "items": {"price": {}}})
         source = sources.only(sources.resolve(config.data), lambda entry: entry["span"] == 1)
         steps = data_check_pipeline(config, folder, source, {"statistics": "a", "schema": "b"}).components
-        told.append([step.exec_properties for step in steps])
-    assert told[0] == told[1]
+        properties.append([step.exec_properties for step in steps])
+    assert properties[0] == properties[1]

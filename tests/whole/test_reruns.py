@@ -143,11 +143,11 @@ def test_one_more_file_and_a_failure_that_is_explained_and_resumed_from(shop):
     first_line, *lines = done.stdout.splitlines()  # without a terminal: plain lines, none of them wrapped
     log = pathlib.Path(first_line.removeprefix("log: "))
     assert "out of stock" in log.read_text()
-    said = {line.split()[0]: " ".join(line.split()[1:]) for line in lines}  # the last of each component
+    last_lines = {line.split()[0]: " ".join(line.split()[1:]) for line in lines}  # the last of each component
     items = sum(len(file.read_text().splitlines()) - 1 for file in (shop.folder / "logs").iterdir())
-    assert re.fullmatch(rf"done \d+\.\d s 120 lists, {items} items, 0 quarantined", said["RankingExampleGen"])
-    assert re.fullmatch(r"failed \d+\.\d s", said["Transform"])
-    assert set(said) <= set(COMPONENTS) - {*from_on("RankingTrainer")}  # nothing is said of what waits
+    assert re.fullmatch(rf"done \d+\.\d s 120 lists, {items} items, 0 quarantined", last_lines["RankingExampleGen"])
+    assert re.fullmatch(r"failed \d+\.\d s", last_lines["Transform"])
+    assert set(last_lines) <= set(COMPONENTS) - {*from_on("RankingTrainer")}  # a component that waits has no line
     waited = "loading TensorFlow and TFX, about 20 s ..."
     assert done.stderr.splitlines() == [waited, "", "Transform failed: ValueError: out of stock", f"log: {log}"]
     assert "\x1b" not in done.stdout + done.stderr

@@ -38,8 +38,8 @@ def serve(shop) -> Iterator[Callable[..., subprocess.Popen[str]]]:
             str(shop.config_file),
             *options,
         ]
-        with (shop.folder / "said").open("a") as said:
-            started.append(subprocess.Popen(command, stdout=said, stderr=said, text=True))
+        with (shop.folder / "service.log").open("a") as log:
+            started.append(subprocess.Popen(command, stdout=log, stderr=log, text=True))
         return started[-1]
 
     yield start
@@ -64,16 +64,16 @@ def status(shop: run_support.Shop) -> dict[str, Any]:
 
 def until(condition: Callable[[], Any], shop: run_support.Shop, process: subprocess.Popen[str]) -> Any:
     end = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        said = (shop.folder / "said").read_text()
-        assert time.monotonic() < end, said
-        assert process.poll() is None, said
+    while not (result := condition()):
+        printed = (shop.folder / "service.log").read_text()
+        assert time.monotonic() < end, printed
+        assert process.poll() is None, printed
         time.sleep(1.0)
-    return found
+    return result
 
 
 def ended(shop: run_support.Shop, runs: int, process: subprocess.Popen[str]) -> dict[str, Any]:
-    until(lambda: (shop.folder / "said").read_text().count("run ended") >= runs, shop, process)
+    until(lambda: (shop.folder / "service.log").read_text().count("run ended") >= runs, shop, process)
     return status(shop)["last"]
 
 
@@ -83,21 +83,22 @@ def stop(process: subprocess.Popen[str]) -> None:
 
 
 def test_a_schedule_retrains(shop, serve):
-    told = shop.folder / "told.jsonl"
-    hook = f"{shlex.quote(sys.executable)} -c \"import sys; open('{told}', 'a').write(sys.stdin.read() + chr(10))\""
+    hook_file = shop.folder / "hook.jsonl"
+    append = f"import sys; open('{hook_file}', 'a').write(sys.stdin.read() + chr(10))"
+    hook = f'{shlex.quote(sys.executable)} -c "{append}"'
     service = serve("--every", "1d", "--notify", hook)
     first = ended(shop, 1, service)
     assert first["outcome"] == "pushed", pathlib.Path(first["log"]).read_text()
     (version,) = shop.versions()
-    assert str(version) in first["said"]
+    assert str(version) in first["message"]
     stop(service)
-    (payload,) = [json.loads(line) for line in told.read_text().splitlines()]
+    (payload,) = [json.loads(line) for line in hook_file.read_text().splitlines()]
     assert (payload["event"], payload["pipeline"], payload["exit_code"]) == ("pushed", "shop", 0)
 
     service = serve("--every", "2d", "--notify", hook)  # another plan begins at once
     assert ended(shop, 2, service)["outcome"] == "nothing to do"
     stop(service)
-    assert len(told.read_text().splitlines()) == 1
+    assert len(hook_file.read_text().splitlines()) == 1
 
     search_logs.write_csv(
         search_logs.Simulation(queries=60, days=1, first_day="2026-12-01", products=100, seed=2), shop.folder / "logs"
@@ -110,5 +111,5 @@ def test_a_schedule_retrains(shop, serve):
     assert shop.running() == []
     service = serve("--every", "3d")
     assert ended(shop, 4, service)["outcome"] in ("pushed", "not blessed")
-    assert "the last run was stopped: going on" in (shop.folder / "said").read_text()
+    assert "the last run was stopped: continuing" in (shop.folder / "service.log").read_text()
     stop(service)

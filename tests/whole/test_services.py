@@ -56,8 +56,8 @@ def shops(request, tmp_path_factory):
             subprocess.Popen(shop.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             for shop in opened
         ]
-        said = [process.communicate()[0] for process in under_way]
-        assert [process.returncode for process in under_way] == [0] * 4, "\n".join(said)
+        outputs = [process.communicate()[0] for process in under_way]
+        assert [process.returncode for process in under_way] == [0] * 4, "\n".join(outputs)
         yield opened, json.dumps(connection)
 
 
@@ -89,7 +89,7 @@ def test_nothing_is_lost_between_four_pipelines(shops):
     assert len(names) == len(set(names))
 
 
-def test_a_served_model_is_found_wherever_it_was_copied_to(shops, tmp_path, capsys):
+def test_a_served_model_is_known_wherever_it_was_copied_to(shops, tmp_path, capsys):
     opened, connection = shops
     for shop in opened:
         copied = tmp_path / shop.folder.name
@@ -103,9 +103,9 @@ def test_a_run_on_kubeflow_gives_the_same_answers_from_the_same_store(shops, sql
     opened, connection = shops
     if "postgresql" in connection:
         pytest.skip("one server is enough: what a container publishes is what the local runs do")
-    told = json.loads(connection)
-    password, told["mysql"]["password"] = told["mysql"]["password"], "${MLMD_PASSWORD}"
-    shop = _open(tmp_path / "cluster", "cluster", told)
+    settings = json.loads(connection)
+    password, settings["mysql"]["password"] = settings["mysql"]["password"], "${MLMD_PASSWORD}"
+    shop = _open(tmp_path / "cluster", "cluster", settings)
     with object_server.serving("shops") as bucket:
         shop.set("kubeflow.env", {"AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"]})
         keys = {name: f"logs/{name}" for name in object_server.SECRETS}

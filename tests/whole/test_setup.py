@@ -103,7 +103,7 @@ def test_no_python_on_a_new_glibc_may_be_either_line(machine):
         ("uname", "echo Darwin", "needs Linux on x86_64"),
     ],
 )
-def test_a_machine_that_tfx_has_no_wheels_for_is_told_so(machine, name, script, message):
+def test_a_machine_without_wheels_of_tfx_is_refused(machine, name, script, message):
     machine(name, script)
     machine("python3.10", "echo 3.10 /opt/python3.10")
     done = run(machine, "which")
@@ -143,9 +143,9 @@ esac""",
         log.unlink(missing_ok=True)
         return [line.split()[0] for line in lines], done.stderr
 
-    names, said = calls()
+    names, output = calls()
     assert names == ["venv", "pip"]
-    assert "Setting up .venv with Python 3.10" in said
+    assert "Setting up .venv with Python 3.10" in output
     assert calls() == ([], "")
     with open(machine.checkout / "requirements" / "py310.txt", "a") as pins:
         pins.write("one-more==1\n")
@@ -154,7 +154,7 @@ esac""",
     assert calls() == ([], "")
 
 
-def test_a_missing_header_is_said_before_anything_is_installed(machine):
+def test_a_missing_header_is_reported_before_anything_is_installed(machine):
     machine(
         "python3.10", f'case "$2" in *sysconfig*) echo {os.devnull} ;; *) echo 3.10 {machine.path}/python3.10 ;; esac'
     )

@@ -30,13 +30,13 @@ def shop(tmp_path_factory):
 
 def test_nothing_to_begin_from_then_the_live_model_then_nothing_to_do(shop):
     assert ran(shop.run()) == list(COMPONENTS)
-    assert said(shop)["summary"].endswith("warm start: nothing serves yet")
+    assert trained_model(shop)["summary"].endswith("warm start: nothing serves yet")
     (version,) = shop.versions()
     # Now a version lives, which is another model to begin from.
     again = ["RankingTrainer", "SignatureExporter", "LiveModel", "RankingEvaluator", "RankingPusher"]
     assert ran(shop.run()) == again
-    assert f"warm start from version {version}" in said(shop)["summary"]
-    assert set(weights_said(shop).values()) == {"all of it"}
+    assert f"warm start from version {version}" in trained_model(shop)["summary"]
+    assert set(recorded_weights(shop).values()) == {"all of it"}
     assert ran(shop.run()) == ["RankingPusher"]
     assert shop.versions() == [version]
 
@@ -55,7 +55,7 @@ def test_old_values_score_as_before_behind_a_vocabulary_that_grew_and_moved(shop
         writer.writeheader()
         writer.writerows(rows)
     shop.run()
-    layers = weights_said(shop)
+    layers = recorded_weights(shop)
     served = shop.base / str(version)
     then, now = ((folder / "assets" / "items_brand").read_text().split() for folder in (served, exported(shop)))
     assert set(now) - set(then) == {"zenith"}
@@ -76,9 +76,9 @@ def scores(model, requests) -> np.ndarray:
     return np.asarray(answer["scores"])
 
 
-def said(shop) -> dict[str, str]:
+def trained_model(shop) -> dict[str, str]:
     return pipeline_runs.finished(shop.folder, "").properties("RankingTrainer", "model")
 
 
-def weights_said(shop) -> dict[str, str]:
-    return json.loads(said(shop)["warm_start"])
+def recorded_weights(shop) -> dict[str, str]:
+    return json.loads(trained_model(shop)["warm_start"])
