@@ -53,6 +53,13 @@ def existing_path(path: PathLike) -> pathlib.Path | None:
         return None
 
 
+def artifact_files() -> Any:
+    """TFX's own file systems (`tfx.dsl.io.fileio`), in which artifacts lie; TensorFlow reads `gs://` for them."""
+    from tfx.dsl.io import fileio  # here, because importing TFX takes seconds
+
+    return fileio
+
+
 def matching_files(pattern: str) -> list[str]:
     """The files that match a glob pattern, local or in an object store; folders are left out.
 
@@ -61,9 +68,8 @@ def matching_files(pattern: str) -> list[str]:
     if "://" not in pattern:
         return [path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path)]
     if pattern.startswith("gs://"):
-        from tfx.dsl.io import fileio  # here, because importing TFX takes seconds
-
-        return [path for path in fileio.glob(pattern) if not fileio.isdir(path)]
+        files = artifact_files()
+        return [path for path in files.glob(pattern) if not files.isdir(path)]
     remote = cast(Any, to_path(pattern))
     entries = remote.fs.glob(remote.path, detail=True)
     return [remote.fs.unstrip_protocol(path) for path, info in entries.items() if info["type"] == "file"]
@@ -74,9 +80,7 @@ def open_file(path: str) -> IO[bytes]:
     if "://" not in path:
         return open(path, "rb")
     if path.startswith("gs://"):
-        from tfx.dsl.io import fileio
-
-        return cast(IO[bytes], fileio.open(path, "rb"))
+        return cast(IO[bytes], artifact_files().open(path, "rb"))
     return to_path(path).open("rb")
 
 

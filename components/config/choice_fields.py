@@ -25,7 +25,7 @@ from tfx_ranking.components.config.refusals import reading_selection
 from tfx_ranking.components.errors import Refused, did_you_mean
 
 
-class _Choice(Protocol):
+class _TableRow(Protocol):
     @property
     def sentence(self) -> str: ...
 
@@ -42,7 +42,7 @@ class Choices:
     """
 
     title: str
-    table: Mapping[str, _Choice]
+    table: Mapping[str, _TableRow]
     check: Callable[[Any], Any]
     schema: Callable[[], dict[str, Any]]
     shown: Callable[[str], str] = str

@@ -11,6 +11,7 @@ import os
 import pickle
 from typing import Any
 
+from tfx_ranking.components import storage
 from tfx_ranking.components.choices.formats import FORMATS
 from tfx_ranking.components.config.data_section import SPLIT_NAMES
 from tfx_ranking.components.errors import DataError
@@ -27,7 +28,7 @@ def finish(task: workers.Plan, source: dict[str, Any]) -> dict[str, Any]:
 
     Raises DataError as `example_gen.ingest` does, and the first error that a worker reports.
     """
-    from tfx.dsl.io import fileio
+    fileio = storage.artifact_files()
 
     report = _merged(task)
     _check_groups(task, report)
@@ -44,7 +45,7 @@ def finish(task: workers.Plan, source: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merged(task: workers.Plan) -> workers.Report:
-    from tfx.dsl.io import fileio
+    fileio = storage.artifact_files()
 
     report = workers.Report()
     for path in sorted(fileio.glob(os.path.join(parts_folder(task.folder, "reports"), "*.pickle"))):
@@ -92,7 +93,7 @@ def _check_groups(task: workers.Plan, report: workers.Report) -> None:
 
 
 def _write_quarantine(task: workers.Plan, report: workers.Report) -> None:
-    from tfx.dsl.io import fileio
+    fileio = storage.artifact_files()
 
     report.bad.sort()
     lines = [
@@ -104,7 +105,7 @@ def _write_quarantine(task: workers.Plan, report: workers.Report) -> None:
 
 
 def _check_bad(task: workers.Plan, report: workers.Report) -> None:
-    from tfx.dsl.io import fileio
+    fileio = storage.artifact_files()
 
     records, bad = report.counts["records_in"], report.counts["quarantined"]
     if not records:
@@ -147,7 +148,7 @@ def _check_order(task: workers.Plan, report: workers.Report) -> None:
 
 def _place_shards(task: workers.Plan, split: str) -> dict[str, Any]:
     """Renames a split's shards to the stock names, now that their number is known; their spans by these names."""
-    from tfx.dsl.io import fileio
+    fileio = storage.artifact_files()
 
     shards = sorted(fileio.glob(os.path.join(parts_folder(task.folder, split), "*.gz")))
     folder = os.path.join(task.folder, f"Split-{split}")
@@ -161,9 +162,6 @@ def _place_shards(task: workers.Plan, split: str) -> dict[str, Any]:
 
 
 def _properties(task: workers.Plan, report: workers.Report, source: dict[str, Any]) -> dict[str, Any]:
-    from tfx.components.example_gen import utils
-    from tfx.proto import example_gen_pb2
-
     counts = report.counts
     lists = sum(counts[f"lists/{split}"] for split in task.split_names)
     items = sum(counts[f"items/{split}"] for split in task.split_names)
@@ -191,10 +189,8 @@ def _properties(task: workers.Plan, report: workers.Report, source: dict[str, An
     plain.update({key: counts[key] for key in ("context_differs", "shared_group_ids")})
     return {
         "split_names": task.split_names,
-        utils.PAYLOAD_FORMAT_PROPERTY_NAME: example_gen_pb2.PayloadFormat.Name(
-            example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE
-        ),
-        utils.FILE_FORMAT_PROPERTY_NAME: "tfrecords_gzip",
+        "payload_format": "FORMAT_TF_EXAMPLE",  # TFX's own properties, by which its components read the files
+        "file_format": "tfrecords_gzip",
         "summary": summary,
         "lists_out": lists,
         "items_out": items,

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from tfx_ranking.components import storage
 from tfx_ranking.components.choices.formats import FORMATS
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import RankingError
@@ -241,7 +242,7 @@ def reporting(task: Plan, name: str, report: Report | None = None) -> Iterator[R
         yield report
     except RankingError as error:
         report.error = error
-    from tfx.dsl.io import fileio
+    fileio = storage.artifact_files()
 
     fileio.makedirs(parts_folder(task.folder, "reports"))
     with fileio.open(os.path.join(parts_folder(task.folder, "reports"), f"{name}.pickle"), "wb") as opened:
