@@ -12,7 +12,7 @@ COPY components components
 COPY pipelines pipelines
 COPY requirements/py313.txt pins.txt
 # A wheel, as anybody would install it; the pins are limits, so what only development needs stays out.  Compiled here: who
-# runs it may not write there, and each container would compile TensorFlow anew.
+# runs it may not write there, and each container would compile TensorFlow again.
 RUN /opt/uv/bin/uv build --quiet --wheel --out-dir wheels \
  && /opt/uv/bin/uv venv --quiet --python /usr/bin/python3 /opt/ranking \
  && /opt/uv/bin/uv pip install --quiet --compile-bytecode --python /opt/ranking/bin/python --constraint pins.txt \
@@ -25,7 +25,7 @@ RUN apt-get update \
  && useradd --uid 10001 --create-home ranking
 COPY --from=build /opt/ranking /opt/ranking
 ENV PATH=/opt/ranking/bin:/usr/bin:/bin
-# A number: Kubernetes cannot tell of a name that it is not root's.
+# A number, because Kubernetes cannot check that a name is not root's.
 USER 10001
 WORKDIR /home/ranking
 # Your own modules (a preprocessing_fn, a scorer) belong on PYTHONPATH: COPY them here and ENV PYTHONPATH=/home/ranking.

@@ -24,6 +24,7 @@ from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.config.feature_sections import Feature, TokenVocabulary
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.features.feature_columns import LEVELS, Level, vocabulary_file
+from tfx_ranking.components.features.feature_columns import numeric_columns as numeric_columns  # until 0.3: 0.1's place
 from tfx_ranking.components.features.numeric_steps import bucket_ids, ends_in_buckets, take_columns, take_steps
 from tfx_ranking.components.lists.list_examples import ROW_LENGTHS
 

@@ -91,7 +91,7 @@ def test_loading_is_announced_once(loaded, printed, monkeypatch, capfd):
     if loaded:
         monkeypatch.setitem(sys.modules, "tensorflow", sys)
     with quiet.quiet_imports():
-        os.write(2, b"what nobody asked for")
+        os.write(2, b"noise")
     assert capfd.readouterr().err == printed
 
 

@@ -60,7 +60,7 @@ def test_a_rollback_goes_to_the_version_that_to_names_even_a_later_one(base):
     done = roll_back(base, 3, NEXT, check=untried)
     assert (done.version, done.rollback_of, done.restores) == (5, 4, 3)
     assert seen(base)[5] == before[3]
-    assert ledger.read(base).rolled_back(before[3]) is None  # it serves again because a user asked for it
+    assert ledger.read(base).rolled_back(before[3]) is None  # it serves again because a user requested it
     assert ledger.read(base).rolled_back(before[1]).version == 4
 
 

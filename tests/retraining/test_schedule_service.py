@@ -190,7 +190,7 @@ def test_a_failed_run_is_retried_and_the_hooks_are_notified_once(service):
     (payload,) = payloads  # of the run, not of its attempts
     assert payload == {
         "event": "pushed", "pipeline": "shop", "host": payload["host"], "began": last.began, "ended": last.ended,
-        "attempt": 3, "exit_code": 0, "message": "pushed", "said": "pushed", "log": last.log,
+        "attempt": 3, "exit_code": 0, "message": "pushed", "said": "pushed", "log": last.log,  # until 0.3: 0.1's name
     }  # fmt: skip
     assert "pushed" in pathlib.Path(last.log).read_text()
 
@@ -354,7 +354,7 @@ def test_a_job_store_that_is_not_a_database(service):
 def test_a_history_that_release_0_1_wrote_is_read(tmp_path):
     line = {
         "began": "2026-11-01T03:00:00+01:00", "attempt": 1, "ended": "2026-11-01T03:05:00+01:00", "exit_code": 0,
-        "outcome": "pushed", "said": "version 12 serves", "log": "a.log", "failed_hooks": ["mail: no server"],
+        "outcome": "pushed", "said": "version 12 serves", "log": "a.log", "failed_hooks": ["mail: no server"],  # until 0.3: 0.1's name
     }  # fmt: skip
     (tmp_path / schedule_history.HISTORY).write_text(json.dumps(line) + "\n")
     last = schedule_history.latest(tmp_path)

@@ -5,10 +5,12 @@ a process of its own with its own environment, folder and exit code.  Modules of
 """
 
 import atexit
+import ctypes
 import json
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,8 +21,8 @@ from collections.abc import Mapping, Sequence
 PRELOADED = (
     "tfx_ranking.pipelines.ranking_pipeline",
     "tfx_ranking.pipelines.data_check_pipeline",
-    "tfx_ranking.pipelines.kubeflow.step",
-    "tfx_ranking.pipelines.running.process",
+    "tfx_ranking.pipelines.kubeflow.compiler",
+    "tfx_ranking.pipelines.lineage.store",
     "tfx_ranking.components.scorers.networks",
     "tfx_ranking.components.serving.serving_ranker",
     "tfx_ranking.components.serving.parity",
@@ -63,6 +65,7 @@ def run(
 def _serve() -> None:
     import importlib
 
+    sys.path.pop(0)  # this script's folder, which a command line would not have
     for name in PRELOADED:
         importlib.import_module(name)
     requests = os.fdopen(0, "rb", closefd=False)
@@ -77,6 +80,7 @@ def _become(arguments: list[str], cwd: str, env: dict[str, str], output: str) ->
     """The new process.  Does not return."""
     code = 1
     try:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it does not outlive the tests
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT), 1)
@@ -96,6 +100,8 @@ def _become(arguments: list[str], cwd: str, env: dict[str, str], output: str) ->
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     finally:

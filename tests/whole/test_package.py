@@ -109,7 +109,12 @@ def test_a_lock_file_pins_what_pyproject_asks_for(lock):
 TFX_BRINGS = {"absl", "google", "keras", "ml_metadata", "numpy", "pyarrow", "tensorflow", "tensorflow_data_validation"}
 TFX_BRINGS |= {"tensorflow_metadata", "tensorflow_transform", "tfx_bsl"}
 DISTRIBUTIONS = {"kfp_server_api": "kfp-server-api", "tensorflow_serving": "tensorflow-serving-api", "yaml": "pyyaml"}
-DISTRIBUTIONS |= {"apache_beam": "apache-beam", "upath": "universal-pathlib", "urllib3": "kfp-server-api"}
+DISTRIBUTIONS |= {
+    "apache_beam": "apache-beam",
+    "upath": "universal-pathlib",
+    "urllib3": "kfp-server-api",
+    "pydantic_core": "pydantic",
+}
 
 
 def test_each_import_is_declared():
