@@ -354,7 +354,8 @@ def test_a_job_store_that_is_not_a_database(service):
 def test_a_history_that_release_0_1_wrote_is_read(tmp_path):
     line = {
         "began": "2026-11-01T03:00:00+01:00", "attempt": 1, "ended": "2026-11-01T03:05:00+01:00", "exit_code": 0,
-        "outcome": "pushed", "said": "version 12 serves", "log": "a.log", "failed_hooks": ["mail: no server"],  # until 0.3: 0.1's name
+        "said": "version 12 serves",  # until 0.3: 0.1's name
+        "outcome": "pushed", "log": "a.log", "failed_hooks": ["mail: no server"],
     }  # fmt: skip
     (tmp_path / schedule_history.HISTORY).write_text(json.dumps(line) + "\n")
     last = schedule_history.latest(tmp_path)

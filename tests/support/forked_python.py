@@ -28,6 +28,9 @@ PRELOADED = (
     "tfx_ranking.components.serving.parity",
     "tfx.orchestration.beam.beam_dag_runner",
     "tfx.orchestration.portable.launcher",
+    "tfx.orchestration.portable.mlmd.execution_lib",
+    "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_entrypoint_utils",
+    "tfx.utils.import_utils",
 )
 _server: subprocess.Popen[bytes] | None = None
 _lock = threading.Lock()
