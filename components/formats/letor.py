@@ -7,6 +7,7 @@ nanoseconds, and a word's index leads to its line when it is bad.
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -60,12 +61,74 @@ def read_sizes(path: str) -> np.ndarray:
 def parse(
     text: bytes, columns: dict[int, str], request: chunks.FileRequest, *, first_line: int, qid: bool
 ) -> tuple[chunks.Chunk, int]:
-    """The chunk in `text`, which ends with a newline, and how many lines it has.
+    """The chunk in `text`, which ends with a newline, and the number of its lines.
 
-    columns: feature id → column name.  qid: lines hold `qid:`; else the column `_order` counts the rows.
-    `counts["_rows"]` is the number of rows, bad ones included; blank lines and bare comments are no rows.
+    columns: feature id → column name.  qid: lines have `qid:`; otherwise the column `_order` counts the rows.
+    `counts["_rows"]` is the number of rows, bad ones included; blank lines and bare comments are not rows.
     """
-    data = request.data
+    rows = _split(text, first_line)
+    reasons: dict[int, str] = {}  # row → why it is bad
+    good = _check_shape(rows, reasons)
+    group = _group_ids(rows, good, reasons, request.data.group_id) if qid else None
+    words_kept = rows.words
+    skip = 3 if qid else 1  # words before the first feature id
+    if not good.all() or qid:
+        position = words_kept.position
+        words_kept = words_kept.select(good[words_kept.row] & ((position == 0) | (position >= skip)))
+    words_kept, numbers = _to_numbers(text, rows, words_kept, reasons)
+    label, matrix, duplicates = _columns(rows, words_kept, numbers, columns, request, reasons)
+
+    bad = [chunks.Bad(int(rows.lines[row]), reasons[row]) for row in sorted(reasons)]
+    keep = np.ones(rows.number, bool)
+    keep[list(reasons)] = False
+    kept = np.flatnonzero(keep)
+    if bad:
+        matrix = matrix[:, kept]
+    arrays = {name: pa.array(matrix[i]) for i, name in enumerate(columns.values())}
+    arrays[request.data.label] = pa.array(label[kept].astype(np.float32))
+    if group is not None:
+        arrays[request.data.group_id] = group.take(pa.array(kept)) if bad else group
+    else:
+        arrays["_order"] = pa.array(kept)
+    if request.data.item_id:
+        comments = words(buffer_of(text), rows.code_ends[kept], rows.line_ends[kept])
+        arrays[request.data.item_id] = _from_comment(comments, request.data.item_id)
+    counts = {"_rows": rows.number, **duplicates}
+    return chunks.Chunk(arrays, rows.lines[kept], rows.number, bad, counts), rows.text_lines
+
+
+class _Words(NamedTuple):
+    """Words of the rows, one after another; all arrays are [word]."""
+
+    starts: np.ndarray  # byte offsets in the buffer
+    ends: np.ndarray
+    row: np.ndarray
+    position: np.ndarray  # within the row: 0 is the label, then a feature id and its value in turn
+
+    def select(self, keep: np.ndarray) -> "_Words":
+        return _Words(*(values[keep] for values in self))
+
+
+class _Rows(NamedTuple):
+    """The rows of a text: its lines that have words outside of comments; arrays are [row] unless noted."""
+
+    buffer: np.ndarray  # uint8 [byte], comments replaced by spaces
+    words: _Words
+    colon: np.ndarray  # bool [byte]
+    length: np.ndarray  # words of the row
+    first: np.ndarray  # index in `words` of the row's first word
+    lines: np.ndarray  # number of the row's line in the file
+    line_ends: np.ndarray  # byte offset of the newline
+    code_ends: np.ndarray  # byte offset where the comment begins, else the newline
+    text_lines: int  # lines of the text, rows or not
+
+    @property
+    def number(self) -> int:
+        return len(self.lines)
+
+
+def _split(text: bytes, first_line: int) -> _Rows:
+    """Splits a text into words at white space and colons."""
     buffer = np.frombuffer(text, np.uint8).copy()
     line_ends = np.flatnonzero(buffer == _NEWLINE)
     code_ends = _blank_comments(buffer, line_ends)
@@ -75,99 +138,103 @@ def parse(
     starts, ends = edges[::2], edges[1::2]  # the last byte is a newline, so every word ends
     last = np.searchsorted(starts, line_ends)
     words_in = np.diff(last, prepend=0)
-    first_word = last - words_in
     present = np.flatnonzero(words_in)  # lines that are rows
-    rows = len(present)
-    lines = first_line + present
-    reasons: dict[int, str] = {}  # row → why it is bad
+    length, first = words_in[present], (last - words_in)[present]
+    row = np.repeat(np.arange(len(present)), length)
+    position = np.arange(len(starts)) - np.repeat(first, length)
+    return _Rows(
+        buffer=buffer,
+        words=_Words(starts, ends, row, position),
+        colon=colon,
+        length=length,
+        first=first,
+        lines=first_line + present,
+        line_ends=line_ends[present],
+        code_ends=code_ends[present],
+        text_lines=len(line_ends),
+    )
 
-    def refuse(at: np.ndarray, reason: str) -> None:
-        for row in at:
-            reasons.setdefault(int(row), reason)
 
-    # Word 0 is the label; then `id` `:` `value` in turn, so a sound line has an odd number of words.
-    count, first = words_in[present], first_word[present]
-    colons = np.diff(np.searchsorted(np.flatnonzero(colon), line_ends[present], side="left"), prepend=0)
-    row_of = np.repeat(np.arange(rows), count)
-    place = np.arange(len(starts)) - np.repeat(first, count)
-    key_expected = (place & 1).astype(bool)
+def _refuse(rows: np.ndarray, reason: str, reasons: dict[int, str]) -> None:
+    """Records a reason for each row that has none yet."""
+    for row in rows:
+        reasons.setdefault(int(row), reason)
+
+
+def _check_shape(rows: _Rows, reasons: dict[int, str]) -> np.ndarray:
+    """bool [row]: whether the row is a label, then `id:value` in turn; so it has an odd number of words."""
+    words_of, colon = rows.words, rows.colon
+    starts, ends, position = words_of.starts, words_of.ends, words_of.position
+    colons = np.diff(np.searchsorted(np.flatnonzero(colon), rows.line_ends, side="left"), prepend=0)
+    key_expected = (position & 1).astype(bool)
     before = colon[starts - 1] if len(starts) and starts[0] > 0 else np.append(False, colon[starts[1:] - 1])
     wrong = colon[ends] != key_expected
-    wrong |= before != (~key_expected & (place > 0))
-    broken = np.zeros(rows, bool)
-    broken[row_of[wrong]] = True
-    broken |= (count % 2 == 0) | (colons != count // 2)
-    refuse(np.flatnonzero(broken), "malformed line: expected `label qid:id feature:value …`")
+    wrong |= before != (~key_expected & (position > 0))
+    broken = np.zeros(rows.number, bool)
+    broken[words_of.row[wrong]] = True
+    broken |= (rows.length % 2 == 0) | (colons != rows.length // 2)
+    _refuse(np.flatnonzero(broken), "malformed line: expected `label qid:id feature:value …`", reasons)
+    return ~broken
 
-    group: pa.Array | None = None
-    if qid:
-        second = np.where(count > 2, first + 1, first)
-        at = starts[second]
-        is_qid = (count > 2) & (ends[second] - at == 3)
-        for offset, letter in enumerate(b"qid"):
-            is_qid &= buffer[np.minimum(at + offset, len(buffer) - 1)] == letter
-        refuse(np.flatnonzero(~is_qid & ~broken), f"{data.group_id}: the line has no qid")
-        good = is_qid & ~broken
-        values = np.where(good, second + 1, first)
-        group = words(buffer, starts[values], np.where(good, ends[values], starts[values]))
-    else:
-        good = ~broken
-    skip = 3 if qid else 1  # words before the first feature id
-    if not good.all() or qid:
-        keep = good[row_of] & ((place == 0) | (place >= skip))
-        starts, ends, row_of, place = starts[keep], ends[keep], row_of[keep], place[keep]
-    numbers, odd = _numbers(buffer, starts, ends)
-    if odd.any():
-        for word in np.flatnonzero(odd):
-            shown = text[starts[word] : ends[word]].decode("utf-8", "replace")
-            what = "label" if place[word] == 0 else "a feature id" if place[word] % 2 else "a value"
-            reasons.setdefault(int(row_of[word]), f"malformed line: {what} is {shown!r}, expected a number")
-        bad_rows = np.zeros(rows, bool)
-        bad_rows[list(reasons)] = True
-        keep = ~bad_rows[row_of]
-        numbers, row_of, place = numbers[keep], row_of[keep], place[keep]
-        good &= ~bad_rows
-    label_at = place == 0
-    is_id = (place & 1).astype(bool)
-    ids, values = numbers[is_id], numbers[~is_id & ~label_at]
-    feature_row = row_of[is_id]
-    counts = {"_rows": rows}
+
+def _group_ids(rows: _Rows, good: np.ndarray, reasons: dict[int, str], column: str) -> pa.Array:
+    """The text after `qid:`, binary [row]; rows without it are refused, and no longer `good`."""
+    starts, ends = rows.words.starts, rows.words.ends
+    second = np.where(rows.length > 2, rows.first + 1, rows.first)
+    at = starts[second]
+    is_qid = (rows.length > 2) & (ends[second] - at == 3)
+    for offset, letter in enumerate(b"qid"):
+        is_qid &= rows.buffer[np.minimum(at + offset, len(rows.buffer) - 1)] == letter
+    _refuse(np.flatnonzero(~is_qid & good), f"{column}: the line has no qid", reasons)
+    good &= is_qid
+    values = np.where(good, second + 1, rows.first)
+    return words(rows.buffer, starts[values], np.where(good, ends[values], starts[values]))
+
+
+def _to_numbers(text: bytes, rows: _Rows, kept: _Words, reasons: dict[int, str]) -> tuple[_Words, np.ndarray]:
+    """The words of rows without a fault, and float64 [word] of each; a word that is not a number refuses its row."""
+    numbers, odd = _numbers(rows.buffer, kept.starts, kept.ends)
+    if not odd.any():
+        return kept, numbers
+    for word in np.flatnonzero(odd):
+        shown = text[kept.starts[word] : kept.ends[word]].decode("utf-8", "replace")
+        what = "label" if kept.position[word] == 0 else "a feature id" if kept.position[word] % 2 else "a value"
+        reasons.setdefault(int(kept.row[word]), f"malformed line: {what} is {shown!r}, expected a number")
+    bad_rows = np.zeros(rows.number, bool)
+    bad_rows[list(reasons)] = True
+    sound = ~bad_rows[kept.row]
+    return kept.select(sound), numbers[sound]
+
+
+def _columns(
+    rows: _Rows,
+    kept: _Words,
+    numbers: np.ndarray,
+    columns: dict[int, str],
+    request: chunks.FileRequest,
+    reasons: dict[int, str],
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Labels float64 [row], features float32 [column, row], and the count of duplicate ids, if any were looked for."""
+    is_label, is_id = kept.position == 0, (kept.position & 1).astype(bool)
+    ids, values, id_rows = numbers[is_id], numbers[~is_id & ~is_label], kept.row[is_id]
     fractional = (ids != np.floor(ids)) | (ids < 0) | (ids > 1 << 30)
     if fractional.any():
-        refuse(feature_row[fractional], "malformed line: a feature id is no whole number")
-    key = feature_row * float(1 << 31) + ids
+        _refuse(id_rows[fractional], "malformed line: a feature id is no whole number", reasons)
+    duplicates = {}
+    key = id_rows * float(1 << 31) + ids
     if np.any(np.diff(key) <= 0):  # ids out of order somewhere: look for duplicates
         order = np.argsort(key, kind="stable")
         again = order[1:][np.diff(key[order]) == 0]
-        if again.size and data.duplicates == "refuse":
+        if request.data.duplicates == "refuse":
             for at in again:
-                reasons.setdefault(
-                    int(feature_row[at]), f"feature id {int(ids[at])} stands twice (data.duplicates: refuse)"
-                )
-        counts["duplicates"] = int(again.size) if data.duplicates == "last" else 0
-
-    matrix = _dense(ids, values, feature_row, rows, columns)
-    label = np.full(rows, np.nan)
-    label[row_of[label_at]] = numbers[label_at]
-    refuse(np.flatnonzero(np.isinf(matrix).any(axis=0)), "a feature is infinite, expected finite numbers")
-
-    bad = [chunks.Bad(int(lines[row]), reasons[row]) for row in sorted(reasons)]
-    keep = np.ones(rows, bool)
-    keep[list(reasons)] = False
-    rows_kept = np.flatnonzero(keep)
-    if bad:
-        matrix = matrix[:, rows_kept]
-    arrays = {name: pa.array(matrix[i]) for i, name in enumerate(columns.values())}
-    arrays[data.label] = pa.array(label[rows_kept].astype(np.float32))
-    if group is not None:
-        arrays[data.group_id] = group.take(pa.array(rows_kept)) if bad else group
-    else:
-        arrays["_order"] = pa.array(rows_kept)
-    if data.item_id:
-        comment = words(buffer_of(text), code_ends[present][rows_kept], line_ends[present][rows_kept])
-        arrays[data.item_id] = _from_comment(comment, data.item_id)
-    chunk = chunks.Chunk(arrays, lines[rows_kept], rows, bad, counts)
-    return chunk, len(line_ends)
+                reason = f"feature id {int(ids[at])} stands twice (data.duplicates: refuse)"
+                reasons.setdefault(int(id_rows[at]), reason)
+        duplicates["duplicates"] = int(again.size) if request.data.duplicates == "last" else 0
+    matrix = _dense(ids, values, id_rows, rows.number, columns)
+    _refuse(np.flatnonzero(np.isinf(matrix).any(axis=0)), "a feature is infinite, expected finite numbers", reasons)
+    label = np.full(rows.number, np.nan)
+    label[kept.row[is_label]] = numbers[is_label]
+    return label, matrix, duplicates
 
 
 def words(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> pa.Array:
