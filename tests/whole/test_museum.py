@@ -85,7 +85,9 @@ def test_a_lost_key_would_be_seen():
 
 
 def test_the_old_model_is_read_and_scores(command):
-    assert "rank" not in command("inspect serving/shop")
+    shown = command("inspect serving/shop")
+    assert all(f"\n{name}  " in shown for name in ("list_example", "predict", "serving_default"))
+    assert "versions  1, 2\n" in shown
     command("rank serving/shop logs/day.csv --output ranked.csv")
     assert len(pathlib.Path("ranked.csv").read_text().splitlines()) == 1 + 600
 
