@@ -2,12 +2,12 @@
 
 Input: statistics of the new lists, the live model's statistics and schema, and the config.  Output: an
 ExampleAnomalies artifact; its properties hold every distance, the reasons to retrain and the reasons to refuse the
-data.  TFDV measures; the thresholds come from the config, so that one comparison answers both questions.
+data.  TFDV measures the distances; the config has the thresholds of both decisions, so one comparison is enough.
 """
 
 import json
 from collections.abc import Mapping
-from typing import Any, Dict
+from typing import Any, Dict, NamedTuple
 
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
@@ -35,41 +35,72 @@ def RankingDataCheck(
     live: Parameter[str],
     anomalies: OutputArtifact[ExampleAnomalies],
 ):
-    """Compares new data with the data of the live model's run.
+    """Compares new data with the data of the run that made the live model.
 
-    statistics: of the new lists, in the split train.  live: JSON with `statistics` and `schema`, the uris of the
-    artifacts of the run that made the live model.  anomalies: TFDV's in `SchemaDiff.pb`; properties `lists`, `drift`
-    (JSON, name to distance), `refused` (why no model may be trained on these data, "" if one may), `moved` (what moved
-    beyond its threshold for retraining, JSON list) and `summary`.
+    statistics: of the new lists, in the split train.  live: JSON with `statistics` and `schema`, the URIs of these
+    artifacts of the live model's run.  anomalies: TFDV's anomalies in `SchemaDiff.pb`; properties `lists`, `drift`
+    (JSON: column → distance), `refused` (why you must not train on these data; "" if you may), `moved` (JSON list:
+    what moved farther than its threshold for retraining) and `summary`.
     """
-    ranking = ranking_config.from_selection(config)
     baseline = json.loads(live)
-    new = stats_artifact_utils.load_statistics(statistics, SPLIT).proto()
-    old = tfdv.load_stats_binary(f"{baseline['statistics']}/Split-{SPLIT}/FeatureStats.pb")
-    schema = io_utils.parse_pbtxt_file(f"{baseline['schema']}/schema.pbtxt", schema_pb2.Schema())
-    checked = validate(new, schema, ranking)
-    distances = drift(new, old, ranking)
-    retrain = ranking.retrain
-    bad = [f"{name}: {info.description}" for name, info in sorted(checked.anomaly_info.items())]
-    bad = [] if ranking.data.on_anomaly == "warn" else bad
-    bad += beyond(distances, retrain.refuse, ranking)
-    moved = beyond(distances, retrain.drift, ranking)
-    lists = int(new.datasets[0].num_examples)
+    result = compare(
+        stats_artifact_utils.load_statistics(statistics, SPLIT).proto(),
+        tfdv.load_stats_binary(f"{baseline['statistics']}/Split-{SPLIT}/FeatureStats.pb"),
+        io_utils.parse_pbtxt_file(f"{baseline['schema']}/schema.pbtxt", schema_pb2.Schema()),
+        ranking_config.from_selection(config),
+    )
     fileio.makedirs(f"{anomalies.uri}/Split-{SPLIT}")
-    io_utils.write_bytes_file(f"{anomalies.uri}/Split-{SPLIT}/SchemaDiff.pb", checked.SerializeToString())
+    io_utils.write_bytes_file(f"{anomalies.uri}/Split-{SPLIT}/SchemaDiff.pb", result.anomalies.SerializeToString())
     anomalies.split_names = json.dumps([SPLIT])
-    anomalies.set_int_custom_property("lists", lists)
-    anomalies.set_string_custom_property("drift", json.dumps(distances, ensure_ascii=False))
-    anomalies.set_string_custom_property("refused", "; ".join(bad))
-    anomalies.set_string_custom_property("moved", json.dumps(moved, ensure_ascii=False))
-    anomalies.set_string_custom_property("summary", f"refused: {'; '.join(bad)}" if bad else f"{lists:,} lists, good")
+    anomalies.set_int_custom_property("lists", result.lists)
+    anomalies.set_string_custom_property("drift", json.dumps(result.drift, ensure_ascii=False))
+    anomalies.set_string_custom_property("refused", "; ".join(result.refused))
+    anomalies.set_string_custom_property("moved", json.dumps(result.moved, ensure_ascii=False))
+    anomalies.set_string_custom_property("summary", result.summary)
+
+
+class Comparison(NamedTuple):
+    """New data, compared with the live model's data."""
+
+    anomalies: anomalies_pb2.Anomalies
+    lists: int
+    drift: dict[str, float]  # column → distance in [0, 1]
+    refused: list[str]  # reasons not to train on the new data
+    moved: list[str]  # reasons to retrain
+
+    @property
+    def summary(self) -> str:
+        return f"refused: {'; '.join(self.refused)}" if self.refused else f"{self.lists:,} lists, good"
+
+
+def compare(
+    new: statistics_pb2.DatasetFeatureStatisticsList,
+    live: statistics_pb2.DatasetFeatureStatisticsList,
+    schema: schema_pb2.Schema,
+    config: RankingConfig,
+) -> Comparison:
+    """Compares the statistics of new data with the statistics and the schema of the live model's data."""
+    anomalies = validate(new, schema, config)
+    distances = drift(new, live, config)
+    refused = [f"{name}: {info.description}" for name, info in sorted(anomalies.anomaly_info.items())]
+    if config.data.on_anomaly == "warn":
+        refused = []
+    return Comparison(
+        anomalies=anomalies,
+        lists=int(new.datasets[0].num_examples),
+        drift=distances,
+        refused=refused + beyond(distances, config.retrain.refuse, config),
+        moved=beyond(distances, config.retrain.drift, config),
+    )
 
 
 def validate(
     statistics: statistics_pb2.DatasetFeatureStatisticsList, schema: schema_pb2.Schema, config: RankingConfig
 ) -> anomalies_pb2.Anomalies:
-    """TFDV's anomalies in the columns that the schema and the config both know: a feature that came or went since is a
-    change of the config, not of the data."""
+    """TFDV's anomalies in the columns that both the schema and the config have.
+
+    A feature that only one of them has shows a change of the config, not of the data.
+    """
     known = {feature.name for feature in schema.feature} & set(columns(config))
     environment = "TRAINING" if "TRAINING" in schema.default_environment else None
     checked = tfdv.validate_statistics(statistics, schema, environment=environment)
@@ -83,14 +114,16 @@ def drift(
     old: statistics_pb2.DatasetFeatureStatisticsList,
     config: RankingConfig,
 ) -> dict[str, float]:
-    """How far each feature and the label moved, in [0, 1], as TFDV's drift comparators measure it: the L-infinity
-    distance of a string's values, the Jensen-Shannon divergence of a number's."""
+    """How far each feature and the label moved: column → distance in [0, 1], measured by TFDV's drift comparators.
+
+    Strings: the L-infinity distance.  Numbers: the Jensen-Shannon divergence.
+    """
     schema = schema_pb2.Schema()
     for name, dtype in _dtypes(config).items():
         if name not in _names(new) or name not in _names(old):
-            continue  # the config changed, not the data
+            continue  # only one of the configs has the column
         comparator = schema.feature.add(name=name, type=_TYPES[dtype]).drift_comparator
-        # A threshold of 0: TFDV then reports every distance.
+        # With a threshold of 0, TFDV reports every distance.
         (comparator.infinity_norm if dtype == "string" else comparator.jensen_shannon_divergence).threshold = 0.0
     measurements = tfdv.validate_statistics(new, schema, previous_statistics=old).drift_skew_info
     measured = {info.path.step[0]: info.drift_measurements[0].value for info in measurements if info.drift_measurements}
@@ -98,7 +131,7 @@ def drift(
 
 
 def beyond(distances: Mapping[str, float], allowed: Drift | None, config: RankingConfig) -> list[str]:
-    """What moved farther than is allowed, one sentence each, the farthest first.
+    """One sentence for each column that moved farther than allowed, the farthest first.
 
     >>> from tfx_ranking.components.config import parse
     >>> small = parse({"name": "a", "data": {"input": "x", "format": "csv"}, "items": {"f1": {}, "f2": {}}})

@@ -1,8 +1,9 @@
-"""RankingExampleGen: query logs to list examples, one `tf.train.Example` a list, in the splits train, validation, test.
+"""RankingExampleGen: converts query logs to list examples, in the splits train, validation and test.
 
-Enters: LETOR, CSV, Parquet, ELWC, SequenceExample, flat or list examples, as `data` in the config says.  Leaves: an
-Examples artifact that every stock TFX component reads, with `quarantine.jsonl` beside the splits.  The one idea: no
-record is lost silently: records in = items out + quarantined + capped + dropped, checked at the end of every run.
+Input: LETOR, CSV, Parquet, ELWC, SequenceExample, flat or list examples, as the config's `data` section describes them.
+Output: an Examples artifact with one `tf.train.Example` per list, which every stock TFX component can read, and
+`quarantine.jsonl` beside the splits.  No record is lost silently: at the end of every run the component checks that
+records in = items out + quarantined + capped + dropped.
 """
 
 import dataclasses
@@ -10,21 +11,24 @@ import json
 from typing import Any, Dict
 
 import apache_beam as beam
+from tfx.components.example_gen import utils as tfx_names
 from tfx.dsl.component.experimental.annotations import BeamComponentParameter, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
+from tfx.proto import example_gen_pb2
 from tfx.types.standard_artifacts import Examples
 
 from tfx_ranking.components.config import RankingConfig, from_selection
 from tfx_ranking.components.config.data_section import Data
 from tfx_ranking.components.errors import ConfigError
 from tfx_ranking.components.ingestion import accounts, shuffle, sources, workers
+from tfx_ranking.components.ingestion.plan import make_plan
 from tfx_ranking.components.push.versions import ServingBase
 
 READS = (
     *(
         f"data.{key}"
         for key in Data.__dataclass_fields__
-        if key not in ("on_anomaly", "schema")  # what the trainer and the schema read
+        if key not in ("on_anomaly", "schema")  # other components read these
     ),
     *(f"{level}.*.{key}" for level in ("context", "items") for key in ("dtype", "shape", "default", "tokens.present")),
     "evaluation.relevant_from",
@@ -39,29 +43,24 @@ def RankingExampleGen(
     span: Parameter[str] = None,  # type: ignore[assignment]
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ):
-    """List examples from the files in `source` (a value of `resolve`; called here if left out).
+    """Converts the files in `source` to list examples.
 
-    span: without a source, the one to take in place of `data.span`; "" for the newest.
+    source: what `resolve` returns; the component calls `resolve` itself if you leave it out.
+    span: without a source, the span to read instead of `data.span`; "" for the newest.
     """
     ranking = from_selection(config)
     inputs = json.loads(source or resolve(ranking.data, ranking.push.base if ranking.push else None, span))
     properties = ingest(ranking, inputs, examples.uri, beam_pipeline)
-    examples.split_names = json.dumps(properties.pop("split_names"))
-    examples.span = inputs["span"]
-    if inputs["version"] is not None:
-        examples.version = inputs["version"]
-    for name, value in properties.items():
-        set_property = (
-            examples.set_int_custom_property if isinstance(value, int) else examples.set_string_custom_property
-        )
-        set_property(name, value)
+    _set_properties(examples, inputs, properties)
 
 
 def resolve(data: Data, base: str | None = None, span: str | None = None) -> str:
-    """What `sources.resolve` finds now, as the component's `source`: it decides whether the cached examples still hold.
+    """The input files as they are now, as JSON: the component's `source`.
 
-    base: the push destination, for a window since the live model.  span: in place of `data.span`, "" for the newest.
-    Raises ConfigError for a span that is no number.
+    TFX reuses cached examples as long as the source is the same.
+
+    base: the push destination, for `data.window.since: live`.  span: replaces `data.span`; "" for the newest.
+    Raises ConfigError for a span that is not a number.
     """
     if span is not None:
         if span and not span.isdecimal():
@@ -74,21 +73,40 @@ def resolve(data: Data, base: str | None = None, span: str | None = None) -> str
 def ingest(
     config: RankingConfig, source: Dict[str, Any], folder: str, beam_pipeline: beam.Pipeline | None = None
 ) -> Dict[str, Any]:
-    """Reads the source, writes the splits below `folder`, returns the artifact's properties.
+    """Reads the files of a source, writes the splits in `folder`, and returns the artifact's properties.
 
-    Raises DataError when too much of the input is bad, a split ends up without a list, or a grouped input is not.
+    Raises DataError when too many records are bad, when a split has no list, or when the rows of a group of an input
+    with `data.order: grouped` are not together.
     """
-    task = workers.plan(config, source, folder)
+    plan = make_plan(config, source, folder)
     with beam_pipeline or beam.Pipeline() as pipeline:
-        files = pipeline | "Files" >> beam.Create(task.units) | beam.Reshuffle()
-        if task.streamed:
-            files | "Ingest" >> beam.Map(lambda unit: workers.ingest_file(task, unit))
+        files = pipeline | "Files" >> beam.Create(plan.files) | beam.Reshuffle()
+        if plan.streamed:
+            files | "Ingest" >> beam.Map(lambda file: workers.ingest_file(plan, file))
         else:
-            buckets = files | "Scatter" >> beam.FlatMap(lambda unit: shuffle.scatter(task, unit)) | beam.GroupByKey()
-            if task.time is None:
-                buckets | "Write" >> beam.MapTuple(lambda bucket, parts: shuffle.write_bucket(task, bucket, parts))
+            buckets = files | "Scatter" >> beam.FlatMap(lambda file: shuffle.scatter(plan, file)) | beam.GroupByKey()
+            if plan.time is None:
+                buckets | "Write" >> beam.MapTuple(lambda bucket, parts: shuffle.write_bucket(plan, bucket, parts))
             else:
-                gathered = buckets | "Gather" >> beam.MapTuple(lambda b, parts: shuffle.gather(task, b, parts))
-                times = beam.pvalue.AsList(gathered | "Times" >> beam.Map(shuffle.times_of))
-                gathered | "Settle" >> beam.Map(lambda each, known: shuffle.settle(task, each, known), times)
-    return accounts.finish(task, source)
+                encoded = buckets | "Encode" >> beam.MapTuple(lambda b, parts: shuffle.encode_bucket(plan, b, parts))
+                times = beam.pvalue.AsList(encoded | "Times" >> beam.Map(shuffle.times_of))
+                encoded | "WriteByTime" >> beam.Map(lambda each, known: shuffle.write_by_time(plan, each, known), times)
+    return accounts.finish(plan, source)
+
+
+def _set_properties(examples: Examples, source: Dict[str, Any], properties: Dict[str, Any]) -> None:
+    """Sets the artifact's properties, those of stock ExampleGen among them."""
+    properties = {
+        **properties,
+        tfx_names.PAYLOAD_FORMAT_PROPERTY_NAME: example_gen_pb2.PayloadFormat.Name(example_gen_pb2.FORMAT_TF_EXAMPLE),
+        tfx_names.FILE_FORMAT_PROPERTY_NAME: "tfrecords_gzip",
+    }
+    examples.split_names = json.dumps(properties.pop("split_names"))
+    examples.span = source["span"]
+    if source["version"] is not None:
+        examples.version = source["version"]
+    for name, value in properties.items():
+        set_property = (
+            examples.set_int_custom_property if isinstance(value, int) else examples.set_string_custom_property
+        )
+        set_property(name, value)

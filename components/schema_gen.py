@@ -32,7 +32,7 @@ READS = (
     ),
 )
 EVALUATED = ["validation", "test", "eval"]  # splits that the schema must not learn from
-MAX_DOMAIN = 100  # values; a larger vocabulary is no domain, as in TFDV
+MAX_DOMAIN = 100  # values; as in TFDV, a larger vocabulary is not a domain
 
 
 @component
@@ -40,19 +40,34 @@ def RankingSchemaGen(
     statistics: InputArtifact[ExampleStatistics],
     schema: OutputArtifact[Schema],
     config: Parameter[str],
-    exclude_splits: Parameter[List[str]] = None,  # EVALUATED; a decorated component allows no list as a default
+    exclude_splits: Parameter[List[str]] = None,  # a component's default cannot be a list
 ):
-    """Writes `ranking_schema` of the splits that are not excluded; channels as stock SchemaGen names them."""
-    excluded = EVALUATED if exclude_splits is None else exclude_splits
+    """Writes the schema of the splits that are not excluded; the channels have the names of stock SchemaGen's.
+
+    exclude_splits: `EVALUATED` if you leave it out.
+    """
+    figures = _read_statistics(statistics, EVALUATED if exclude_splits is None else exclude_splits)
+    written = ranking_schema(figures, config_file.from_selection(config))
+    io_utils.write_pbtxt_file(os.path.join(schema.uri, "schema.pbtxt"), written)
+    schema.set_string_custom_property("summary", _summary(written))
+
+
+def _read_statistics(
+    statistics: ExampleStatistics, excluded: List[str]
+) -> list[statistics_pb2.DatasetFeatureStatisticsList]:
+    """The statistics of each split that is not excluded.  Raises DataError where no split is left."""
     splits = sorted({*artifact_utils.decode_split_names(statistics.split_names)} - {*excluded})
     if not splits:
-        raise DataError(f"{statistics.uri}: no split is left of {statistics.split_names} without {excluded}.")
-    figures = [stats_artifact_utils.load_statistics(statistics, split).proto() for split in splits]
-    ranking = ranking_schema(figures, config_file.from_selection(config))
-    io_utils.write_pbtxt_file(os.path.join(schema.uri, "schema.pbtxt"), ranking)
-    domains = len(ranking.string_domain)
-    what = f"{len(ranking.feature)} columns, {domains} value domain{'s' * (domains != 1)}"
-    schema.set_string_custom_property("summary", what)
+        raise DataError(
+            f"{statistics.uri}: no split is left: the statistics have {statistics.split_names}, and {excluded} are "
+            "excluded."
+        )
+    return [stats_artifact_utils.load_statistics(statistics, split).proto() for split in splits]
+
+
+def _summary(schema: schema_pb2.Schema) -> str:
+    domains = len(schema.string_domain)
+    return f"{len(schema.feature)} columns, {domains} value domain{'s' * (domains != 1)}"
 
 
 def ranking_schema(
@@ -60,12 +75,17 @@ def ranking_schema(
 ) -> schema_pb2.Schema:
     """The schema of list examples.
 
-    Every column is required in every list.  Context scalars have shape [], vectors [width], everything else is ragged
-    [list, (value)]; an item feature has at least one value.  A declared vocabulary of at most `MAX_DOMAIN` values is a
-    domain that also has "" (missing).  Vocabularies are open: half of the values have to be known where training shows
-    ten of each on average, none where it shows fewer.  Label, weight, position, group id and item id are absent from
-    the environment SERVING.  A column of which the config says nothing stays out of validation and of Transform.
-    Raises DataError when item features of a list differ in length.
+    Every list must have every column.  A context scalar has shape [], a context vector [width]; everything else is
+    ragged [list, (value)], and an item feature has at least one value.
+
+    A declared vocabulary of at most `MAX_DOMAIN` values is a domain, with "" for a missing value.  New values are
+    allowed: if the statistics have ten occurrences of each value on average, at least half of the data must have known
+    values; otherwise all values may be new.
+
+    The environment SERVING has no label, weight, position, group id and item id.  A column that is not in the config is
+    in the schema, but ExampleValidator and Transform ignore it.
+
+    Raises DataError when the item features of a list differ in length.
     """
     table = columns(config)
     for each in statistics:
@@ -140,7 +160,10 @@ def _counts(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> dict[str
 
 
 def _check_lengths(statistics: statistics_pb2.DatasetFeatureStatisticsList, table: dict[str, Column]) -> None:
-    """Statistics have no lengths per list, but their smallest, largest and total show most of what goes wrong."""
+    """Raises DataError where item features differ in their smallest, largest or total number of values.
+
+    Statistics do not have the length of each list, but these three numbers show most errors.
+    """
     counts = _counts(statistics)
     first: tuple[str, list[float]] | None = None
     for name, column in table.items():
@@ -152,6 +175,6 @@ def _check_lengths(statistics: statistics_pb2.DatasetFeatureStatisticsList, tabl
         first = first or (key, lengths)
         if lengths != first[1]:
             raise DataError(
-                f"item features {first[0]!r} and {key!r} differ in length: their shortest list, their longest and all "
-                f"lists together have {first[1]} and {lengths} values. An item feature has one value for each item."
+                f"item features {first[0]!r} and {key!r} differ in length: in the shortest list, the longest list and "
+                f"all lists together they have {first[1]} and {lengths} values. Each item needs one value."
             )

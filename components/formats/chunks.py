@@ -24,7 +24,7 @@ from tfx_ranking.components.errors import DataError, did_you_mean
 from tfx_ranking.components.lists.list_examples import Column, is_gzip
 
 
-class Bad(NamedTuple):
+class BadRecord(NamedTuple):
     """A record that cannot be used."""
 
     position: int  # line of a text file, row of a table, record of a TFRecord file, counted from 1
@@ -45,7 +45,7 @@ class Chunk:
     columns: dict[str, pa.Array]
     positions: np.ndarray
     records: int
-    bad: list[Bad] = dataclasses.field(default_factory=list)
+    bad: list[BadRecord] = dataclasses.field(default_factory=list)
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     row_splits: np.ndarray | None = None
 
@@ -92,7 +92,7 @@ def whole_lines(opened: Any, size: int) -> Iterator[bytes]:
         yield rest + b"\n"
 
 
-def ahead(chunks: Iterator[Any]) -> Iterator[Any]:
+def read_ahead(chunks: Iterator[Any]) -> Iterator[Any]:
     """The same chunks, read by a thread of their own while the last one is worked on."""
     ready: queue.Queue[Any] = queue.Queue(maxsize=1)
     stopped = threading.Event()
@@ -128,7 +128,7 @@ def ahead(chunks: Iterator[Any]) -> Iterator[Any]:
         thread.join()
 
 
-def absent(request: FileRequest, what: str, name: str, present: list[str]) -> DataError:
+def absent_column(request: FileRequest, what: str, name: str, present: list[str]) -> DataError:
     """The error for a column that a file should have."""
     other = next((each for each in (";", "\t", "|") if len(present) == 1 and each in present[0]), "")
     if other:

@@ -78,7 +78,7 @@ def parse(
     words_kept, numbers = _to_numbers(text, rows, words_kept, reasons)
     label, matrix, duplicates = _columns(rows, words_kept, numbers, columns, request, reasons)
 
-    bad = [chunks.Bad(int(rows.lines[row]), reasons[row]) for row in sorted(reasons)]
+    bad = [chunks.BadRecord(int(rows.lines[row]), reasons[row]) for row in sorted(reasons)]
     keep = np.ones(rows.number, bool)
     keep[list(reasons)] = False
     kept = np.flatnonzero(keep)

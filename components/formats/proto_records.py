@@ -63,14 +63,14 @@ def _safely(reader: "_Reader", records: list[bytes], positions: np.ndarray) -> I
         parsed = reader.parse(records)
     except RuntimeError as error:
         if len(records) == 1:
-            yield reader.only_bad([chunks.Bad(int(positions[0]), f"malformed record: {_first_line(error)}")])
+            yield reader.only_bad([chunks.BadRecord(int(positions[0]), f"malformed record: {_first_line(error)}")])
             return
         half = len(records) // 2
         yield from _safely(reader, records[:half], positions[:half])
         yield from _safely(reader, records[half:], positions[half:])
         return
     if parsed.faults:
-        wrong = {at: chunks.Bad(int(positions[at]), reason, max(1, items)) for at, reason, items in parsed.faults}
+        wrong = {at: chunks.BadRecord(int(positions[at]), reason, max(1, items)) for at, reason, items in parsed.faults}
         yield reader.only_bad([wrong[at] for at in sorted(wrong)])
         keep = [i for i in range(len(records)) if i not in wrong]
         yield from _safely(reader, [records[i] for i in keep], positions[keep])
@@ -138,7 +138,7 @@ class _Reader(abc.ABC):
                 self._kinds[at], self._compiled = _tensorflow_type(values.values.type), None
         return self._arrange(columns, len(records))
 
-    def only_bad(self, bad: list[chunks.Bad]) -> chunks.Chunk:
+    def only_bad(self, bad: list[chunks.BadRecord]) -> chunks.Chunk:
         columns = {name: pa.nulls(0) for names in self.names.values() for name in names}
         splits = np.zeros(1, np.int64) if self.lists else None
         return chunks.Chunk(columns, np.zeros(0, np.int64), sum(each.items for each in bad), bad, row_splits=splits)

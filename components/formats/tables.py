@@ -44,12 +44,12 @@ def _read_doubtful(request: chunks.FileRequest, names: list[str], start: int) ->
 
     Rows with too few or too many cells are set aside here; what the cells hold is looked at later.
     """
-    waiting: list[chunks.Bad] = []
+    waiting: list[chunks.BadRecord] = []
     row = 2
 
     def refuse(row: Any) -> str:
         reason = f"malformed row: expected {row.expected_columns} cells; got {row.actual_columns}"
-        waiting.append(chunks.Bad(int(row.number), reason))
+        waiting.append(chunks.BadRecord(int(row.number), reason))
         return "skip"
 
     try:
@@ -146,7 +146,7 @@ def _wanted(request: chunks.FileRequest, present: list[str]) -> list[str]:
         names.append(request.time)
     for name in names:
         if name not in present:
-            raise chunks.absent(request, "column", name, present)
+            raise chunks.absent_column(request, "column", name, present)
     return names
 
 

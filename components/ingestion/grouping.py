@@ -91,7 +91,7 @@ def check(chunk: chunks.Chunk, request: chunks.FileRequest) -> chunks.Chunk:
     bad = list(chunk.bad)
     for record in sorted(reasons):
         items = max(1, int(lengths[record])) if lengths is not None else 1
-        bad.append(chunks.Bad(int(chunk.positions[record]), reasons[record], items))
+        bad.append(chunks.BadRecord(int(chunk.positions[record]), reasons[record], items))
     keep = np.ones(count, bool)
     keep[list(reasons)] = False
     keep_items = keep[owner] if owner is not None else keep

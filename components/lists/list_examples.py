@@ -191,6 +191,15 @@ def decode(serialized: Sequence[bytes], table: Mapping[str, Column]) -> ListBatc
     return ListBatch(context, items, np.zeros(len(serialized) + 1, np.int64) if row_splits is None else row_splits)
 
 
+def group_text(group_id: bytes | str) -> str:
+    """A group id as text for people; bytes that are not UTF-8 are shown as escapes.
+
+    >>> group_text(b"q7"), group_text("q7"), group_text(b"\xff")
+    ('q7', 'q7', '\\\\xff')
+    """
+    return group_id.decode("utf-8", "backslashreplace") if isinstance(group_id, bytes) else str(group_id)
+
+
 def split_files(examples_uri: str, split: str) -> list[str]:
     """The TFRecord files of one split of an Examples artifact, sorted."""
     import tensorflow as tf

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import DataError, RankingError
-from tfx_ranking.components.lists.list_examples import ListBatch
+from tfx_ranking.components.lists.list_examples import ListBatch, group_text
 from tfx_ranking.components.metrics import ranking_metrics
 from tfx_ranking.components.metrics.convention import Convention
 from tfx_ranking.components.scorers import networks
@@ -142,19 +142,15 @@ class Watch(keras.callbacks.Callback):
     def _explain(self, step: int) -> str:
         lists = self.fit.bad_lists.numpy()
         name, value, group = training_data.largest(self.train_data, lists, self.config)
-        groups = [_text(self.train_data.context["group_id"][i]) for i in lists]
+        groups = [repr(group_text(self.train_data.context["group_id"][i])) for i in lists]
         shown = ", ".join(groups[:10]) + (f" and {len(groups) - 10} more" if len(groups) > 10 else "")
         return (
             f"the loss is not a finite number at step {step + 1} of epoch {len(self.epochs) + 1}. "
             f"The batch's lists: {shown}. "
-            f"The feature with the largest magnitude there is {name} = {value:g} (list {_text(group)}). "
+            f"The feature with the largest magnitude there is {name} = {value:g} (list {group_text(group)!r}). "
             "Scale or clip it (items.<name>.transform), or lower training.learning_rate."
         )
 
 
 def _sizes(data: ListBatch) -> dict[str, int]:
     return {"lists": len(data.row_splits) - 1, "items": int(data.row_splits[-1])}
-
-
-def _text(group: Any) -> str:
-    return repr(group.decode("utf-8", "replace") if isinstance(group, bytes) else str(group))

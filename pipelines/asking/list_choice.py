@@ -114,7 +114,7 @@ def _start(positions: npt.NDArray[Any], groups: pa.Array, row: int | None, group
     return int(matches[0]) if len(matches) else None
 
 
-def _refuse_bad(bad: list[chunks.Bad], row: int | None, header: int = 0) -> None:
+def _refuse_bad(bad: list[chunks.BadRecord], row: int | None, header: int = 0) -> None:
     for each in bad:
         if each.position == row:
             raise RankingError(f"--row {row - header}: it cannot be used: {each.reason}. Choose another row.")

@@ -192,7 +192,7 @@ def _rank(
     reading = unlabelled.Reading()
     lists = items = 0
     # Three threads: one reads, one groups and encodes, this one scores and writes.
-    for batch in chunks.ahead(batches(unlabelled.lists(files, reading, in_memory), files[0], features)):
+    for batch in chunks.read_ahead(batches(unlabelled.lists(files, reading, in_memory), files[0], features)):
         scores, sizes = score(batch.protos)
         if not np.array_equal(sizes, np.diff(batch.row_splits)):
             raise RuntimeError("the model saw lists of other sizes than were sent; this is a fault of tfx-ranking")

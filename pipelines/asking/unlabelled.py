@@ -36,7 +36,7 @@ class Reading:
 
     items: int = 0  # all items in the files, with those of bad records
     lost: int = 0  # items of bad records
-    bad: list[tuple[str, chunks.Bad]] = dataclasses.field(default_factory=list)
+    bad: list[tuple[str, chunks.BadRecord]] = dataclasses.field(default_factory=list)
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
     def add(self, chunk: chunks.Chunk, path: str) -> None:

@@ -50,7 +50,7 @@ def test_an_empty_input_fails_at_once(tmp_path):
     with pytest.raises(DataError, match=r"data\.input: every file that matches is empty .*t\.csv"):
         sources.resolve(config(tmp_path / "t.csv").data)
     (tmp_path / "t.csv").write_text("group_id,x,label\n")
-    with pytest.raises(DataError, match="the files hold no record"):
+    with pytest.raises(DataError, match="the files have no records"):
         run(config(tmp_path / "t.csv"), tmp_path / "out")
 
 

@@ -73,7 +73,7 @@ def test_too_much_bad_input_fails_and_shows_three(tmp_path):
     shown = "; ".join(f"{path}:{row}: x: expected a number; got '?'" for row in (98, 99, 100))
     assert str(error.value) == (
         "4 of 100 records are bad, more than data.max_bad_fraction 0.03 allows. The first 3: "
-        f"{shown}. All of them: {kept}. Mend the input, or raise the fraction."
+        f"{shown}. All of them: {kept}. Correct the input, or raise data.max_bad_fraction."
     )
     assert len(pathlib.Path(kept).read_text().splitlines()) == 4
     assert run(config(path, max_bad_fraction=0.04), tmp_path / "more")["quarantined"] == 4
@@ -105,7 +105,7 @@ def test_a_group_id_that_groups_nothing_is_refused(tmp_path):
     """As where its column is mistaken for the items': any model is perfect on lists of one item."""
     path = write_csv(tmp_path / "t.csv", [(f"q{i}", i, i % 2) for i in range(60)])
     with pytest.raises(
-        DataError, match=r"data.group_id: 'group_id' makes a list of one item, \d+ times in split train: ther"
+        DataError, match=r"data.group_id: 'group_id' gives only lists of one item in split train \(\d+ lists\)"
     ):
         run(config(path), tmp_path / "out")
 
@@ -113,7 +113,7 @@ def test_a_group_id_that_groups_nothing_is_refused(tmp_path):
 def test_lists_that_tell_little_are_counted(tmp_path):
     few = [(f"q{i // 2 if i < 20 else i}", i, 1) for i in range(60)]  # 10 lists of two items, 40 of one
     properties = run(config(write_csv(tmp_path / "t.csv", few)), tmp_path / "out")
-    counted = "50 lists, 60 items, 0 quarantined, 40 lists of one item, in none two items differ in 'label'"
+    counted = "50 lists, 60 items, 0 quarantined, 40 lists of one item, no list has two different values of 'label'"
     assert properties["summary"] == counted
 
 

@@ -11,7 +11,7 @@ from ingested import ROWS, by_group, config, equation, quarantine, read, run, wr
 
 from tfx_ranking.components.config.data_section import Splits
 from tfx_ranking.components.errors import DataError, GroupOrderError
-from tfx_ranking.components.ingestion import shards, splits, workers
+from tfx_ranking.components.ingestion import plan, shards, splits
 from tfx_ranking.components.lists.list_examples import columns, decode, read_records, split_files
 
 # Splits
@@ -48,7 +48,7 @@ def test_a_split_without_files_is_hashed_out_of_train(tmp_path, caplog):
     drawn = splits.unit_hash([f"q{i}".encode() for i in range(100)])
     assert properties["lists_validation"] == int((drawn < 0.25).sum())
     assert properties["shared_group_ids"] == 10
-    assert "10 group ids stand in the files of both train and test" in caplog.text
+    assert "10 group ids are in the files of both train and test" in caplog.text
 
 
 def test_splits_by_time(tmp_path):
@@ -73,7 +73,7 @@ def test_a_list_without_a_time_is_quarantined(tmp_path):
 def test_an_empty_split_is_an_error(tmp_path):
     cfg = config(write_csv(tmp_path / "t.csv", ROWS[:3]))
     with pytest.raises(
-        DataError, match=r"split \w+ has no list \(lists: train \d, validation \d, test \d\)\. Give it more"
+        DataError, match=r"split \w+ has no list \(lists: train \d, validation \d, test \d\)\. Give it a larger share"
     ):
         run(cfg, tmp_path / "out")
 
@@ -128,7 +128,7 @@ def test_lists_longer_than_a_chunk(tmp_path, monkeypatch, order):
 
 
 def test_many_buckets_are_many_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "BYTES_A_BUCKET", 500)
+    monkeypatch.setattr(plan, "BYTES_PER_BUCKET", 500)
     cfg = config(write_csv(tmp_path / "t.csv", random.Random(2).sample(ROWS, len(ROWS))))
     run(cfg, tmp_path / "out")
     assert len(by_group(cfg, tmp_path / "out")) == 100

@@ -1,10 +1,11 @@
-"""Ingestion without Beam, small inputs, and what must hold of every outcome."""
+"""Runs an ingestion without Beam, writes small inputs, and checks the counts of the result."""
 
 import json
 import pathlib
 
 from tfx_ranking.components.config import parse
 from tfx_ranking.components.ingestion import accounts, shuffle, sources, workers
+from tfx_ranking.components.ingestion.plan import make_plan
 from tfx_ranking.components.lists.list_examples import columns, decode, read_records, split_files
 
 
@@ -18,28 +19,28 @@ def config(pattern, format="csv", items=None, context=None, **data):
 
 
 def run(cfg, folder):
-    """What `example_gen.ingest` does, without Beam, whose start takes a second."""
+    """Does what `example_gen.ingest` does, but without Beam, which takes a second to start."""
     source = sources.resolve(cfg.data)
-    task = workers.plan(cfg, source, str(folder))
-    if task.streamed:
-        for unit in task.units:
-            workers.ingest_file(task, unit)
+    plan = make_plan(cfg, source, str(folder))
+    if plan.streamed:
+        for file in plan.files:
+            workers.ingest_file(plan, file)
     else:
         buckets = {}
-        for unit in task.units:
-            for bucket, part in shuffle.scatter(task, unit):
+        for file in plan.files:
+            for bucket, part in shuffle.scatter(plan, file):
                 buckets.setdefault(bucket, []).append(part)
-        ordered = [
-            (bucket, parts[::-1]) for bucket, parts in sorted(buckets.items(), reverse=True)
-        ]  # Beam promises none
-        if task.time is None:
-            for bucket, parts in ordered:
-                shuffle.write_bucket(task, bucket, parts)
+        # In reverse, because Beam does not promise an order.
+        unordered = [(bucket, parts[::-1]) for bucket, parts in sorted(buckets.items(), reverse=True)]
+        if plan.time is None:
+            for bucket, parts in unordered:
+                shuffle.write_bucket(plan, bucket, parts)
         else:
-            gathered = [shuffle.gather(task, bucket, parts) for bucket, parts in ordered]
-            for each in gathered:
-                shuffle.settle(task, each, [shuffle.times_of(each) for each in gathered])
-    return accounts.finish(task, source)
+            encoded = [shuffle.encode_bucket(plan, bucket, parts) for bucket, parts in unordered]
+            times = [shuffle.times_of(bucket) for bucket in encoded]
+            for bucket in encoded:
+                shuffle.write_by_time(plan, bucket, times)
+    return accounts.finish(plan, source)
 
 
 def read(cfg, folder, split):
@@ -47,7 +48,7 @@ def read(cfg, folder, split):
 
 
 def by_group(cfg, folder, names=("train", "validation", "test")):
-    """Group id → (split, values of x) of every list."""
+    """Group id → (split, values of x), for every list; fails where a group id appears twice."""
     lists = {}
     for split in names:
         batch = read(cfg, folder, split)
@@ -67,7 +68,7 @@ def quarantine(folder):
 
 
 def equation(cfg, properties):
-    """Records in = items out + quarantined + capped + dropped."""
+    """Asserts that records in = items out + quarantined + capped + dropped; returns the items out."""
     out = sum(properties[f"items_{split}"] for split in properties["split_names"])
     assert out == properties["items_out"]
     lost = properties["quarantined"] + properties["capped"] + properties["dropped"]
