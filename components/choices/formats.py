@@ -3,8 +3,9 @@
 To add an input format:
 1. Write the function `read(request) -> Iterator[Chunk]` as those of `formats/tables.py`: it yields the file's columns
    in chunks, and the bad records with their position and reason.  `formats/chunks.py` has `FileRequest` and `Chunk`.
-2. Add a row to `FORMATS`.  The config, its JSON schema, docs/config.md, the ingestion and `tfx-ranking rank` read this
+2. Add a row to `FORMATS`.  The config, its JSON schema, the ingestion and `tfx-ranking rank` read this
    table.
+3. Run `python -m tfx_ranking.components.config.reference > docs/config.md`, the page of the config's keys.
 
 From outside the package, do step 2 with `FORMATS["mine"] = Format(...)` before the config is loaded.
 """

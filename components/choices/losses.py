@@ -4,7 +4,8 @@ To add a loss:
 1. Write the function `f(scores, labels, *, mask, weights=None)` in `losses/listwise.py`, `pairwise.py` or
    `pointwise.py`, or in a file of yours: float [list, item] scores, labels and weights, bool [list, item] mask (False
    is padding); it returns a float scalar.
-2. Add a row to `LOSSES`.  The config, its JSON schema, docs/config.md and the trainer read this table.
+2. Add a row to `LOSSES`.  The config, its JSON schema and the trainer read this table.
+3. Run `python -m tfx_ranking.components.config.reference > docs/config.md`, the page of the config's keys.
 
 From outside the package, do step 2 with `LOSSES["mine"] = Loss(...)` before the config is loaded.
 """

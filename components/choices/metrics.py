@@ -3,7 +3,8 @@
 To add a metric:
 1. Write the function `f(ranking, k, convention)` in `metrics/measures.py` or in a file of yours: it takes a `Ranking`
    of all lists, the cutoff (None for the whole list) and the `Convention`; it returns float64 [list].
-2. Add a row to `METRICS`.  The config, its JSON schema, docs/config.md and `ranking_metrics` read this table.
+2. Add a row to `METRICS`.  The config, its JSON schema and `ranking_metrics` read this table.
+3. Run `python -m tfx_ranking.components.config.reference > docs/config.md`, the page of the config's keys.
 
 From outside the package, do step 2 with `METRICS["mine"] = Metric(...)` before the config is loaded.
 """

@@ -3,7 +3,8 @@
 To add a scorer:
 1. Write the function `build(inputs, model) -> keras.Model` in `scorers/networks.py` or in a file of yours.
    `scorers/inputs.py` documents what the network receives, `scorers/networks.py` what it returns.
-2. Add a row to `SCORERS`.  The config, its JSON schema, docs/config.md and the trainer read this table.
+2. Add a row to `SCORERS`.  The config, its JSON schema and the trainer read this table.
+3. Run `python -m tfx_ranking.components.config.reference > docs/config.md`, the page of the config's keys.
 
 From outside the package, do step 2 with `SCORERS["mine"] = Scorer(...)` before the config is loaded.
 """

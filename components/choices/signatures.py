@@ -16,6 +16,8 @@ To add a signature:
      model answered.  It raises ValueError for a malformed answer.
 3. Add a row to `SIGNATURES`.  The config, its JSON schema, docs/config.md, the exporter, its proof and the commands
    that make requests read this table.
+4. Run `python -m tfx_ranking.components.config.reference > docs/config.md`, the page of the config's keys, and add a row
+   to the table in docs/serving.md.
 
 From outside the package, add the rows at run time, as in `SIGNATURES["mine"] = Signature(...)`, before the config is
 loaded.

@@ -4,7 +4,8 @@ To add a transform step:
 1. Write the function `f(x, parameter, row_splits)` as those of `features/numeric_steps.py`.  x is float32
    [row, column] without NaN, a row for each item of all lists (or, in `context`, for each list); parameter is None for
    a step without one; row_splits is int64 [list + 1] for item features, None for context features.
-2. Add a row to `TRANSFORM_STEPS`.  The config, its JSON schema, docs/config.md and the preprocessing read this table.
+2. Add a row to `TRANSFORM_STEPS`.  The config, its JSON schema and the preprocessing read this table.
+3. Run `python -m tfx_ranking.components.config.reference > docs/config.md`, the page of the config's keys.
 
 From outside the package, do step 2 with `TRANSFORM_STEPS["mine"] = TransformStep(...)` before the config is loaded.
 """
