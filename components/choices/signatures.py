@@ -14,10 +14,10 @@ To add a signature:
    - `pairs(outputs, trained)` gets the outputs of a call as NumPy arrays by name, and its lists as an
      `answers.TrainedLists`.  For each list it returns two arrays of equal shape: what training expects and what the
      model answered.  It raises ValueError for a malformed answer.
-3. Add a row to `SIGNATURES`.  The config, its JSON schema, docs/config.md, the exporter, its proof and the commands
+3. Add a row to `SIGNATURES`.  The config, its JSON schema, the exporter, its proof and the commands
    that make requests read this table.
-4. Run `python -m tfx_ranking.components.config.reference > docs/config.md`, the page of the config's keys, and add a row
-   to the table in docs/serving.md.
+4. Run `python -m tfx_ranking.components.config.reference > docs/config.md`, the page of the config's keys.  Add a row
+   to the table in docs/serving.md too.
 
 From outside the package, add the rows at run time, as in `SIGNATURES["mine"] = Signature(...)`, before the config is
 loaded.
