@@ -30,5 +30,5 @@ def test_a_week(tmp_path):
     soak_retraining.check(tmp_path / "soak", days)
     assert {day.exit for day in days} >= {"PUSHED", "NOT_BLESSED"}
     assert {span for day in days for span in day.refused} == {4, 5}  # inverted, malformed
-    assert soak_retraining.lived_through(tmp_path / "soak") == days
+    assert soak_retraining.read_days(tmp_path / "soak") == days
     assert soak_retraining.plot(days).count("<circle") == sum(bool(day.run) for day in days)
