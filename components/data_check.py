@@ -1,7 +1,7 @@
 """RankingDataCheck: checks whether new data are good to train on, and how they differ from the live model's data.
 
 Input: statistics of the new lists, the live model's statistics and schema, and the config.  Output: an
-ExampleAnomalies artifact; its properties hold every distance, the reasons to retrain and the reasons to refuse the
+ExampleAnomalies artifact; its properties have every distance, the reasons to retrain and the reasons to refuse the
 data.  TFDV measures the distances; the config has the thresholds of both decisions, so one comparison is enough.
 """
 

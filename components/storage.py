@@ -1,8 +1,7 @@
 """Paths in a local folder or in an object store that fsspec knows (`gs://`, `s3://`, …), and operations on them.
 
 Input: a path or a URL.  Output: a path object with pathlib's methods; the functions here do what pathlib cannot.
-The difference that matters is that only a local folder can be renamed in one step.  A local path imports nothing of
-fsspec.
+The important difference: only a local folder can be renamed in one step.  A local path does not import fsspec.
 
 >>> is_local(to_path("serving/shop")), to_path("serving/shop") / "7"
 (True, PosixPath('serving/shop/7'))

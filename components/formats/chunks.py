@@ -1,9 +1,9 @@
-"""Chunks: consecutive records of one input file, as columns, with the bad records and their position and reason.
+"""Chunks: consecutive records of one input file, as columns, and the bad records with their positions and reasons.
 
 Input: one file and the config's `data` section, as a `FileRequest`.  Output: the readers of `choices.formats.FORMATS`
 yield `Chunk`s in the file's order, with the file's types; `column_types.conform` converts them to the config's types.
-A reader parses a whole chunk with vectorised code.  It searches for single bad records only if that fails, and it
-reports each of them.
+A reader parses a whole chunk with vectorised code.  Only if that fails, it looks at single records, and it reports
+each bad one.
 """
 
 import contextlib
@@ -29,17 +29,17 @@ class BadRecord(NamedTuple):
 
     position: int  # line of a text file, row of a table, record of a TFRecord file, counted from 1
     reason: str
-    items: int = 1  # items lost with it; a record that cannot be read counts as one
+    items: int = 1  # items in the record, which are lost; a record that cannot be read counts as one
 
 
 @dataclasses.dataclass
 class Chunk:
     """Consecutive records of one file.
 
-    columns: name → Arrow array, one value a row; or, in a format whose records are lists, context columns with one
-    value a list and item columns with one value an item, cut by `row_splits` (int64 [list + 1]).
-    positions: int64, of each row, or of each list.  records: rows or items as they stood in the file, bad ones
-    included.  Group ids may be absent from a list format's columns.
+    columns: name → Arrow array with one value per row.  In a format with one list per record: context columns with one
+    value per list and item columns with one value per item; `row_splits` (int64 [list + 1]) marks where lists begin.
+    Such a format may have no column of group ids.
+    positions: int64, of each row or list in the file.  records: number of rows or items read, bad ones included.
     """
 
     columns: dict[str, pa.Array]
@@ -52,34 +52,34 @@ class Chunk:
 
 @dataclasses.dataclass(frozen=True)
 class FileRequest:
-    """One file that a reader reads, and the columns to read.
+    """A file to read, and the columns to read from it.
 
-    name: the file's name in generated group ids.  side: the file of list sizes.
-    optional: columns of `table` that a file may lack; they are null there.
+    name: the file's name in generated group ids.  side: the path of the file of list sizes.
+    optional: columns of `table` that the file need not have; a column that it does not have is read as null.
     """
 
     path: str
     name: str
     data: Data
     table: Mapping[str, Column]
-    time: str | None = None  # the column that orders lists in time
+    time: str | None = None  # the column with the time of a list
     side: str | None = None
     optional: frozenset[str] = frozenset()
 
 
 def open_file(path: str) -> io.BufferedIOBase:
-    """The file's bytes, unpacked where they are gzip (its first bytes decide, not its name)."""
+    """Opens a file for reading, and unpacks gzip; the file's first bytes show whether it is gzip, not its name."""
     opened = open_raw(path)
     return gzip.GzipFile(fileobj=opened) if is_gzip(opened) else opened  # type: ignore[return-value, arg-type]
 
 
 def open_raw(path: str) -> Any:
-    """The file's bytes as they are."""
+    """Opens a file for reading, without unpacking."""
     return storage.open_file(path)
 
 
 def whole_lines(opened: Any, size: int) -> Iterator[bytes]:
-    """A file's bytes in pieces of about `size` that end with a newline."""
+    """A file's bytes, in pieces of about `size` bytes that end with a newline."""
     rest = b""
     while block := opened.read(size):
         cut = block.rfind(b"\n") + 1
@@ -93,7 +93,7 @@ def whole_lines(opened: Any, size: int) -> Iterator[bytes]:
 
 
 def read_ahead(chunks: Iterator[Any]) -> Iterator[Any]:
-    """The same chunks, read by a thread of their own while the last one is worked on."""
+    """The same chunks; another thread reads the next one while the caller works on this one."""
     ready: queue.Queue[Any] = queue.Queue(maxsize=1)
     stopped = threading.Event()
 
@@ -129,7 +129,7 @@ def read_ahead(chunks: Iterator[Any]) -> Iterator[Any]:
 
 
 def absent_column(request: FileRequest, what: str, name: str, present: list[str]) -> DataError:
-    """The error for a column that a file should have."""
+    """The error for a column that the config names and the file does not have."""
     other = next((each for each in (";", "\t", "|") if len(present) == 1 and each in present[0]), "")
     if other:
         return DataError(

@@ -1,8 +1,8 @@
 """Converts a file's columns to the config's types: text to numbers, numbers to text, lists to vectors.
 
 Input: an Arrow column with the file's type.  Output: float32, int64 or binary (or lists of them), null where a value
-is missing, and the rows whose value cannot be converted.  A whole column is cast at once; bad rows are searched for
-only if that fails.
+is missing, and the rows whose value cannot be converted.  A whole column is cast at once; only if that fails, the
+code looks for the bad rows.
 """
 
 import numpy as np
@@ -12,15 +12,15 @@ import pyarrow.compute as pc
 from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.lists.list_examples import Column
 
-Faults = dict[int, str]  # row → what is wrong with it
+Faults = dict[int, str]  # row → why its value is bad
 MISSING_WORDS = pa.array(["", "NA", "N/A", "#N/A", "n/a", "NaN", "nan", "-nan", "-NaN", "NULL", "null", "None"])
 _NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|(?i:inf|infinity|nan))\s*$"
 
 
 def conform(name: str, array: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
-    """A column as its config says: float32, int64 or binary, or lists of them (vectors, tokens); null where missing.
+    """Converts a column to its type in the config: float32, int64 or binary, or lists of them; null where missing.
 
-    Returns the column and the rows at fault, each with the reason.
+    Returns the column and the bad rows, each with the reason.
 
     >>> array, faults = conform("price", pa.array(["1.5", "", "cheap"]), Column("items", "float"))
     >>> array.to_pylist(), faults
@@ -28,7 +28,7 @@ def conform(name: str, array: pa.Array, column: Column) -> tuple[pa.Array, Fault
     """
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
-        if isinstance(array, pa.ChunkedArray):  # older Arrow keeps an empty one
+        if isinstance(array, pa.ChunkedArray):  # older Arrow versions return an empty ChunkedArray
             array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -50,7 +50,7 @@ def conform(name: str, array: pa.Array, column: Column) -> tuple[pa.Array, Fault
 
 
 def _single(name: str, array: pa.Array) -> tuple[pa.Array, Faults]:
-    """Lists of at most one value as that value."""
+    """Converts lists of at most one value to plain values; a longer list is a fault."""
     lengths = list_lengths(array)
     faults = {int(row): f"{name}: expected one value; got {lengths[row]}" for row in np.flatnonzero(lengths > 1)}
     values = array.flatten()
@@ -61,7 +61,7 @@ def _single(name: str, array: pa.Array) -> tuple[pa.Array, Faults]:
 
 
 def list_lengths(array: pa.Array) -> np.ndarray:
-    """int64 [row]: how many values each row of a list column holds; 0 for a null."""
+    """int64 [row]: the number of values in each row of a list column; 0 for a null."""
     lengths = pc.fill_null(pc.list_value_length(array), 0)
     return np.asarray(lengths, np.int64)
 
@@ -76,14 +76,14 @@ def _scalars(name: str, array: pa.Array, dtype: str) -> tuple[pa.Array, Faults]:
     if text:
         array, faults = _numbers(name, array, dtype)
     elif not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        raise DataError(f"column {name!r}: expected numbers; the file holds {kind}. Change its dtype in the config.")
+        raise DataError(f"column {name!r}: expected numbers; the file has {kind}. Change its dtype in the config.")
     if dtype == "float":
         if array.type != pa.float32():
             array = (array.cast(pa.int8()) if pa.types.is_boolean(kind) else array).cast(pa.float32(), safe=False)
         if len(array):
             flat = array.to_numpy(zero_copy_only=False)
             for row in np.flatnonzero(np.isinf(flat)):
-                faults.setdefault(int(row), f"{name}: {flat[row]} is no finite number")
+                faults.setdefault(int(row), f"{name}: {flat[row]} is not a finite number")
         return array, faults
     if pa.types.is_floating(array.type):
         flat = array.to_numpy(zero_copy_only=False).astype(np.float64)
@@ -96,7 +96,7 @@ def _scalars(name: str, array: pa.Array, dtype: str) -> tuple[pa.Array, Faults]:
 
 
 def _strings(array: pa.Array, text: bool) -> pa.Array:
-    """Binary, null where empty."""
+    """Converts a column to binary; null where the text is empty."""
     if not text:
         array = array.cast(pa.string())
     array = array.cast(pa.binary())
@@ -105,11 +105,11 @@ def _strings(array: pa.Array, text: bool) -> pa.Array:
 
 
 def _numbers(name: str, array: pa.Array, dtype: str) -> tuple[pa.Array, Faults]:
-    """Text as numbers; a second, slower look only where the whole column does not parse."""
+    """Converts text to numbers; looks at single rows only if the whole column cannot be cast."""
     target = pa.float64() if dtype == "float" else pa.int64()
     try:
         array = array.cast(pa.string())
-    except pa.ArrowInvalid:  # not UTF-8: no number, and the regex below must not stumble over it
+    except pa.ArrowInvalid:  # not UTF-8, so not a number; the regular expression below needs valid text
         array = pa.array([value.decode("utf-8", "backslashreplace") for value in array.to_pylist()], pa.string())
     try:
         return array.cast(target), {}
@@ -126,28 +126,31 @@ def _numbers(name: str, array: pa.Array, dtype: str) -> tuple[pa.Array, Faults]:
             int(row): f"{name}: expected a number; got {value!r}" for row, value in zip(np.flatnonzero(odd), shown)
         }
         trimmed = pc.if_else(odd, pa.scalar(None, pa.string()), trimmed)
-    trimmed = pc.utf8_ltrim(trimmed, "+")  # Arrow reads no leading plus
+    trimmed = pc.utf8_ltrim(trimmed, "+")  # Arrow cannot parse a leading plus
     try:
         return trimmed.cast(target), faults
-    except pa.ArrowInvalid:  # whole numbers written as 3.0
+    except pa.ArrowInvalid:  # whole numbers that are written as 3.0
         return trimmed.cast(pa.float64()), faults
 
 
 def numbers(text: pa.Array) -> tuple[pa.Array, Faults]:
-    """Text as float64, and the rows at fault; see `conform`."""
+    """Converts text to float64; returns the column and the bad rows, as `conform` does."""
     return _numbers("", text, "float")
 
 
 def _vectors(name: str, array: pa.Array, nested: bool, column: Column) -> tuple[pa.Array, Faults]:
-    """List<float32>, each of the column's width, null where missing.  A text cell is cut at spaces and commas."""
+    """Converts a column to lists of float32, all of the column's width; null where missing.
+
+    A text cell is split at spaces and commas.
+    """
     if not nested:
         if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
-            raise DataError(f"column {name!r}: expected {column.width} numbers a value; the file holds single numbers.")
+            raise DataError(f"column {name!r}: expected {column.width} numbers per value; the file has single numbers.")
         words = pc.replace_substring_regex(array.cast(pa.string()), r"[\[\](),;\s]+", " ")
         array = pc.split_pattern(pc.utf8_trim_whitespace(words), " ")
     lengths = list_lengths(array)
     values = array.flatten()
-    if not nested:  # an empty cell splits into one empty word
+    if not nested:  # splitting an empty cell gives one empty word
         alone = np.flatnonzero(lengths == 1)
         at = np.cumsum(lengths)[alone] - 1
         empty = (
@@ -169,7 +172,7 @@ def _vectors(name: str, array: pa.Array, nested: bool, column: Column) -> tuple[
 
 
 def _tokens(name: str, array: pa.Array, nested: bool) -> tuple[pa.Array, Faults]:
-    """List<binary>; raw text is one token, the empty text none."""
+    """Converts a column to lists of binary; a plain text is one token, an empty text no token."""
     if nested:
         lengths = list_lengths(array)
         values, _ = _scalars(name, array.flatten(), "string")
@@ -185,12 +188,12 @@ def _tokens(name: str, array: pa.Array, nested: bool) -> tuple[pa.Array, Faults]
 def _nullable_lists(offsets: np.ndarray, values: pa.Array, nulls: np.ndarray) -> pa.Array:
     if not nulls.any():
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
-    # A null in the offsets makes that list null; the last offset is always there.
+    # A null offset makes its list null; the last offset only ends the last list.
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32(), mask=np.append(nulls, False)), values)
 
 
 def times(name: str, array: pa.Array) -> tuple[pa.Array, Faults]:
-    """A time column as float64: numbers as they are, dates and ISO 8601 text as seconds since 1970.
+    """Converts a time column to float64: numbers stay as they are; dates and ISO 8601 text become seconds since 1970.
 
     >>> times("day", pa.array(["1970-01-02", "soon"]))[0].to_pylist()
     [86400.0, nan]
@@ -218,7 +221,7 @@ def times(name: str, array: pa.Array) -> tuple[pa.Array, Faults]:
 def _text_times(array: pa.Array) -> np.ndarray:
     import pandas as pd
 
-    coded = array.dictionary_encode()  # the rows of a list share their time: parse each text once
+    coded = array.dictionary_encode()  # all rows of a list have the same time, so each text is parsed once
     text = pd.Series(coded.dictionary.to_pylist(), dtype="object")
     seconds = pd.to_numeric(text, errors="coerce").to_numpy(np.float64, copy=True)
     for i in np.flatnonzero(np.isnan(seconds)):

@@ -1,8 +1,8 @@
-"""Aligns the item features of a batch of lists, so that each has one entry for each item.
+"""Aligns the item features of a batch of lists, so that each feature has one entry per item.
 
-Input: the values of each feature as its record holds them: per item, or all items of a list in one piece.
-Output: columns with one entry for each item.  The label defines how many items a list has, because every item has
-one; without a label, the longest feature does.
+Input: the values of each feature as the records have them: one piece per item, or one piece with all items of a list.
+Output: columns with one entry per item.  The label shows how many items a list has, because every item has a label;
+without labels, the longest feature shows it.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,11 @@ from tfx_ranking.components.lists.list_examples import Column
 
 
 class Parsed(NamedTuple):
-    """Columns of a batch of records; faults: (record in the batch, reason, items) that have to go first."""
+    """Columns of a batch of records.
+
+    faults: (record in the batch, reason, its items).  Where there are faults, `columns` is not complete: parse the
+    batch again without these records.
+    """
 
     columns: dict[str, Any]  # Arrow arrays
     row_splits: np.ndarray | None
@@ -23,14 +27,14 @@ class Parsed(NamedTuple):
 
 
 class Values(NamedTuple):
-    """One feature of a batch: flat `values`, cut into `inner` pieces, `outer` of them a record."""
+    """One feature of a batch: flat values in pieces, and one or more pieces per record."""
 
     values: pa.Array
-    inner: np.ndarray  # int64 [piece]: values in each
-    outer: np.ndarray  # int64 [record]: pieces in each
+    inner: np.ndarray  # int64 [piece]: values in each piece
+    outer: np.ndarray  # int64 [record]: pieces in each record
 
     def as_lists(self) -> pa.Array:
-        """A list of values a piece."""
+        """One list of values per piece."""
         if pa.types.is_null(self.values.type):
             return pa.nulls(len(self.inner))
         offsets = np.concatenate([[0], np.cumsum(self.inner)])
@@ -41,7 +45,7 @@ Columns = dict[tuple[str, str], Values]  # (level, name) → values
 
 
 def aligned(columns: Columns, request: chunks.FileRequest) -> Parsed:
-    """One value (or list of values) an item for every item feature, or the lists in which the lengths differ."""
+    """Gives every item feature one value (or list of values) per item; lists whose lengths differ are faults."""
     label = columns.get(("items", request.data.label))
     sizes = _sizes(label) if label else _longest(columns, request)
     reference = request.data.label if label else "the longest feature"
@@ -54,25 +58,25 @@ def aligned(columns: Columns, request: chunks.FileRequest) -> Parsed:
         array, wrong = _per_item(values, sizes, request.table[name])
         for at in np.flatnonzero(wrong):
             received = int(values.outer[at]) if values.outer[at] != 1 else int(_totals(values)[at])
-            reason = f"{name}: {received} values for {int(sizes[at])} items ({reference} says how many there are)"
+            reason = f"{name}: expected {int(sizes[at])} values, as many as {reference} has; got {received}"
             faults.append((int(at), reason, int(sizes[at])))
         arrays[name] = array
     return Parsed(arrays, np.concatenate([[0], np.cumsum(sizes)]), faults)
 
 
 def _totals(values: Values) -> np.ndarray:
-    """int64 [list]: values of all pieces."""
+    """int64 [list]: the number of values in all pieces of the list."""
     ends = np.concatenate([[0], np.cumsum(values.inner)])
     return np.diff(ends[np.concatenate([[0], np.cumsum(values.outer)])])
 
 
 def _sizes(label: Values) -> np.ndarray:
-    """int64 [list]: items.  Several pieces are one each; a single piece may hold all of them."""
+    """int64 [list]: the number of items.  Each of several pieces is one item; a single piece may be all items."""
     return np.where(label.outer == 1, np.maximum(_totals(label), 1), label.outer)
 
 
 def _longest(columns: Columns, request: chunks.FileRequest) -> np.ndarray:
-    """int64 [list]: items, as the feature with the most of them has it; tokens in one piece may be of one item."""
+    """int64 [list]: the number of items, from the longest feature; all tokens of one piece may belong to one item."""
     counts = []
     for (level, name), values in columns.items():
         if level == "items":
@@ -83,7 +87,10 @@ def _longest(columns: Columns, request: chunks.FileRequest) -> np.ndarray:
 
 
 def _per_item(values: Values, sizes: np.ndarray, column: Column) -> tuple[pa.Array | None, np.ndarray]:
-    """The column as lists, one an item, and the lists whose count does not fit (then there is no column)."""
+    """The column with one list of values per item, and bool [list]: whether a list has the wrong number of values.
+
+    The column is None where a list has the wrong number.
+    """
     totals = _totals(values)
     nothing = (values.outer == 0) | ((values.outer == 1) & (totals == 0))
     each = ~nothing & (values.outer == sizes)

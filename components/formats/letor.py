@@ -1,8 +1,8 @@
-"""LETOR / SVMlight text: `2 qid:10 1:0.03 2:0.66 # docid = GX008`, or without `qid` and list sizes in a side file.
+"""Reads LETOR (SVMlight) text, for example `2 qid:10 1:0.03 2:0.66 # docid = GX008`.
 
-Input: a text file.  Output: chunks of rows, feature n as column `f<n>`, an absent feature as 0.0.  Array operations on
-the bytes split a chunk of lines into words, and one cast converts all words to numbers: a value costs a few
-nanoseconds, and a word's index leads to its line when it is bad.
+Input: a text file; lines without `qid` need a second file with the list sizes.  Output: chunks of rows; feature n is
+column `f<n>`, and an absent feature is 0.0.  Array operations on the bytes split many lines into words at once, and one
+cast converts all words to numbers, so a value takes a few nanoseconds.  The index of a bad word leads to its line.
 """
 
 import re
@@ -21,7 +21,7 @@ _NEWLINE, _COLON, _HASH, _SPACE = 10, 58, 35, 32
 
 
 def read(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
-    """Rows in the file's order.  Raises DataError when the side file's sizes do not add up to the rows."""
+    """The rows in the file's order.  Raises DataError when the sum of the list sizes is not the number of rows."""
     columns = _feature_ids(request)
     sizes = read_sizes(request.side) if request.side else None
     ends = np.cumsum(sizes) if sizes is not None else None
@@ -46,13 +46,13 @@ def read(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
 
 
 def read_sizes(path: str) -> np.ndarray:
-    """int64 [list]: one list size a line."""
+    """int64 [list]: the list sizes in a file that has one per line."""
     with chunks.open_file(path) as opened:
         words = opened.read().split()
     try:
         sizes = np.array([int(word) for word in words], np.int64)
     except ValueError as error:
-        raise DataError(f"{path}: expected one list size a line; {error}.") from None
+        raise DataError(f"{path}: expected one list size per line; {error}.") from None
     if np.any(sizes < 1):
         raise DataError(f"{path}: line {int(np.flatnonzero(sizes < 1)[0]) + 1}: expected a list size of at least 1.")
     return sizes
@@ -61,9 +61,9 @@ def read_sizes(path: str) -> np.ndarray:
 def parse(
     text: bytes, columns: dict[int, str], request: chunks.FileRequest, *, first_line: int, qid: bool
 ) -> tuple[chunks.Chunk, int]:
-    """The chunk in `text`, which ends with a newline, and the number of its lines.
+    """The chunk of a text that ends with a newline, and the text's number of lines.
 
-    columns: feature id → column name.  qid: lines have `qid:`; otherwise the column `_order` counts the rows.
+    columns: feature id → column name.  qid: whether lines have `qid:`; without it, column `_order` numbers the rows.
     `counts["_rows"]` is the number of rows, bad ones included; blank lines and bare comments are not rows.
     """
     rows = _split(text, first_line)
@@ -98,7 +98,7 @@ def parse(
 
 
 class _Words(NamedTuple):
-    """Words of the rows, one after another; all arrays are [word]."""
+    """The words of all rows, in order; all arrays are [word]."""
 
     starts: np.ndarray  # byte offsets in the buffer
     ends: np.ndarray
@@ -110,7 +110,7 @@ class _Words(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """The rows of a text: its lines that have words outside of comments; arrays are [row] unless noted."""
+    """The rows of a text: the lines that have words outside of comments; arrays are [row] unless noted."""
 
     buffer: np.ndarray  # uint8 [byte], comments replaced by spaces
     words: _Words
@@ -120,7 +120,7 @@ class _Rows(NamedTuple):
     lines: np.ndarray  # number of the row's line in the file
     line_ends: np.ndarray  # byte offset of the newline
     code_ends: np.ndarray  # byte offset where the comment begins, else the newline
-    text_lines: int  # lines of the text, rows or not
+    text_lines: int  # all lines of the text, also those that are not rows
 
     @property
     def number(self) -> int:
@@ -133,8 +133,8 @@ def _split(text: bytes, first_line: int) -> _Rows:
     line_ends = np.flatnonzero(buffer == _NEWLINE)
     code_ends = _blank_comments(buffer, line_ends)
     colon = buffer == _COLON
-    outside = (buffer <= _SPACE) | colon
-    edges = np.flatnonzero(np.diff(outside.view(np.int8), prepend=1))
+    between_words = (buffer <= _SPACE) | colon
+    edges = np.flatnonzero(np.diff(between_words.view(np.int8), prepend=1))
     starts, ends = edges[::2], edges[1::2]  # the last byte is a newline, so every word ends
     last = np.searchsorted(starts, line_ends)
     words_in = np.diff(last, prepend=0)
@@ -162,7 +162,7 @@ def _refuse(rows: np.ndarray, reason: str, reasons: dict[int, str]) -> None:
 
 
 def _check_shape(rows: _Rows, reasons: dict[int, str]) -> np.ndarray:
-    """bool [row]: whether the row is a label, then `id:value` in turn; so it has an odd number of words."""
+    """bool [row]: whether the row is a label and then `id:value` pairs, which makes an odd number of words."""
     words_of, colon = rows.words, rows.colon
     starts, ends, position = words_of.starts, words_of.ends, words_of.position
     colons = np.diff(np.searchsorted(np.flatnonzero(colon), rows.line_ends, side="left"), prepend=0)
@@ -178,7 +178,7 @@ def _check_shape(rows: _Rows, reasons: dict[int, str]) -> np.ndarray:
 
 
 def _group_ids(rows: _Rows, good: np.ndarray, reasons: dict[int, str], column: str) -> pa.Array:
-    """The text after `qid:`, binary [row]; rows without it are refused, and no longer `good`."""
+    """The text after `qid:`, binary [row].  Rows without it get a reason and become False in `good`."""
     starts, ends = rows.words.starts, rows.words.ends
     second = np.where(rows.length > 2, rows.first + 1, rows.first)
     at = starts[second]
@@ -192,7 +192,7 @@ def _group_ids(rows: _Rows, good: np.ndarray, reasons: dict[int, str], column: s
 
 
 def _to_numbers(text: bytes, rows: _Rows, kept: _Words, reasons: dict[int, str]) -> tuple[_Words, np.ndarray]:
-    """The words of rows without a fault, and float64 [word] of each; a word that is not a number refuses its row."""
+    """The words of good rows, and float64 [word] their numbers.  A row with a word that is not a number is bad."""
     numbers, odd = _numbers(rows.buffer, kept.starts, kept.ends)
     if not odd.any():
         return kept, numbers
@@ -214,12 +214,12 @@ def _columns(
     request: chunks.FileRequest,
     reasons: dict[int, str],
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """Labels float64 [row], features float32 [column, row], and the count of duplicate ids, if any were looked for."""
+    """Labels float64 [row], features float32 [column, row], and `{"duplicates": count}` where ids are not in order."""
     is_label, is_id = kept.position == 0, (kept.position & 1).astype(bool)
     ids, values, id_rows = numbers[is_id], numbers[~is_id & ~is_label], kept.row[is_id]
     fractional = (ids != np.floor(ids)) | (ids < 0) | (ids > 1 << 30)
     if fractional.any():
-        _refuse(id_rows[fractional], "malformed line: a feature id is no whole number", reasons)
+        _refuse(id_rows[fractional], "malformed line: expected feature ids that are whole numbers from 0", reasons)
     duplicates = {}
     key = id_rows * float(1 << 31) + ids
     if np.any(np.diff(key) <= 0):  # ids out of order somewhere: look for duplicates
@@ -227,7 +227,7 @@ def _columns(
         again = order[1:][np.diff(key[order]) == 0]
         if request.data.duplicates == "refuse":
             for at in again:
-                reason = f"feature id {int(ids[at])} stands twice (data.duplicates: refuse)"
+                reason = f"feature id {int(ids[at])} appears twice (data.duplicates: refuse)"
                 reasons.setdefault(int(id_rows[at]), reason)
         duplicates["duplicates"] = int(again.size) if request.data.duplicates == "last" else 0
     matrix = _dense(ids, values, id_rows, rows.number, columns)
@@ -252,12 +252,12 @@ def words(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> pa.Array:
 
 
 def buffer_of(text: bytes) -> np.ndarray:
-    """A text's bytes as uint8, without a copy."""
+    """A text's bytes as an array of uint8, without a copy."""
     return np.frombuffer(text, np.uint8)
 
 
 def _numbers(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float64 of each word, and which words are no numbers."""
+    """float64 [word], and bool [word]: whether a word is not a number."""
     text = words(buffer, starts, ends).view(pa.string())
     try:
         return text.cast(pa.float64()).to_numpy(), np.zeros(len(starts), bool)
@@ -270,7 +270,7 @@ def _numbers(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[
 
 
 def _blank_comments(buffer: np.ndarray, line_ends: np.ndarray) -> np.ndarray:
-    """Overwrites comments with spaces; returns where each line's code ends."""
+    """Overwrites comments with spaces; int64 [line]: the byte offset where the line's comment begins, or its end."""
     hashes = np.flatnonzero(buffer == _HASH)
     if not hashes.size:
         return line_ends
@@ -287,7 +287,7 @@ def _blank_comments(buffer: np.ndarray, line_ends: np.ndarray) -> np.ndarray:
 def _dense(
     ids: np.ndarray, values: np.ndarray, feature_row: np.ndarray, rows: int, columns: dict[int, str]
 ) -> np.ndarray:
-    """float32 [column, row]; what a line does not hold is 0, of what it holds twice the last counts."""
+    """float32 [column, row]: 0 for an absent feature; the last value of a feature that appears twice."""
     matrix = np.zeros((len(columns), rows), np.float32)
     if not ids.size:
         return matrix
@@ -296,7 +296,7 @@ def _dense(
     if width and len(ids) == width * rows:
         block = ids.reshape(rows, width)
         if np.array_equal(feature_row[::width], np.arange(rows)) and np.all(block == block[0]):
-            where = {int(each): i for i, each in enumerate(block[0])}  # the last of two wins
+            where = {int(each): i for i, each in enumerate(block[0])}  # the last of two equal ids counts
             table = values.reshape(rows, width)
             for i, each in enumerate(wanted):
                 if int(each) in where:
@@ -311,14 +311,14 @@ def _dense(
 
 
 def _from_comment(comment: pa.Array, key: str) -> pa.Array:
-    """The word after `key =` or `key:` in each comment; null where there is none."""
+    """The word after `key =` or `key:` in each comment; null where the comment has no such key."""
     text = pa.array([value.decode("utf-8", "replace") for value in comment.to_pylist()], pa.string())
     matches = pc.extract_regex(text, rf"(?:^|[#\s]){re.escape(key)}\s*[=:]?\s*(?P<id>\S+)")
     return pc.struct_field(matches, [0]).cast(pa.binary())
 
 
 def _feature_ids(request: chunks.FileRequest) -> dict[int, str]:
-    """Feature id → column name, of every feature that the config names."""
+    """Feature id → column name, for every feature in the config."""
     data = request.data
     ids = {}
     for name in (*request.table, *([request.time] if request.time else [])):
@@ -326,7 +326,7 @@ def _feature_ids(request: chunks.FileRequest) -> dict[int, str]:
             continue
         match = re.fullmatch(r"f(\d+)", name)
         if not match:
-            raise ConfigError(f"{name}: format letor has numbered features; feature n is called f<n>, e.g. f1.")
+            raise ConfigError(f"{name}: format letor has numbered features; feature n is named f<n>, for example f1.")
         ids[int(match[1])] = name
     return ids
 
@@ -334,5 +334,5 @@ def _feature_ids(request: chunks.FileRequest) -> dict[int, str]:
 def _sizes_differ(request: chunks.FileRequest, expected: int, received: str) -> str:
     return (
         f"{request.side}: the list sizes add up to {expected} rows, but {request.path} has {received}. "
-        "The two files do not belong together, or one of them is cut short."
+        "The two files do not belong together, or one of them is incomplete."
     )

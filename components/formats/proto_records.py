@@ -1,10 +1,10 @@
 """Reads TFRecord files: flat `tf.Example`, ELWC, SequenceExample and list examples.
 
 Input: a TFRecord file, gzip or plain.  Output: chunks of rows (flat Examples) or of lists.  A batch of records is
-decoded to Arrow columns at once; a batch that fails is halved until the bad record is alone.
+decoded to Arrow columns at once.  A batch that fails is halved until the bad record is alone.
 
-A SequenceExample may hold one `Feature` an item (TensorFlow's guide) or all items in one `Feature` (ml4ir); which it
-is shows from the label, of which every item has one, or without labels from the longest feature.
+A SequenceExample may have one `Feature` per item (TensorFlow's guide) or all items in one `Feature` (ml4ir).  The label
+shows which layout it is, because every item has a label; without labels, the longest feature shows it.
 """
 
 import abc
@@ -23,13 +23,13 @@ from tfx_ranking.components.lists.list_examples import ROW_LENGTHS, is_gzip
 BATCH_ROWS = 8_192
 BATCH_LISTS = 512
 BATCH_FIRST = 16
-_SEQUENCE = "#sequence"  # what the decoder calls the struct of feature lists
+_SEQUENCE = "#sequence"  # the decoder's name for the struct of feature lists
 
 
 def read_elwc(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
     """The chunks of a TFRecord file of ExampleListWithContexts.
 
-    This reader and the three below raise DataError where the TFRecord framing is broken: nothing after it can be read.
+    This reader and the three below raise DataError where the frame of a record is broken: nothing after it can be read.
     """
     return _read(request, _Elwc(request))
 
@@ -40,12 +40,12 @@ def read_sequence_example(request: chunks.FileRequest) -> Iterator[chunks.Chunk]
 
 
 def read_tf_example(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
-    """The chunks of a TFRecord file of Examples, one an item."""
+    """The chunks of a TFRecord file with one Example per item."""
     return _read(request, _Flat(request))
 
 
 def read_list_example(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
-    """The chunks of a TFRecord file of Examples, one a list."""
+    """The chunks of a TFRecord file with one Example per list."""
     return _read(request, _ListExamples(request))
 
 
@@ -95,22 +95,22 @@ def _batches(path: str, size: int) -> Iterator[list[bytes]]:
     try:
         for batch in tf.data.TFRecordDataset(path, "GZIP" if packed else "").batch(size).as_numpy_iterator():
             read = batch.tolist()
-            # A few first, to learn the types: what reads them is slow.
+            # Only a few first, to learn the types: the decoder that finds them is slow.
             for part in (read,) if records else (read[:BATCH_FIRST], read[BATCH_FIRST:]):
                 records += len(part)
                 yield part
     except tf.errors.DataLossError as error:
         raise DataError(
-            f"{path}: the TFRecord file is broken after record {records} ({_first_line(error)}); what follows "
-            "cannot be read. Copy the file again, or take it out of the input."
+            f"{path}: the TFRecord file is broken after record {records} ({_first_line(error)}); the rest "
+            "cannot be read. Copy the file again, or remove it from the input."
         ) from None
 
 
 class _Reader(abc.ABC):
     """Decodes batches of records.
 
-    tfx-bsl's decoders read the first batches: they accept any type, report which type a feature has, and refuse every
-    broken record.  TensorFlow's parsers, which are several times faster but need the types, read the rest.
+    tfx-bsl's decoders read the first batches.  They accept any type, report the type of each feature, and fail on every
+    broken record.  TensorFlow's parsers read the rest.  They are several times faster, but need the types.
     """
 
     lists = True
@@ -130,7 +130,7 @@ class _Reader(abc.ABC):
                 self._compiled = tf.function(self._parse).get_concrete_function(tf.TensorSpec([None], tf.string))
             try:
                 return self._arranged(self._compiled(tf.constant(records, tf.string)), len(records))
-            except (tf.errors.OpError, UnicodeDecodeError):  # a broken record, or a type that was not there before
+            except (tf.errors.OpError, UnicodeDecodeError):  # a broken record, or a type that is new in this batch
                 pass
         columns = self._decode(records)
         for at, values in columns.items():
@@ -145,15 +145,15 @@ class _Reader(abc.ABC):
 
     @abc.abstractmethod
     def _decode(self, records: list[bytes]) -> "Columns":
-        """The batch by tfx-bsl.  Raises RuntimeError."""
+        """Decodes the batch with tfx-bsl.  Raises RuntimeError for a malformed record."""
 
     @abc.abstractmethod
     def _parse(self, records: Any) -> dict[str, Any]:
-        """The same by TensorFlow: "level/name" → ragged tensor.  Raises OpError."""
+        """Decodes the batch with TensorFlow: "level/name" → ragged tensor.  Raises OpError for a malformed record."""
 
     @abc.abstractmethod
     def _arrange(self, columns: "Columns", lists: int) -> Parsed:
-        """The columns with one entry an item, and the records at fault."""
+        """The columns with one entry per item, and the bad records."""
 
     def _arranged(self, tensors: dict[str, Any], lists: int) -> Parsed:
         columns = {}
@@ -180,7 +180,7 @@ class _Reader(abc.ABC):
 
 
 class _Flat(_Reader):
-    """One item a record."""
+    """One item per record."""
 
     lists = False
 
@@ -198,15 +198,15 @@ class _Flat(_Reader):
 
 
 class _Elwc(_Reader):
-    """ExampleListWithContext: an Example for the list, one for each item."""
+    """ExampleListWithContext: one Example for the list, and one per item."""
 
     def _decode(self, records: list[bytes]) -> Columns:
         import tensorflow as tf
 
         try:
             context, items, lengths = elwc.split(records)
-        except (tf.errors.OpError, UnicodeDecodeError):  # TensorFlow's message quotes the record, which is no text
-            raise RuntimeError("no ExampleListWithContext") from None
+        except (tf.errors.OpError, UnicodeDecodeError):  # TensorFlow's message contains the bytes of the record
+            raise RuntimeError("not an ExampleListWithContext") from None
         columns = _decoded(context.numpy().tolist(), {("context", name): name for name in self.names["context"]})
         of_items = _decoded(items.numpy().tolist(), {("items", name): name for name in self.names["items"]})
         sizes = lengths.numpy()
@@ -226,7 +226,7 @@ class _Elwc(_Reader):
         return parsed
 
     def _arrange(self, columns: Columns, lists: int) -> Parsed:
-        sizes = next(values.outer for (level, _), values in columns.items() if level == "items")  # one Example an item
+        sizes = next(values.outer for (level, _), values in columns.items() if level == "items")  # one Example per item
         arrays = {name: values.as_lists() for (_, name), values in columns.items()}
         return Parsed(arrays, np.concatenate([[0], np.cumsum(sizes)]), [])
 
@@ -244,7 +244,7 @@ class _Sequence(_Reader):
         for name in self.names["items"]:
             child = struct.type.get_field_index(name) if struct is not None else -1
             if struct is None or child < 0:
-                columns["items", name] = _nowhere(len(records))
+                columns["items", name] = _no_values(len(records))
                 continue
             lists = struct.field(child)
             inner = lists.flatten()
@@ -264,7 +264,7 @@ class _Sequence(_Reader):
 
 
 class _ListExamples(_Reader):
-    """List examples as they come out of here: all items of a feature in one list, tokens with their row lengths."""
+    """List examples as this project writes them: a feature's values of all items in one list, and row lengths."""
 
     def __init__(self, request: chunks.FileRequest):
         super().__init__(request)
@@ -295,17 +295,17 @@ class _ListExamples(_Reader):
             lengths = columns["lengths", self._row_lengths[name]] if name in self._row_lengths else None
             if lengths is not None and len(lengths.values):
                 cut["items", name] = Values(flat, np.asarray(lengths.values, np.int64), lengths.inner)
-            else:  # all items in one piece
+            else:  # one piece has all items
                 cut["items", name] = Values(flat, count[count > 0], (count > 0).astype(np.int64))
         return aligned(cut, self.request)
 
 
 def _decoded(records: list[bytes], names: dict[tuple[str, str], str]) -> Columns:
-    """Examples by tfx-bsl: one piece a record.  Raises RuntimeError."""
+    """Decodes Examples with tfx-bsl: one piece per record.  Raises RuntimeError for a malformed record."""
     from tfx_bsl.coders import example_coder
 
     if not records:
-        return {at: _nowhere(0) for at in names}
+        return {at: _no_values(0) for at in names}
     batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(records)
     return {at: _from_batch(batch, name, len(records)) for at, name in names.items()}
 
@@ -318,7 +318,7 @@ def _from_batch(batch: pa.RecordBatch, name: str, records: int) -> Values:
     return Values(array.flatten(), column_types.list_lengths(array), np.ones(records, np.int64))
 
 
-def _nowhere(records: int) -> Values:
+def _no_values(records: int) -> Values:
     return Values(pa.nulls(0), np.zeros(0, np.int64), np.zeros(records, np.int64))
 
 

@@ -1,8 +1,9 @@
-"""Reads CSV and Parquet files: one row for each item, and a column with the group id.
+"""Reads CSV and Parquet files with one row per item and a column with the group id.
 
-Input: a file with named columns.  Output: chunks of rows.  Blocks of rows are read with their types.  From the first
-block that fails, cells are read as text, so that a bad cell loses its row and not the file.  A dense vector in a CSV
-cell is numbers between spaces or commas, with or without brackets (`0.1 0.2`, `[0.1, 0.2]`); in Parquet it is a list.
+Input: a file with named columns.  Output: chunks of rows.  A CSV file is read in blocks, with the config's types.  From
+the first block that fails, cells are read as text, so a bad cell costs its row and not the file.  In a CSV cell, a
+dense vector is numbers separated by spaces or commas, with or without brackets (`0.1 0.2`, `[0.1, 0.2]`); in Parquet it
+is a list.
 """
 
 import csv
@@ -24,25 +25,25 @@ BATCH_ROWS = 65_536
 
 
 def read_csv(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
-    """Rows in the file's order; the header is row 1.  Raises DataError when a column of the config is absent."""
+    """The rows in the file's order; the header is row 1.  Raises DataError when the file lacks a column."""
     names = _csv_columns(request)
     if not names:
         return
     row = 2
     try:
-        # One reader a file: each call of pyarrow.csv looks at every object in the process (pyarrow 10).
+        # One reader per file, because each call of pyarrow.csv visits every object in the process (pyarrow 10).
         for batch in _batches(request, names, _types(request, names)):
             columns = dict(zip(names, batch.columns))
             yield chunks.Chunk(columns, np.arange(row, row + batch.num_rows), batch.num_rows)
             row += batch.num_rows
     except pa.ArrowInvalid:
-        yield from _read_doubtful(request, names, row)
+        yield from _read_as_text(request, names, row)
 
 
-def _read_doubtful(request: chunks.FileRequest, names: list[str], start: int) -> Iterator[chunks.Chunk]:
-    """From row `start` on (all before it were good) cells as bytes, so that a bad one does not fail the file.
+def _read_as_text(request: chunks.FileRequest, names: list[str], start: int) -> Iterator[chunks.Chunk]:
+    """Reads cells as bytes, from row `start` on; all rows before it are good.
 
-    Rows with too few or too many cells are set aside here; what the cells hold is looked at later.
+    Rows with too few or too many cells are bad records here; `grouping.check` finds bad cells later.
     """
     waiting: list[chunks.BadRecord] = []
     row = 2
@@ -58,7 +59,7 @@ def _read_doubtful(request: chunks.FileRequest, names: list[str], start: int) ->
             row, batch = row + known, batch.slice(known)
             positions = _positions(row, batch.num_rows, [each.position for each in waiting])
             row = int(positions[-1]) + 1 if len(positions) else row
-            bad = [each for each in waiting if each.position < row]  # others stand in the next block
+            bad = [each for each in waiting if each.position < row]  # the others are in the next block
             waiting[:] = [each for each in waiting if each.position >= row]
             yield chunks.Chunk(dict(zip(names, batch.columns)), positions, batch.num_rows + len(bad), bad)
     except pa.ArrowInvalid as error:
@@ -71,12 +72,12 @@ def _read_doubtful(request: chunks.FileRequest, names: list[str], start: int) ->
 def _batches(
     request: chunks.FileRequest, names: list[str], types: dict[str, pa.DataType], refuse: Any = None
 ) -> Iterator[pa.RecordBatch]:
-    """The file's rows.  Raises ArrowInvalid."""
+    """The file's rows.  Raises ArrowInvalid for a bad cell, and for a bad row if you do not pass `refuse`."""
     with _arrow_file(request.path) as opened:
         yield from pyarrow.csv.open_csv(
             opened,
             pyarrow.csv.ReadOptions(
-                use_threads=refuse is None,  # threads lose the number of a bad row
+                use_threads=refuse is None,  # with threads, Arrow does not know the number of a bad row
                 block_size=BLOCK_BYTES,
             ),
             pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=refuse),
@@ -87,7 +88,7 @@ def _batches(
 
 
 def _arrow_file(path: str) -> Any:
-    """The file as Arrow's own: its reader's threads would wait for Python's lock on a Python file, and hang."""
+    """Opens the file with Arrow: with a Python file, the threads of Arrow's reader would wait for the GIL and hang."""
     with chunks.open_raw(path) as opened:
         packed = is_gzip(opened)
         raw = pa.BufferReader(opened.read()) if "://" in path else pa.OSFile(path)
@@ -95,7 +96,7 @@ def _arrow_file(path: str) -> Any:
 
 
 def _types(request: chunks.FileRequest, names: list[str]) -> dict[str, pa.DataType]:
-    """Numbers where the config has numbers; text, vectors and what is not in the config as bytes."""
+    """The type to read each column with: numbers where the config has plain numbers, otherwise bytes."""
     numeric = {"float": pa.float64(), "int": pa.int64()}
     types = {}
     for name in names:
@@ -106,7 +107,7 @@ def _types(request: chunks.FileRequest, names: list[str]) -> dict[str, pa.DataTy
 
 
 def _csv_columns(request: chunks.FileRequest) -> list[str]:
-    """The columns that the config needs, all of them in the header; none where the file is empty."""
+    """The names of the columns to read; [] where the file is empty.  Raises DataError when one is not in the header."""
     with chunks.open_file(request.path) as opened:
         rows = csv.reader(io.TextIOWrapper(opened, "utf-8-sig", newline=""))  # type: ignore[type-var]
         try:
@@ -114,7 +115,8 @@ def _csv_columns(request: chunks.FileRequest) -> list[str]:
         except UnicodeDecodeError as error:
             wrong = error.object[error.start]
             raise DataError(
-                f"{request.path}: the file is not UTF-8: it has the byte 0x{wrong:02x}. Re-encode it, as iconv does."
+                f"{request.path}: the file is not UTF-8: it has the byte 0x{wrong:02x}. Convert it, for example "
+                "with iconv."
             ) from None
     if header is None:
         return []
@@ -125,7 +127,7 @@ def _csv_columns(request: chunks.FileRequest) -> list[str]:
 
 
 def read_parquet(request: chunks.FileRequest) -> Iterator[chunks.Chunk]:
-    """Rows in the file's order, counted from 1.  Raises DataError when a column of the config is absent."""
+    """The rows in the file's order, counted from 1.  Raises DataError when the file lacks a column."""
     with chunks.open_file(request.path) as opened:
         try:
             source = opened if opened.seekable() and not hasattr(opened, "mtime") else io.BytesIO(opened.read())
@@ -151,7 +153,7 @@ def _wanted(request: chunks.FileRequest, present: list[str]) -> list[str]:
 
 
 def _positions(first: int, rows: int, skipped: list[int]) -> np.ndarray:
-    """The numbers from `first` on that are not skipped, one a row.
+    """The numbers of `rows` rows, from `first` on, without the skipped numbers.
 
     >>> _positions(2, 3, [3])
     array([2, 4, 5])

@@ -1,7 +1,7 @@
 """Groups rows into lists: the rows of one group id, in the order of the files.
 
-Input: `Chunk`s.  Output: `Lists`, then a `ListBatch` that can be written.  `check` sets bad records aside; `arrange`
-caps or drops lists, and fills in and counts missing values.
+Input: `Chunk`s.  Output: `Lists`, and then a `ListBatch` to write.  `check` sets bad records aside; `arrange` caps or
+drops lists, fills in missing values and counts them.
 """
 
 import collections
@@ -18,14 +18,14 @@ from tfx_ranking.components.errors import GroupOrderError
 from tfx_ranking.components.formats import chunks, column_types
 from tfx_ranking.components.lists.list_examples import Column, ListBatch, Tokens
 
-TIME = "#time"  # column: float64, orders lists in time; no feature may be called so
+TIME = "#time"  # name of the float64 column with the time of a list; no feature may have this name
 
 
 class Lists(NamedTuple):
-    """Lists with missing values still null.
+    """Lists whose missing values are still null.
 
-    context: name → Arrow [list], the group id among them.  items: name → Arrow [item].  row_splits: int64 [list + 1].
-    positions: int64 [list], where each list's first record stood in its file.
+    context: name → Arrow [list], with the group id.  items: name → Arrow [item].  row_splits: int64 [list + 1].
+    positions: int64 [list], the position in its file of each list's first record.
     """
 
     context: dict[str, pa.Array]
@@ -34,7 +34,7 @@ class Lists(NamedTuple):
     positions: np.ndarray
 
     def between(self, start: int, end: int) -> "Lists":
-        """Lists start to end, without a copy."""
+        """The lists from `start` up to, but without, `end`; copies nothing."""
         first, last = int(self.row_splits[start]), int(self.row_splits[end])
         return Lists(
             {name: array.slice(start, end - start) for name, array in self.context.items()},
@@ -45,7 +45,10 @@ class Lists(NamedTuple):
 
 
 def check(chunk: chunks.Chunk, request: chunks.FileRequest) -> chunks.Chunk:
-    """The chunk with the config's types; rows (of a list format: whole lists) that break a rule are among its `bad`."""
+    """The chunk with the config's types.  Rows that break a rule are in its `bad`, and no longer in its columns.
+
+    In a format with one list per record, a bad item makes the whole list bad.
+    """
     data = request.data
     rows_of_lists = chunk.row_splits is not None
     lengths = np.diff(chunk.row_splits) if chunk.row_splits is not None else None
@@ -72,7 +75,7 @@ def check(chunk: chunks.Chunk, request: chunks.FileRequest) -> chunks.Chunk:
     if data.group_id not in request.optional:
         no_group = np.asarray(out[data.group_id].is_null())
         refuse("context", where(no_group, lambda at: f"{data.group_id}: the group id is missing"))
-    if data.label in request.table:  # to be scored, a list needs none
+    if data.label in request.table:  # lists that are only scored have no label
         label = out[data.label].to_numpy(zero_copy_only=False)
         refuse("items", where(np.isnan(label), lambda at: f"{data.label}: the label is missing"))
         if data.label_range:
@@ -103,7 +106,7 @@ def check(chunk: chunks.Chunk, request: chunks.FileRequest) -> chunks.Chunk:
 
 
 def cut(columns: dict[str, pa.Array], positions: np.ndarray, table: Mapping[str, Column], group_id: str) -> Lists:
-    """Rows whose groups stand together, as lists.  A list's context is its first row's."""
+    """Cuts rows into lists; the rows of a group must be together.  A list has the context values of its first row."""
     group = columns[group_id]
     rows = len(group)
     if not rows:
@@ -122,7 +125,7 @@ def cut(columns: dict[str, pa.Array], positions: np.ndarray, table: Mapping[str,
 
 
 def differing_context(columns: dict[str, pa.Array], lists: Lists, table: Mapping[str, Column]) -> int:
-    """How many lists have rows that disagree about a context value (the first row's is kept)."""
+    """The number of lists whose rows have different values of a context feature (the first row's value is kept)."""
     lengths = np.diff(lists.row_splits)
     differs = np.zeros(len(lengths), bool)
     owner = np.repeat(np.arange(len(lengths)), lengths)
@@ -136,9 +139,10 @@ def differing_context(columns: dict[str, pa.Array], lists: Lists, table: Mapping
 
 
 def stream(read: Iterator[chunks.Chunk], request: chunks.FileRequest) -> Iterator[tuple[chunks.Chunk, Lists]]:
-    """Lists out of rows that stand together, chunk by chunk; the last, possibly unfinished group waits for the next.
+    """Groups rows into lists, chunk by chunk; the rows of a group must be together.
 
-    Raises GroupOrderError when a group comes back after another one.
+    The last group of a chunk may continue in the next chunk, and is kept until then.  Raises GroupOrderError when a
+    group appears again after another one.
     """
     group_id = request.data.group_id
     seen: dict[bytes, tuple[int, int]] = {}  # group → first and last row
@@ -183,22 +187,23 @@ def _check_order(
 
 
 def group_order_error(group: bytes, earlier: tuple[str, int], later: tuple[str, int]) -> GroupOrderError:
-    """The error for a group that comes back: (file, row) of it before and after the others."""
+    """The error for a group that appears again after other groups; earlier, later: (file, row)."""
     where = f"rows {earlier[1]} and {later[1]}"
     if earlier[0] != later[0]:
         where = f"row {earlier[1]} and again in {later[0]} at row {later[1]}"
     return GroupOrderError(
-        f"{earlier[0]}: group {group.decode('utf-8', 'replace')!r} appears at {where}, with other groups between. "
-        "Sort the input by group, or set data.order: any to group it by shuffle."
+        f"{earlier[0]}: group {group.decode('utf-8', 'replace')!r} appears at {where}, with other groups between them. "
+        "Sort the input by group, or set data.order: any to accept rows in any order."
     )
 
 
 def arrange(
     lists: Lists, data: Data, table: Mapping[str, Column], relevant_from: float
 ) -> tuple[Lists, ListBatch, collections.Counter[str]]:
-    """Lists as they are written: dropped and capped as the config says, missing values filled in.
+    """Drops and caps lists as the config says, and fills in missing values.
 
-    The counter has `dropped_lists`, `dropped` (items), `capped_lists`, `capped` (items), `missing/<feature>`.
+    Returns the lists that are left, the same lists as a batch to write, and counts: `dropped_lists`, `dropped` (items),
+    `capped_lists`, `capped` (items) and `missing/<feature>`.
     """
     counts: collections.Counter[str] = collections.Counter()
     lengths = np.diff(lists.row_splits)
@@ -235,8 +240,11 @@ def _select(lists: Lists, keep: np.ndarray, keep_items: np.ndarray, lengths: np.
 
 
 def _capped(lists: Lists, data: Data, relevant_from: float) -> np.ndarray:
-    """bool [item]: the items that stay.  By position: those shown first.  By label: the highest labels from
-    `relevant_from` on, then a sample of the rest that depends on the group id alone."""
+    """bool [item]: whether an item stays when its list is capped.
+
+    With `data.keep: position`, the items that were shown first stay.  With `label`, the highest labels of at least
+    `relevant_from` stay, and then a random sample of the rest; the group id is its seed.
+    """
     keep = np.ones(int(lists.row_splits[-1]), bool)
     limit = data.max_items or 0
     groups = lists.context[data.group_id]
@@ -246,7 +254,7 @@ def _capped(lists: Lists, data: Data, relevant_from: float) -> np.ndarray:
         start, end = int(lists.row_splits[i]), int(lists.row_splits[i + 1])
         values = column.slice(start, end - start).to_numpy(zero_copy_only=False).astype(np.float64)
         if by_position:
-            order = np.argsort(values, kind="stable")  # NaN, a missing position, sorts last
+            order = np.argsort(values, kind="stable")  # a missing position is NaN, which is last
         else:
             seed = int.from_bytes(hashlib.blake2b(groups[int(i)].as_py(), digest_size=8).digest(), "big")
             drawn = np.random.Generator(np.random.PCG64(seed)).random(end - start)
@@ -256,7 +264,7 @@ def _capped(lists: Lists, data: Data, relevant_from: float) -> np.ndarray:
 
 
 def _filled(array: pa.Array, column: Column) -> tuple[object, int]:
-    """A column without nulls, and how many values were missing."""
+    """The column without nulls, and the number of missing values."""
     if column.tokens:
         lengths = column_types.list_lengths(array)
         values = array.flatten()

@@ -1,7 +1,7 @@
 """Writes the gzip TFRecord shards of one file or bucket.
 
-Input: encoded lists, with their split and span.  Output: unfinished shards in the `parts` folder; `ingestion.accounts`
-renames them when their number is known.  The bytes of a shard depend on its file or bucket alone.
+Input: encoded lists, with their split and span.  Output: shards in the `parts` folder; `ingestion.accounts` renames
+them when their number is known.  The bytes of a shard depend on its file or bucket alone.
 """
 
 import collections
@@ -10,15 +10,15 @@ import queue
 import threading
 from typing import Any
 
-WRITERS = 2  # threads that compress, and shards a split that they write to
-BYTES_IN_TURN = 4 << 20  # of records to one shard, then to the other
+WRITERS = 2  # threads that compress, and shards per split
+BYTES_IN_TURN = 4 << 20  # so many bytes of records go to one shard, then to the other
 
 
 class Shards:
-    """The TFRecord shards of one file or bucket, one or two a split and span; a split without a record gets none.
+    """The TFRecord shards of one file or bucket: one or two per split and span, none for a split without records.
 
-    Two threads compress and write: that is the dearest step, and it holds no lock of Python's.  Which of a split's two
-    shards a record goes to depends on the bytes before it alone.
+    Two threads compress and write, because that is the slowest step, and it runs without the GIL.  The number of bytes
+    before a record alone decides which of the two shards it goes to.
     """
 
     def __init__(self, folder: str, number: int):
@@ -35,7 +35,7 @@ class Shards:
         return self
 
     def write(self, split: str, span: int | None, records: list[bytes]) -> None:
-        """Queues records; an error in writing earlier ones is raised here or at the end."""
+        """Queues records.  An error while writing earlier records is raised here, or at the end."""
         if self._error:
             raise self._error
         key = split, span
@@ -76,12 +76,12 @@ class Shards:
         split, span = key
         tf.io.gfile.makedirs(parts_folder(self._folder, split))
         path = os.path.join(parts_folder(self._folder, split), shard_name(self._number, span, half))
-        # Level 1: on real sets a tenth larger than the default, written in half the time.
+        # Level 1: on real data sets, files are a tenth larger than with the default, and writing takes half the time.
         return tf.io.TFRecordWriter(path, tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1))
 
 
 def shard_name(number: int, span: int | None, half: int) -> str:
-    """What an unfinished shard is called; `span_of` reads it back.
+    """The name of a shard in the `parts` folder; `span_of` reads the span from it.
 
     >>> shard_name(3, 17, 0), span_of(shard_name(3, 17, 0)), span_of(shard_name(3, None, 1))
     ('00003-0000000017-0.gz', 17, None)
@@ -90,11 +90,11 @@ def shard_name(number: int, span: int | None, half: int) -> str:
 
 
 def span_of(name: str) -> int | None:
-    """The span whose lists an unfinished shard holds; None where the input has no spans."""
+    """The span of the lists in a shard, from its name in the `parts` folder; None where the input has no spans."""
     between = name.split("-")[1:-1]
     return int(between[0]) if between else None
 
 
 def parts_folder(folder: str, kind: str) -> str:
-    """The folder of unfinished work; it is removed at the end of the run."""
+    """The folder of a split's shards, or of the reports, during the run; it is removed at the end."""
     return os.path.join(folder, "parts", kind)

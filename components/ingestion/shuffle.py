@@ -52,7 +52,7 @@ def scatter(plan: Plan, file: InputFile) -> Iterator[tuple[int, Part]]:
                 yield 0, Part(file.number, number, chunk.columns, chunk.positions, None)
                 continue
             coded = chunk.columns[group_id].dictionary_encode()
-            # Not the bits of the hash that choose the split: with them, a bucket would hold one split only.
+            # Not the bits of the hash that choose the split: with them, all lists of a bucket would be in one split.
             drawn = splits.unit_hash(coded.dictionary.to_pylist()) * 2**20 % 1
             bucket_of_row = (drawn * plan.buckets).astype(np.int64)[coded.indices.to_numpy()]
             for bucket in np.unique(bucket_of_row):

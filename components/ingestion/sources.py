@@ -1,7 +1,7 @@
 """Lists the files that `data.input` matches now, with their digests, span and version.
 
-Input: the config's data section.  Output: plain values that go into the execution's properties, so that a changed byte
-or a new file runs the ingestion again, and nothing else does.
+Input: the config's `data` section.  Output: plain values, which become properties of the execution.  So the ingestion
+runs again when a byte changes or a file is new, and only then.
 """
 
 import glob
@@ -16,23 +16,24 @@ from tfx_ranking.components.errors import DataError
 from tfx_ranking.components.ingestion import spans
 
 LiveSpans = Callable[[], Sequence[int]]
-ALL = "all"  # the key of files that belong to no split yet
+ALL = "all"  # the key of files that the config does not list under a split
 
 
 def resolve(data: Data, live_spans: LiveSpans | None = None) -> dict[str, Any]:
-    """The input's files: `files` is `{split or "all": [{path, name, size, digest, side, side_digest, span}]}`, `span`
-    the newest's number, `version` its version or None.
+    """The input's files, as a dict with these keys:
 
-    live_spans: returns the spans that the live model was trained on, for `data.window.since: live`.  Of an input with
-    spans also the lists `spans`, `missing_spans` (of the window, that nobody delivered) and `repeated` (paths whose
-    bytes came before, left out).
-    Files are sorted by path, those of several spans by span; `name` is the path below the folder they all share.
-    Raises DataError when a pattern matches nothing or every file is empty.
+    files: `{split or "all": [{path, name, size, digest, side, side_digest, span}]}`, sorted by span and path; `name` is
+    the path below the folder that contains all files.  span: the newest span's number.  version: its version, or None.
+    An input with spans also has these lists: spans; missing_spans, the numbers in the window without files; and, if it
+    is not empty, repeated, the paths of files that are not read because an earlier file has the same bytes.
+
+    live_spans: returns the spans that the live model was trained on, for `data.window.since: live`.
+    Raises DataError when a pattern matches nothing, or when every file is empty.
     """
     by_split = _by_split(data)
     if any(spans.has_marks(each) for split in by_split.values() for each in split):
-        return _of_spans(by_split, data, live_spans)
-    files = {split: _matching(by_split[split], split, data) for split in (ALL, *SPLIT_NAMES) if split in by_split}
+        return _resolve_spans(by_split, data, live_spans)
+    files = {split: _entries_of(by_split[split], split, data) for split in (ALL, *SPLIT_NAMES) if split in by_split}
     entries = [entry for split in files.values() for entry in split]
     _refuse_empty(entries)
     for entry, name in zip(entries, names_below([entry["path"] for entry in entries])):
@@ -40,8 +41,8 @@ def resolve(data: Data, live_spans: LiveSpans | None = None) -> dict[str, Any]:
     return {"files": files, "span": 0, "version": None}
 
 
-def refuse_absent(data: Data) -> None:
-    """Raises the DataError of `resolve` for local patterns that match nothing; reads no file, and no object store."""
+def check_patterns(data: Data) -> None:
+    """Raises DataError, as `resolve` does, when a local pattern matches nothing.  Reads no file and no object store."""
     by_split = _by_split(data)
     patterns = [each for split in by_split.values() for each in split]
     if any("://" in each for each in patterns):
@@ -50,11 +51,11 @@ def refuse_absent(data: Data) -> None:
         _newest(by_split, data)
         return
     for split, of_split in by_split.items():
-        matching(of_split, _key(split), data)
+        files_matching(of_split, _config_key(split), data)
 
 
-def only(source: dict[str, Any], keep: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """A source with the files that `keep` says, and the spans that still have one; version and the rest stay."""
+def keep_files(source: dict[str, Any], keep: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The source with only the files for which `keep` returns True, and the spans of these files."""
     files = {split: [each for each in entries if keep(each)] for split, entries in source["files"].items()}
     left = {**source, "files": {split: entries for split, entries in files.items() if entries}}
     if "spans" in source:
@@ -68,46 +69,52 @@ def _by_split(data: Data) -> dict[str, list[str]]:
     return {split: [each] if isinstance(each, str) else list(each) for split, each in patterns.items()}
 
 
-def _key(split: str) -> str:
+def _config_key(split: str) -> str:
     return "data.input" if split == ALL else f"data.input.{split}"
 
 
 def _newest(by_split: spans.Patterns, data: Data) -> tuple[dict[int, Any], int]:
-    """(the available spans by number, the newest span's number, or `data.span`)"""
+    """The available spans by number, and the number of the newest one, or `data.span`."""
     patterns = [each for several in by_split.values() for each in several]
-    there = spans.available(by_split, storage.matching_files)
-    newest = max(there, default=None) if data.span is None else data.span
-    if newest is None or newest not in there:
+    spans_by_number = spans.available(by_split, storage.matching_files)
+    newest = max(spans_by_number, default=None) if data.span is None else data.span
+    if newest is None or newest not in spans_by_number:
         wanted = "no span" if data.span is None else f"no span {data.span}"
         whole = " and ".join(repr(each) for each in patterns)
-        but = f"There are {spans.text(list(there))}." if there else _folder_content(patterns[0].split("{")[0])
-        raise DataError(f"data.input: {wanted} for {whole}. {but}")
-    return there, newest
+        if spans_by_number:
+            content = f"The spans are {spans.text(list(spans_by_number))}."
+        else:
+            content = _folder_content(patterns[0].split("{")[0])
+        raise DataError(f"data.input: {wanted} for {whole}. {content}")
+    return spans_by_number, newest
 
 
-def _of_spans(by_split: spans.Patterns, data: Data, live_spans: LiveSpans | None) -> dict[str, Any]:
+def _resolve_spans(by_split: spans.Patterns, data: Data, live_spans: LiveSpans | None) -> dict[str, Any]:
     patterns = [each for several in by_split.values() for each in several]
-    there, newest = _newest(by_split, data)
+    spans_by_number, newest = _newest(by_split, data)
     since = None
     if data.window and data.window.since:
         if live_spans is None:
-            raise DataError("data.window.since: live needs the push destination; give RankingExampleGen its source.")
+            raise DataError(
+                "data.window.since: live needs the push destination. Pass RankingExampleGen a `source` from "
+                "`example_gen.resolve(data, base)`."
+            )
         since = live_spans()
-    chosen = spans.window(list(there), newest, data.window.spans if data.window else None, since)
+    chosen = spans.window(list(spans_by_number), newest, data.window.spans if data.window else None, since)
     files: dict[str, list[dict[str, Any]]] = {split: [] for split in (ALL, *SPLIT_NAMES) if split in by_split}
-    repeated, folder = [], spans.above(patterns)
+    repeated, folder = [], spans.common_folder(patterns)
     for split, entries in files.items():
         seen: set[str] = set()
         for number in chosen.spans:
-            for entry in _matching(there[number].patterns[split], split, data):
-                if entry["digest"] in seen:  # delivered twice: under another name, or as another span
+            for entry in _entries_of(spans_by_number[number].patterns[split], split, data):
+                if entry["digest"] in seen:  # the same bytes under another name, or in another span
                     repeated.append(entry["path"])
                     continue
                 seen.add(entry["digest"])
-                # Below a folder that does not depend on which spans are taken: names may be part of group ids.
+                # The folder does not depend on the window, because names may be part of group ids.
                 entries.append({**entry, "name": entry["path"][len(folder) :].lstrip("/"), "span": number})
     _refuse_empty([entry for entries in files.values() for entry in entries])
-    source: dict[str, Any] = {"files": files, "span": newest, "version": there[newest].version}
+    source: dict[str, Any] = {"files": files, "span": newest, "version": spans_by_number[newest].version}
     taken = sorted({entry["span"] for entries in files.values() for entry in entries})
     source |= {"spans": taken, "missing_spans": list(chosen.missing)}
     return {**source, "repeated": repeated} if repeated else source
@@ -120,12 +127,12 @@ def _refuse_empty(entries: Collection[dict[str, Any]]) -> None:
 
 
 def names_below(paths: list[str]) -> list[str]:
-    """Each path below the folder that all share.
+    """Each path, relative to the folder that contains all of them.
 
     >>> names_below(["logs/may/1.csv", "logs/june/1.csv"])
     ['may/1.csv', 'june/1.csv']
     """
-    # Not commonpath, which makes gs:/ of gs://; dirname cuts a half name off.
+    # Not commonpath, which changes gs:// to gs:/.  dirname removes a part of a name at the end.
     folder = os.path.dirname(os.path.commonprefix(paths))  # noqa: RUF071
     return [path[len(folder) :].lstrip("/") for path in paths]
 
@@ -139,9 +146,9 @@ def digest(path: str) -> str:
     return state.hexdigest()
 
 
-def _matching(patterns: list[str], split: str, data: Data) -> list[dict[str, Any]]:
+def _entries_of(patterns: list[str], split: str, data: Data) -> list[dict[str, Any]]:
     entries = []
-    for path, side in matching(patterns, _key(split), data):
+    for path, side in files_matching(patterns, _config_key(split), data):
         entry = {"path": path, "size": storage.file_size(path), "digest": digest(path)}
         if side is not None:
             entry.update(side=side, side_digest=digest(side))
@@ -149,10 +156,10 @@ def _matching(patterns: list[str], split: str, data: Data) -> list[dict[str, Any
     return entries
 
 
-def matching(patterns: list[str], key: str, data: Data) -> list[tuple[str, str | None]]:
-    """The files of some patterns, sorted, each with its file of list sizes, if there are such files.
+def files_matching(patterns: list[str], key: str, data: Data) -> list[tuple[str, str | None]]:
+    """The files that match some patterns, sorted, each with its file of list sizes, or None without such files.
 
-    key: the config's key, for the message.  Raises DataError when a pattern matches nothing.
+    key: the config's key, for error messages.  Raises DataError when a pattern matches nothing.
     """
     paths: set[str] = set()
     for pattern in patterns:
@@ -171,8 +178,8 @@ def _side_file(path: str, suffix: str) -> str:
     for candidate in candidates:
         if storage.matching_files(glob.escape(candidate)):
             return candidate
-    tried = " nor ".join(dict.fromkeys(candidates))
-    raise DataError(f"data.group_sizes: {path} has no file of list sizes beside it; there is neither {tried}.")
+    tried = ", ".join(dict.fromkeys(candidates))
+    raise DataError(f"data.group_sizes: {path} has no file of list sizes beside it; looked for {tried}.")
 
 
 def _unpacked(path: str) -> str:
@@ -182,11 +189,11 @@ def _unpacked(path: str) -> str:
 def _folder_content(pattern: str) -> str:
     folder = os.path.dirname(pattern) or "."
     if "://" in folder:
-        return "Look at the bucket's content and correct the pattern."
+        return "List the bucket's content, and correct the pattern."
     while glob.has_magic(folder):
         folder = os.path.dirname(folder) or "."
     if not os.path.isdir(folder):
-        return f"There is no folder {folder}."
+        return f"The folder {folder} does not exist."
     names = sorted(os.listdir(folder))
     shown = ", ".join(names[:10]) + (f", … ({len(names)} in all)" if len(names) > 10 else "")
-    return f"The folder {folder} holds: {shown or 'nothing'}."
+    return f"The folder {folder} contains: {shown or 'nothing'}."

@@ -1,8 +1,8 @@
-"""Lists the spans that match a pattern with {SPAN}, or with {YYYY}, {MM} and {DD}, and chooses those of a window.
+"""Finds the spans that match patterns with {SPAN}, or with {YYYY}, {MM} and {DD}, and chooses the spans of a window.
 
 Input: patterns, and the files that exist.  Output: span numbers, and patterns with the marks filled in.  The marks are
-those of TFX's ExampleGen; a date's span number is its number of days since 1970-01-01.  A span is available when every
-pattern has a file of it; its newest version is used.
+the same as in TFX's ExampleGen; the span number of a date is the number of days since 1970-01-01.  A span is available
+when every pattern matches a file of it; its newest version is used.
 """
 
 import datetime
@@ -21,22 +21,22 @@ _EPOCH = datetime.date(1970, 1, 1)
 
 
 class Span(NamedTuple):
-    """One span that is there."""
+    """One available span."""
 
     number: int
-    version: int | None  # the newest; None where the pattern has no {VERSION}
-    patterns: Patterns  # its marks filled in
+    version: int | None  # the newest version; None where the pattern has no {VERSION}
+    patterns: Patterns  # with the marks filled in
 
 
-class Chosen(NamedTuple):
-    """The spans of a window, oldest first, and those within it that nobody has delivered."""
+class ChosenSpans(NamedTuple):
+    """The available spans of a window, oldest first, and the numbers in it without files."""
 
     spans: list[int]
     missing: list[int]
 
 
 def has_marks(pattern: str) -> bool:
-    """Whether a pattern names spans.
+    """Whether a pattern has marks for spans.
 
     >>> has_marks("logs/{YYYY}-{MM}-{DD}.csv"), has_marks("logs/*.csv")
     (True, False)
@@ -44,21 +44,21 @@ def has_marks(pattern: str) -> bool:
     return _MARK.search(pattern) is not None
 
 
-def above(patterns: Sequence[str]) -> str:
-    """The folder that the files of every span lie below, whichever spans are taken.
+def common_folder(patterns: Sequence[str]) -> str:
+    """The folder that contains the files of every span, also of spans outside the window.
 
-    >>> above(["logs/may/day-{SPAN}/train*", "logs/may/day-{SPAN}/test*"])
+    >>> common_folder(["logs/may/day-{SPAN}/train*", "logs/may/day-{SPAN}/test*"])
     'logs/may'
     """
     literal = [re.split(r"[*?\[{]", pattern)[0] for pattern in patterns]
-    # Not commonpath, which makes gs:/ of gs://; dirname cuts a half name off.
+    # Not commonpath, which changes gs:// to gs:/.  dirname removes a part of a name at the end.
     return os.path.dirname(os.path.commonprefix(literal))  # noqa: RUF071
 
 
 def available(patterns: Patterns, list_files: Callable[[str], list[str]]) -> dict[int, Span]:
-    """Every span that all patterns have a file of, by number.
+    """The spans for which every pattern matches a file, by number.
 
-    Raises DataError for a pattern whose marks do not go together.
+    Raises DataError for a pattern with a wrong combination of marks.
     """
     filled: dict[tuple[str, int], dict[tuple[int, int | None], str]] = {}
     for split, several in patterns.items():
@@ -81,31 +81,32 @@ def available(patterns: Patterns, list_files: Callable[[str], list[str]]) -> dic
     }
 
 
-def window(there: Sequence[int], newest: int, count: int | None, since: Sequence[int] | None) -> Chosen:
-    """The spans up to `newest` that a window takes of those that are there.
+def window(present: Sequence[int], newest: int, count: int | None, since: Sequence[int] | None) -> ChosenSpans:
+    """The spans of a window that ends with `newest`.
 
-    count: the last so many numbers, present or not.  since: those after the newest of these, or these again where none
-    came after; an empty sequence for all there are.  Neither: `newest` alone.  What lies before the first span that is
-    there is not missing.
+    present: the spans that have files.  count: the window is the last `count` numbers, present or not.  since: the
+    window is the spans after the newest of these, or these spans again where none came later; all spans where it is
+    empty.  Without count and since, the window is `newest` alone.  Numbers before the first present span are not
+    missing.
 
     >>> window([3, 5, 6], 6, 3, None)
-    Chosen(spans=[5, 6], missing=[4])
+    ChosenSpans(spans=[5, 6], missing=[4])
     >>> window([3, 5, 6], 6, None, [3])
-    Chosen(spans=[5, 6], missing=[4])
+    ChosenSpans(spans=[5, 6], missing=[4])
     >>> window([3, 5, 6], 6, None, [5, 6])
-    Chosen(spans=[5, 6], missing=[])
+    ChosenSpans(spans=[5, 6], missing=[])
     """
-    up_to = sorted(each for each in there if each <= newest)
+    up_to = sorted(each for each in present if each <= newest)
     if since is not None:
         after = [each for each in up_to if each > max(since, default=-1)]
         if since and not after:
-            return Chosen([each for each in up_to if each in since], [])
+            return ChosenSpans([each for each in up_to if each in since], [])
         first = max(since) + 1 if since else min(up_to, default=newest)
     else:
         first = newest - (count or 1) + 1
-    taken = [each for each in up_to if each >= first]
-    expected = range(max(first, min(there, default=first)), newest + 1)
-    return Chosen(taken, [each for each in expected if each not in taken])
+    spans = [each for each in up_to if each >= first]
+    expected = range(max(first, min(present, default=first)), newest + 1)
+    return ChosenSpans(spans, [each for each in expected if each not in spans])
 
 
 def text(numbers: Sequence[int]) -> str:
@@ -124,13 +125,13 @@ def text(numbers: Sequence[int]) -> str:
 
 
 def _of_pattern(pattern: str, list_files: Callable[[str], list[str]]) -> dict[tuple[int, int | None], str]:
-    """(span, version) to the pattern with the marks filled in as the file names have them."""
+    """(span, version) → the pattern, with its marks filled in from the file names."""
     _check(pattern)
     matcher = re.compile(_regex(pattern))
     filled = {}
     for path in list_files(_MARK.sub("*", pattern)):
         match = matcher.fullmatch(path)
-        if match is None:  # e.g. a name where the glob's star took something else than a number
+        if match is None:  # the `*` of the glob matched something that is not a number
             continue
         tokens = match.groupdict()
         number = _number(tokens)
@@ -146,7 +147,7 @@ def _check(pattern: str) -> None:
     if named not in (["SPAN"], sorted(_WIDTHS)) or marks.count("VERSION") > 1:
         raise DataError(
             f"data.input: {pattern!r} needs {{SPAN}}, or {{YYYY}}, {{MM}} and {{DD}}, each once, and may have "
-            f"{{VERSION}}; got {', '.join(marks) or 'none'}. All patterns have spans or none."
+            f"{{VERSION}}; got {', '.join(marks) or 'none'}. Use such marks in all patterns, or in none."
         )
 
 
@@ -173,7 +174,7 @@ def _number(tokens: Mapping[str, str]) -> int | None:
         return int(tokens["SPAN"])
     try:
         return (datetime.date(*(int(tokens[each]) for each in _WIDTHS)) - _EPOCH).days
-    except ValueError:  # a file whose name holds no date
+    except ValueError:  # the file's name has no valid date
         return None
 
 

@@ -1,7 +1,7 @@
 """Chooses the split of each list: by the hash of its group id, by time, or by its file.
 
-Input: group ids or times.  Output: a split's name for each list.  The split depends on the list (and, by time, on the
-times of the other lists), never on the order of reading: a list is never cut, and a query is in one split only.
+Input: group ids or times.  Output: the name of a split for each list.  The split depends on the list (and, by time, on
+the times of the other lists), never on the order of reading.  A list is never divided, and each query is in one split.
 """
 
 import hashlib
@@ -14,9 +14,9 @@ from tfx_ranking.components.ingestion.sources import ALL
 
 
 def shares(splits: Splits, origins: Collection[str]) -> dict[str, float]:
-    """The share of each split that is cut out of the files of train (or of all files).
+    """Split → its share of the lists in the training files (or in all files), for splits without their own files.
 
-    origins: the splits that have files of their own, or {"all"}.
+    origins: the splits that have their own files, or {"all"}.
 
     >>> shares(Splits(validation=0.1, test=0.2), {"train", "test"})
     {'validation': 0.1}
@@ -29,13 +29,13 @@ def shares(splits: Splits, origins: Collection[str]) -> dict[str, float]:
 
 
 def names(splits: Splits, origins: Collection[str]) -> list[str]:
-    """The splits that there will be, in their usual order."""
+    """The splits that the ingestion writes, in their usual order."""
     cut = {"train", *shares(splits, origins), *(set(origins) - {ALL})}
     return [name for name in SPLIT_NAMES if name in cut]
 
 
 def unit_hash(group_ids: Sequence[bytes]) -> np.ndarray:
-    """float64 [list] in [0, 1), the same on every machine.
+    """float64 [list]: a hash of each group id in [0, 1), the same on every machine.
 
     >>> unit_hash([b"a", b"b"]).round(3)
     array([0.254, 0.517])
@@ -45,7 +45,10 @@ def unit_hash(group_ids: Sequence[bytes]) -> np.ndarray:
 
 
 def by_hash(group_ids: Sequence[bytes], cut: dict[str, float]) -> np.ndarray:
-    """object [list]: the split of each list; what no share claims is train."""
+    """object [list]: the split of each list; the lists outside of all shares are in train.
+
+    cut: split → share, as `shares` returns it.
+    """
     drawn = unit_hash(group_ids)
     out = np.full(len(drawn), "train", object)
     low = 0.0
@@ -56,9 +59,9 @@ def by_hash(group_ids: Sequence[bytes], cut: dict[str, float]) -> np.ndarray:
 
 
 def time_bounds(times: np.ndarray, cut: dict[str, float]) -> dict[str, float]:
-    """From which time on a list belongs to a split: the latest lists are tested on, those before validate.
+    """Split → its earliest time: the latest lists are for testing, the lists before them for validation.
 
-    times: float64 [list].  Lists of one time stay together, so a share can come out larger.
+    times: float64 [list].  Lists with the same time are in the same split, so a split may be larger than its share.
 
     >>> time_bounds(np.arange(10.0), {"validation": 0.2, "test": 0.1})
     {'test': 9.0, 'validation': 7.0}
@@ -74,7 +77,7 @@ def time_bounds(times: np.ndarray, cut: dict[str, float]) -> dict[str, float]:
 
 
 def by_time(times: np.ndarray, bounds: dict[str, float]) -> np.ndarray:
-    """object [list]: the split of each list."""
+    """object [list]: the split of each list; bounds: split → its earliest time."""
     out = np.full(len(times), "train", object)
     for name in ("validation", "test"):
         if name in bounds:

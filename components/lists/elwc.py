@@ -1,6 +1,6 @@
 """Reads and writes the bytes of `ExampleListWithContext` (ELWC), TensorFlow Ranking's message for one list.
 
-An ELWC message holds one serialized `tf.train.Example` for each item (field 1) and one for the context (field 2).
+An ELWC message has one serialized `tf.train.Example` for each item (field 1) and one for the context (field 2).
 
 Input: serialized ELWC messages, or serialized Examples.  Output: the Examples in them, or one ELWC message.
 The message is described here a second time, with the same wire format, for two reasons: TensorFlow Serving's proto

@@ -1,12 +1,12 @@
-"""Encodes and decodes list examples: a query and its items as one `tf.train.Example`; `ListBatch` in memory.
+"""Encodes and decodes list examples: one `tf.train.Example` with a query and all its items.
 
-Input: columns, flat over all items of a batch, and the row splits that cut them into lists.  Output: serialized
-Examples; `decode` goes the other way.  A list is never padded and never cut.
+Input: a `ListBatch`: columns with the values of all items of a batch, and the row splits between lists.  Output:
+serialized Examples; `decode` does the reverse.  A list is never padded or shortened.
 
-An Example holds, under the config's names: a context feature's value(s) once a list; an item feature's value(s) once
-an item, all items of the list in their order (a vector of shape [d]: d numbers an item); the tokens of all items one
-after the other, and `<name>/row_lengths` to tell whose they are.  Every value is written, missing ones as NaN, `""`,
-the integer's default or a row of no tokens.
+The features of an Example have the names of the config.  A context feature has one value.  An item feature has one
+value per item, in the order of the items; a vector of shape [d] has d numbers per item.  A token feature has the tokens
+of all items in order, and `<name>/row_lengths` has the number of tokens of each item.  A missing value is written as
+NaN, `""`, the integer's default or zero tokens.
 """
 
 import dataclasses
@@ -19,23 +19,23 @@ import pyarrow as pa
 from tfx_ranking.components.config import RankingConfig
 from tfx_ranking.components.errors import DataError
 
-SPANS_OF_SHARDS = "spans.json"  # in an Examples artifact of an input with spans: {split: {shard: span}}
+SPANS_OF_SHARDS = "spans.json"  # file of an Examples artifact whose input has spans: {split: {shard: span}}
 _GZIP_MAGIC = b"\x1f\x8b"
 ROW_LENGTHS = "/row_lengths"  # suffix of the feature with the number of tokens of each item
 
 
 class Tokens(NamedTuple):
-    """A multi-valued column: `values` flat, `row_splits` int64 [row + 1], a row being a list or an item."""
+    """A column with many values per row: all values, and row_splits int64 [row + 1]; a row is a list or an item."""
 
     values: Any
     row_splits: Any
 
 
 class ListBatch(NamedTuple):
-    """Lists in columns, NumPy/Arrow arrays or tensors alike.
+    """A batch of lists as columns: NumPy arrays, Arrow arrays or tensors.
 
-    context: name → [list] or [list, width].  items: name → [item] or [item, width], all items of the batch flat, the
-    first list's first.  row_splits: int64 [list + 1], list i's items are row_splits[i]:row_splits[i + 1].
+    context: name → [list] or [list, width].  items: name → [item] or [item, width], with the items of all lists in
+    order.  row_splits: int64 [list + 1]; the items of list i are row_splits[i]:row_splits[i + 1].
     Token columns are `Tokens`.  An empty list has two equal splits; an empty batch has row_splits [0].
     """
 
@@ -46,13 +46,13 @@ class ListBatch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """How one column of a list example is laid out."""
+    """The level, the type and the width of one column of a list example."""
 
     level: Literal["context", "items"]
     dtype: Literal["float", "int", "string"]
     width: int = 1  # numbers per value
     tokens: bool = False
-    missing: float | int | bytes = 0  # what is written where the source has no value
+    missing: float | int | bytes = 0  # the value that is written where the source has none
 
     @property
     def numpy(self) -> type:
@@ -64,7 +64,7 @@ class Column:
 
 
 def columns(config: RankingConfig) -> dict[str, Column]:
-    """Every column of a list example in the order in which it is written: group id, context, items, label and so on.
+    """Every column of a list example, in the order of writing: group id, context, items, label and so on.
 
     >>> from tfx_ranking.components.config import parse
     >>> config = parse({"name": "a", "data": {"input": "x", "format": "csv"}, "items": {"f1": {}}})
@@ -90,10 +90,10 @@ def columns(config: RankingConfig) -> dict[str, Column]:
 
 
 def encode(batch: ListBatch, table: Mapping[str, Column]) -> list[bytes]:
-    """One serialized `tf.train.Example` a list.
+    """One serialized `tf.train.Example` per list.
 
-    batch: NumPy or Arrow columns for every name in `table`.  Raises DataError when a column is absent or its length
-    is not what the row splits say.
+    batch: has a NumPy or Arrow column for every name in `table`.  Raises DataError when a column is absent, or when its
+    length does not fit the row splits.
 
     >>> table = {"q": Column("context", "string"), "x": Column("items", "float")}
     >>> batch = ListBatch({"q": np.array([b"a", b"b"], object)}, {"x": np.float32([1, 2, 3])}, np.array([0, 2, 3]))
@@ -112,7 +112,7 @@ def encode(batch: ListBatch, table: Mapping[str, Column]) -> list[bytes]:
         values = getattr(batch, column.level).get(name)
         if values is None:
             raise DataError(
-                f"{column.level} column {name!r} is not in the batch; it holds {sorted(getattr(batch, column.level))}."
+                f"{column.level} column {name!r} is not in the batch; it has {sorted(getattr(batch, column.level))}."
             )
         if column.tokens:
             inner = np.asarray(values.row_splits, np.int64)
@@ -124,17 +124,17 @@ def encode(batch: ListBatch, table: Mapping[str, Column]) -> list[bytes]:
             flat = values.reshape(-1) if isinstance(values, np.ndarray) else values
             _check_length(name, len(flat), int(rows[-1]) * column.width)
             arrays[name] = _list_array(flat, rows * column.width, column)
-    # Column by column, then joined: in one call the order of the features, and so the bytes, varies from run to run.
+    # Each column alone, then joined: in one call the order of the features, and so the bytes, differs between runs.
     encoder = example_coder.RecordBatchToExamplesEncoder()
     encoded = [encoder.encode(pa.RecordBatch.from_arrays([array], [name])) for name, array in arrays.items()]
     return [_joined(parts) for parts in zip(*encoded)]
 
 
 def decode(serialized: Sequence[bytes], table: Mapping[str, Column]) -> ListBatch:
-    """The columns of `table` in serialized list examples, as NumPy arrays; string columns hold bytes.
+    """The columns of `table` in serialized list examples, as NumPy arrays; the values of string columns are bytes.
 
-    The row splits are those of the item columns; a table without any gives a batch whose lists are all empty.
-    Raises DataError where a column is absent or the item columns of a list differ in length.
+    The item columns give the row splits; with a table without item columns, all lists of the batch are empty.
+    Raises DataError where the item columns of a list differ in length, or a column has the wrong type or width.
     """
     from tfx_bsl.coders import example_coder
 
@@ -148,7 +148,7 @@ def decode(serialized: Sequence[bytes], table: Mapping[str, Column]) -> ListBatc
             return np.empty(0, column.numpy), np.zeros(1, np.int64)
         at = record_batch.schema.get_field_index(name)
         array = record_batch.column(at) if at >= 0 else pa.nulls(record_batch.num_rows)
-        if array.null_count and pa.types.is_null(array.type):  # nowhere in the batch
+        if array.null_count and pa.types.is_null(array.type):  # absent from the whole batch
             return np.empty(0, column.numpy), np.zeros(record_batch.num_rows + 1, np.int64)
         lengths = np.diff(np.asarray(array.offsets, np.int64)) * np.asarray(array.is_valid(), np.int64)
         values = array.flatten()
@@ -166,17 +166,17 @@ def decode(serialized: Sequence[bytes], table: Mapping[str, Column]) -> ListBatc
             lengths, rows = read(name + ROW_LENGTHS, _LENGTHS)
             inner = np.concatenate([[0], np.cumsum(lengths)])
             if not np.array_equal(inner[rows], offsets):
-                raise DataError(f"column {name!r}: {name}{ROW_LENGTHS} does not add up to the number of tokens.")
+                raise DataError(f"column {name!r}: the sum of {name}{ROW_LENGTHS} is not the number of tokens.")
             items[name] = Tokens(values, inner)
         else:
             if np.any(offsets % column.width):
-                raise DataError(f"column {name!r}: expected {column.width} numbers a value; a list has another count.")
+                raise DataError(f"column {name!r}: expected {column.width} numbers per value.")
             rows = offsets // column.width
             shaped = values.reshape(-1, column.width) if column.width > 1 else values
             if column.level == "context":
                 bad = np.flatnonzero(np.diff(rows) != 1)
                 if bad.size:
-                    raise DataError(f"column {name!r}: expected one value a list; one has {np.diff(rows)[bad[0]]}.")
+                    raise DataError(f"column {name!r}: expected one value per list; got {np.diff(rows)[bad[0]]}.")
                 context[name] = shaped
                 continue
             items[name] = shaped
@@ -186,7 +186,7 @@ def decode(serialized: Sequence[bytes], table: Mapping[str, Column]) -> ListBatc
             bad = np.flatnonzero(np.diff(row_splits) != np.diff(rows))
             raise DataError(
                 f"list {bad[0]} of the batch: {first!r} has {np.diff(row_splits)[bad[0]]} items, "
-                f"{name!r} has {np.diff(rows)[bad[0]]}; all item columns of a list have one length."
+                f"{name!r} has {np.diff(rows)[bad[0]]}; all item columns of a list must have the same length."
             )
     return ListBatch(context, items, np.zeros(len(serialized) + 1, np.int64) if row_splits is None else row_splits)
 
@@ -208,14 +208,14 @@ def split_files(examples_uri: str, split: str) -> list[str]:
 
 
 def is_gzip(opened: IO[bytes]) -> bool:
-    """Whether an open file starts with gzip's two magic bytes; the file is at its start afterwards."""
+    """Whether an open file starts with the two magic bytes of gzip; leaves the file at its start."""
     packed = opened.read(2) == _GZIP_MAGIC
     opened.seek(0)
     return packed
 
 
 def read_records(files: Sequence[str]) -> Iterator[bytes]:
-    """The records of TFRecord files, gzip or plain, in order."""
+    """The records of TFRecord files, in order; a file may be gzip or plain."""
     import tensorflow as tf
 
     for file in files:
@@ -225,7 +225,7 @@ def read_records(files: Sequence[str]) -> Iterator[bytes]:
 
 
 def write_records(file: str, records: Sequence[bytes]) -> None:
-    """A gzip TFRecord file; the same records give the same bytes."""
+    """Writes a gzip TFRecord file; the same records give the same bytes."""
     import tensorflow as tf
 
     with tf.io.TFRecordWriter(file, tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
@@ -237,15 +237,15 @@ _LENGTHS = Column("items", "int")
 
 
 def _joined(parts: Sequence[bytes]) -> bytes:
-    """One Example out of Examples of one feature each: their `features` messages, one after the other, are one."""
-    # The header of a message below 128 bytes is 2 bytes long, below 16,384 it is 3.
+    """Joins Examples that have one feature each to one Example: protobuf merges concatenated `features` messages."""
+    # The header of a message has 2 bytes below 128 bytes, and 3 bytes below 16,384.
     bare = [p[2:] if len(p) < 130 else p[3:] if len(p) < 16_387 else p[1 + _varint_size(len(p)) :] for p in parts]
     body = b"".join(bare)
     return b"\x0a" + _varint(len(body)) + body
 
 
 def _varint_size(total: int) -> int:
-    """Bytes of the length field in a message of one length-delimited field that has `total` bytes in all."""
+    """Bytes of the length field, in a message of `total` bytes that is one length-delimited field."""
     size = 1
     while total - 1 - size >= 1 << (7 * size):
         size += 1
@@ -263,7 +263,7 @@ def _varint(number: int) -> bytes:
 
 def _check_length(name: str, received: int, expected: int) -> None:
     if received != expected:
-        raise DataError(f"column {name!r}: the row splits ask for {expected} values; it has {received}.")
+        raise DataError(f"column {name!r}: expected {expected} values, from the row splits; got {received}.")
 
 
 def _list_array(values: Any, offsets: np.ndarray, column: Column) -> pa.Array:

@@ -1,7 +1,7 @@
-"""Reads sparse tensors as ragged ones.
+"""Converts sparse tensors to ragged tensors.
 
-Input: a tensor of any kind, as `tf.io.parse_example` gives it.  Output: the same values; a `tf.SparseTensor` becomes a
-`tf.RaggedTensor`.  TensorFlow Transform writes ragged outputs whose spec TensorFlow may read back as sparse.
+Input: any tensor that `tf.io.parse_example` returns.  Output: the same values; a `tf.SparseTensor` becomes a
+`tf.RaggedTensor`.  This is needed because TensorFlow may read ragged outputs of TensorFlow Transform as sparse.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 def as_ragged(value: Any) -> Any:
-    """The tensor as it is, but a sparse one as ragged.
+    """The same tensor, but a ragged one where it is sparse.
 
     >>> as_ragged(tf.sparse.from_dense([[1, 2], [3, 0]])).to_list()
     [[1, 2], [3]]

@@ -125,7 +125,7 @@ def requests(config: RankingConfig, wanted: set[str]) -> list[chunks.FileRequest
     """
     data = config.data
     assert isinstance(data.input, tuple)
-    matches = sources.matching(list(data.input), "the input", data)
+    matches = sources.files_matching(list(data.input), "the input", data)
     wanted = {*wanted, data.group_id, *([data.item_id] if data.item_id else [])}
     table = {name: column for name, column in columns(config).items() if name in wanted}
     # A request to a server may omit these, too.

@@ -65,7 +65,7 @@ def _run_pipeline(config_file: pathlib.Path, root: pathlib.Path, arguments: argp
     from tfx_ranking.pipelines.running import local, progress
 
     config = ranking_config.load(config_file)
-    sources.refuse_absent(config.data)  # the run checks this too, but only after TFX is loaded
+    sources.check_patterns(config.data)  # the run checks this too, but only after TFX is loaded
     console = rich.console.Console()
     run = local.start(config_file.absolute(), root, arguments.orchestrator, arguments.beam_arg)
     console.print(f"log: {run.log}", soft_wrap=True, highlight=False)

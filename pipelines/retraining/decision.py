@@ -172,7 +172,7 @@ def judge(
     refused = [each for each in checks if each.refused]
     good = [each for each in checks if not each.refused]
     bad = {path for each in refused for path in each.files}
-    left = sources.only(dict(source), lambda entry: entry["path"] not in bad)
+    left = sources.keep_files(dict(source), lambda entry: entry["path"] not in bad)
     decision = Decision(config, live, left, tuple(checks))
     if not good or (refused and refused[0].span is None):
         against = [f"{each.name} refused: {each.refused}" for each in refused]
@@ -204,7 +204,7 @@ def _nothing_new(live: LiveRun) -> str:
 
 
 def _only(source: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
-    return sources.only(dict(source), lambda entry: entry["path"] in paths)
+    return sources.keep_files(dict(source), lambda entry: entry["path"] in paths)
 
 
 def _check(store: Store, span: int | None, paths: Sequence[str], result: RunResult) -> Check:

@@ -36,7 +36,7 @@ def test_a_missing_input_is_reported_before_tfx_is_loaded(tmp_path, capsys):
     ):
         file.write_text(json.dumps({"name": "a", "data": {"input": pattern, "format": "csv"}, "items": {"f": {}}}))
         assert command_tree.main(["run", str(file)]) == 1
-        assert capsys.readouterr().err == f"tfx-ranking: {message} There is no folder {tmp_path}/logs.\n"
+        assert capsys.readouterr().err == f"tfx-ranking: {message} The folder {tmp_path}/logs does not exist.\n"
     assert not (tmp_path / "artifacts").exists()
 
 

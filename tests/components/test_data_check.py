@@ -1,4 +1,4 @@
-"""RankingDataCheck: what TFDV finds in new lists, held against thresholds."""
+"""RankingDataCheck compares the distances that TFDV measures in new lists with thresholds."""
 
 import json
 
@@ -24,7 +24,7 @@ CONFIG = ranking_config.parse(RAW)
 
 
 def statistics(folder, name, seed, count=200, config=CONFIG, change=lambda batch: None):
-    """TFDV's figures of random lists of five items."""
+    """TFDV's statistics of random lists of five items."""
     random = np.random.default_rng(seed)
     context = {
         "group_id": np.array([f"q{i}".encode() for i in range(count)], object),
@@ -44,7 +44,7 @@ def statistics(folder, name, seed, count=200, config=CONFIG, change=lambda batch
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
-    """The live model's lists; other lists of the same kind; inverted labels; another country, an odd label."""
+    """The live model's lists; other lists of the same kind; inverted labels; another country, a label out of range."""
     folder = tmp_path_factory.mktemp("figures")
 
     def inverted(batch):
@@ -62,21 +62,21 @@ def figures(tmp_path_factory):
     }
 
 
-def test_what_did_not_move_and_what_did(figures):
+def test_drift_of_columns_that_moved_and_of_others(figures):
     alike = data_check.drift(figures["alike"], figures["live"], CONFIG)
     assert set(alike) == {"label", "country", "price", "stock"}
     assert max(alike["label"], alike["country"], alike["stock"]) < 0.1
     inverted = data_check.drift(figures["inverted"], figures["live"], CONFIG)
     assert inverted["label"] > 0.3
     assert inverted["country"] < 0.1
-    # 150 of 200 lists are made "de", a third of the others is: 0.75 + 0.25/3 - 1/3 = 0.5.
+    # 150 of 200 lists are set to "de", and a third of the others has it: 0.75 + 0.25/3 - 1/3 = 0.5.
     elsewhere = data_check.drift(figures["elsewhere"], figures["live"], CONFIG)
     assert elsewhere["country"] == pytest.approx(0.5, abs=0.06)
     assert data_check.drift(figures["live"], figures["live"], CONFIG) == dict.fromkeys(alike, 0.0)
 
 
 def check(tmp_path, figures, name, retrain, **data):
-    """The component's answer, as properties."""
+    """Runs the component; returns its properties refused, moved and summary."""
     config = ranking_config.parse({**RAW, "data": {**RAW["data"], **data}, "retrain": retrain})
     live = tmp_path / "live"
     for folder, stats in ((live, figures["live"]), (tmp_path / "new", figures[name])):

@@ -1,4 +1,4 @@
-"""The schema: what TFX's own validator says with it, of clean data and of each thing that can be wrong."""
+"""With the schema, TFX's own validator accepts clean data and reports each kind of error."""
 
 import numpy as np
 import pandas
@@ -37,11 +37,11 @@ CONFIG = parse(
         },
     }
 )
-LISTS, ITEMS = 20, 40  # two items a list
+LISTS, ITEMS = 20, 40  # two items per list
 
 
 def records(**replaced):
-    """Clean list examples but for the item columns in `replaced`: one value for every item."""
+    """Clean list examples; `replaced`: item columns that have one value for every item instead."""
     texts = lambda text, n: np.array([text] * n, object)  # noqa: E731
     every = np.arange(ITEMS + 1)
     items = {
@@ -68,7 +68,7 @@ def records(**replaced):
 
 
 def edited(serialized, name, values=None):
-    """The record without the feature, or with it as these integers."""
+    """The record without the feature, or with these integers as its values."""
     example = tf.train.Example.FromString(serialized)
     example.features.feature.pop(name, None)
     if values is not None:
@@ -150,7 +150,7 @@ def test_wrong_data_has_the_anomaly_that_names_it(schema, name):
     assert anomalies(schema, serialized) == expected
 
 
-def test_a_few_unseen_values_of_an_open_vocabulary_are_no_anomaly(schema):
+def test_a_few_unseen_values_of_an_open_vocabulary_are_not_an_anomaly(schema):
     mixed = records()[:12] + records(brand=b"zeta")[12:]  # 40 % are not in the domain
     assert anomalies(schema, mixed) == {}
     rare = ranking_schema([statistics_of(records()[:4])], CONFIG)  # 8 values seen, fewer than ten of each brand

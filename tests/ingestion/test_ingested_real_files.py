@@ -1,4 +1,7 @@
-"""RankingExampleGen on the real files: every record that came in is accounted for, whatever its format."""
+"""Ingestion of real files in every format: each record is in a list or counted as lost.
+
+Of: components/ingestion/workers.py, components/ingestion/plan.py.
+"""
 
 import functools
 import json
@@ -11,8 +14,6 @@ from ingested import config, equation, quarantine, read, run
 from tfx_ranking.components import example_gen
 from tfx_ranking.components.ingestion import sources
 from tfx_ranking.components.lists.list_examples import columns, read_records, split_files
-
-# The real files
 
 
 def real_sets(data):
@@ -103,7 +104,7 @@ def test_csv_and_sequence_examples_give_the_same_bytes(data_dir, tmp_path):
 
 
 def test_elwc_and_letor_hold_the_same_numbers(data_dir, tmp_path):
-    """TF-Ranking made its ELWC files from the LETOR text; absent is NaN there and 0 here, duplicates fall alike."""
+    """TF-Ranking converted the LETOR text to ELWC.  An absent feature is NaN in ELWC and 0 in LETOR."""
     sets = real_sets(data_dir)
     letor, _, _ = sets["tfr letor"]
     elwc, _, _ = sets["tfr elwc"]

@@ -1,4 +1,4 @@
-"""Spans and windows: which files a window takes, what it says of the others, what becomes of a query in two spans."""
+"""Spans and windows: the files of a window, missing spans, and a query in two spans."""
 
 import json
 import pathlib
@@ -8,7 +8,7 @@ import ingested
 import pytest
 
 from tfx_ranking.components import config as ranking_config
-from tfx_ranking.components.errors import ConfigError, DataError, RankingError
+from tfx_ranking.components.errors import ConfigError, DataError
 from tfx_ranking.components.exported import model_files
 from tfx_ranking.components.ingestion import sources, spans
 from tfx_ranking.components.lists import list_examples
@@ -22,7 +22,7 @@ def config(pattern, **data):
 
 
 def write_span(folder: pathlib.Path, span: int, groups=range(40), price=1.0) -> pathlib.Path:
-    """Two items a group, of a price that tells the span; one file."""
+    """Two items a group, with a price that depends on the span, in one file."""
     file = folder / f"day-{span:02d}.csv"
     folder.mkdir(exist_ok=True)
     rows = [f"q{group},{(group + item) % 2},{price + span}" for group in groups for item in range(2)]
@@ -44,7 +44,7 @@ def taken(source) -> list[tuple[int, str]]:
     return [(each["span"], each["name"]) for entries in source["files"].values() for each in entries]
 
 
-def test_the_last_spans_and_what_is_missing_among_them(tmp_path):
+def test_the_last_spans_and_the_missing_ones(tmp_path):
     for span in (3, 5, 6, 7):
         write_span(tmp_path, span)
     cfg = config(tmp_path / "day-{SPAN}.csv", window={"spans": 4})
@@ -61,14 +61,14 @@ def test_the_last_spans_and_what_is_missing_among_them(tmp_path):
     assert earlier != sources.resolve(config(tmp_path / "day-{SPAN}.csv", window={"spans": 1}, span=5).data)
 
 
-def test_dates_are_days_since_1970_and_what_is_no_date_is_no_span(tmp_path):
+def test_dates_are_days_since_1970_and_other_names_are_not_spans(tmp_path):
     for name in ("1970-01-03", "1970-01-05", "1970-13-01", "latest"):
         (tmp_path / f"{name}.csv").write_text(f"query,label,price\n{name},1,1\n")
     source = sources.resolve(config(tmp_path / "{YYYY}-{MM}-{DD}.csv", window={"spans": 7}).data)
     assert (source["spans"], source["missing_spans"]) == ([2, 4], [3])
 
 
-def test_a_span_is_there_once_all_its_patterns_are_in_the_newest_version_of_all(tmp_path):
+def test_a_span_is_available_when_all_patterns_match_in_one_version(tmp_path):
     for path in ("1/v1/train.csv", "1/v1/test.csv", "1/v2/train.csv", "2/v1/train.csv", "10/v1/test.csv"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(f"query,label,price\n{path},1,1\n")
@@ -79,12 +79,12 @@ def test_a_span_is_there_once_all_its_patterns_are_in_the_newest_version_of_all(
 
 
 @pytest.mark.parametrize("pattern", ["{SPAN}/{YYYY}.csv", "{YYYY}-{MM}.csv", "{SPAN}{SPAN}.csv", "{VERSION}.csv"])
-def test_marks_that_do_not_go_together(tmp_path, pattern):
+def test_wrong_combinations_of_marks(tmp_path, pattern):
     with pytest.raises(DataError, match=r"needs \{SPAN\}, or \{YYYY\}"):
         sources.resolve(config(tmp_path / pattern).data)
 
 
-def test_what_was_delivered_twice_is_taken_once(tmp_path):
+def test_a_repeated_file_is_read_once(tmp_path):
     first = write_span(tmp_path, 1)
     shutil.copy(first, tmp_path / "day-01-again.csv")
     shutil.copy(first, tmp_path / "day-02.csv")
@@ -101,14 +101,14 @@ def test_since_the_live_model(tmp_path):
         write_span(logs, span)
     cfg = config(logs / "day-{SPAN}.csv", window={"since": "live"})
     of = lambda: sources.resolve(cfg.data, lambda: versions.ServingBase(base).live_spans())["spans"]  # noqa: E731
-    assert of() == [1, 2, 3, 4]  # nothing serves
+    assert of() == [1, 2, 3, 4]  # no model is served
     model = base / "1"
     for name in ("saved_model.pb", "variables/variables.index", model_files.LINEAGE_IN_MODEL):
         (model / name).parent.mkdir(parents=True, exist_ok=True)
         (model / name).write_text(json.dumps({"data": {"span": 3, "spans": "[1, 3]"}}))
     assert of() == [4]
     (logs / "day-04.csv").unlink()
-    assert of() == [1, 3]  # none came after: its own again
+    assert of() == [1, 3]  # no later span: the same spans again
     (model / model_files.LINEAGE_IN_MODEL).write_text("{}")
     with pytest.raises(DataError, match="does not say on which spans it was trained"):
         of()
@@ -163,71 +163,15 @@ def test_the_split_of_a_query_does_not_depend_on_the_window(tmp_path):
     assert actual[0] == actual[1]
 
 
-def test_only_some_of_a_source(tmp_path):
+def test_keep_files(tmp_path):
     for span in (1, 2, 3):
         write_span(tmp_path, span)
     source = sources.resolve(config(tmp_path / "day-{SPAN}.csv", window={"spans": 3}).data)
-    left = sources.only(source, lambda entry: entry["span"] != 3)
+    left = sources.keep_files(source, lambda entry: entry["span"] != 3)
     assert taken(left) == [(1, "day-01.csv"), (2, "day-02.csv")]
     assert (left["span"], left["spans"]) == (2, [1, 2])
 
 
-def test_numbers_for_people():
+def test_span_numbers_as_text():
     assert spans.text([]) == ""
     assert spans.text([9, 3, 4, 5]) == "3-5, 9"
-
-
-@pytest.mark.parametrize("kind", ["csv", "letor", "parquet"])
-def test_input_in_an_object_store_is_read_as_from_a_folder(tmp_path, kind):
-    """By fsspec, as a destination there is; patterns, spans, packed files and side files."""
-    import gzip
-
-    import buckets  # noqa: F401  registers bucket://
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    options = {"format": kind, "label": "label", "group_id": "query"}
-    items = {"price": {}}
-    for span in (1, 2):
-        if kind == "parquet":
-            groups = [f"q{i}" for i in range(40) for _ in range(2)]
-            table = pa.table({"query": groups, "label": [0.0, 1.0] * 40, "price": [float(span)] * 80})
-            (tmp_path / "logs").mkdir(exist_ok=True)
-            pq.write_table(table, tmp_path / "logs" / f"day-{span:02d}.parquet")
-        elif kind == "csv":
-            file = write_span(tmp_path / "logs", span)
-            file.with_suffix(".csv.gz").write_bytes(gzip.compress(file.read_bytes()))
-            file.unlink()
-        else:
-            (tmp_path / "logs").mkdir(exist_ok=True)
-            rows = "".join(f"{i % 2} 1:{span}\n" for i in range(80))
-            (tmp_path / "logs" / f"day-{span:02d}.letor").write_text(rows)
-            (tmp_path / "logs" / f"day-{span:02d}.letor.query").write_text("2\n" * 40)
-            options |= {"group_sizes": ".query", "order": "grouped"}
-            items = {"f1": {}}
-    written = {}
-    for place in ("", "bucket://"):
-        data = {**options, "input": f"{place}{tmp_path}/logs/day-{{SPAN}}.*", "window": {"spans": 2}}
-        if kind == "letor":
-            data["input"] = f"{place}{tmp_path}/logs/day-{{SPAN}}.letor"
-            data.pop("group_id")
-        cfg = ranking_config.parse({"name": "shop", "data": data, "items": items})
-        source = sources.resolve(cfg.data)
-        assert all(entry["path"].startswith(place) for entry in source["files"]["all"])
-        folder = tmp_path / f"out{len(written)}"
-        properties = ingested.run(cfg, folder)
-        assert (properties["lists_out"], properties["items_out"], properties["quarantined"]) == (80, 160, 0)
-        written[place] = {
-            split: list(list_examples.read_records(list_examples.split_files(str(folder), split)))
-            for split in ("train", "validation", "test")
-        }
-    assert written[""] == written["bucket://"]
-
-
-def test_a_pattern_that_matches_nothing_in_an_object_store(tmp_path):
-    import buckets  # noqa: F401
-
-    with pytest.raises(DataError, match=r"no file matches 'bucket://.*Look at the bucket's content"):
-        sources.resolve(config(f"bucket://{tmp_path}/none-*.csv").data)
-    with pytest.raises(RankingError, match=r"nosuch://a/b.csv: cannot be reached: Unsupported filesystem"):
-        sources.resolve(config("nosuch://a/b.csv").data)

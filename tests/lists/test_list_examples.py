@@ -1,4 +1,4 @@
-"""List examples keep every value in its place, through bytes and back."""
+"""Encoding and decoding list examples keeps every value."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def _flat(batch):
 
 @settings(max_examples=40, deadline=None)
 @given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=6), seed=st.integers(0, 999))
-def test_what_goes_in_comes_out(sizes, seed):
+def test_decode_returns_what_encode_encoded(sizes, seed):
     batch = _batch(sizes, np.random.default_rng(seed))
     again = decode(encode(batch, TABLE), TABLE)
     for (name, decoded), (_, expected) in zip(_flat(again), _flat(batch), strict=True):
@@ -80,8 +80,8 @@ def test_a_list_whose_columns_differ_in_length_is_refused():
         decode([example.SerializeToString()], table)
 
 
-def test_a_column_of_another_length_is_refused():
-    with pytest.raises(DataError, match="'x': the row splits ask for 3 values; it has 2"):
+def test_a_column_that_does_not_fit_the_row_splits_is_refused():
+    with pytest.raises(DataError, match="'x': expected 3 values, from the row splits; got 2"):
         encode(ListBatch({}, {"x": np.float32([1, 2])}, np.array([0, 3])), {"x": Column("items", "float")})
 
 

@@ -1,6 +1,6 @@
-"""The real data sets as ranking configs, whole or cut to about 60 lists.
+"""The real data sets as ranking configs, whole or shortened to about 60 lists.
 
-A cut copy holds the first lists of each file, byte for byte as the file has them.
+A shortened copy has the first lists of each file, with the same bytes.
 """
 
 import gzip
@@ -101,7 +101,7 @@ def ml4ir_sequence_example(data: pathlib.Path, folder: pathlib.Path, lists: int 
 
 
 def _ml4ir_number(record: bytes, lists: int | None) -> bool:
-    """Whether the query's number is below `lists`: the two formats hold the queries in another order."""
+    """Whether the query's number is below `lists`; the two formats have the queries in different orders."""
     return lists is None or int(re.search(rb"query_(\d+)", record)[1]) < lists
 
 
@@ -173,7 +173,7 @@ def _cut_lines(source: pathlib.Path, target: pathlib.Path, rows: int | None) -> 
 
 
 def _cut_records(source: pathlib.Path, target: pathlib.Path, keep: Callable[[int, bytes], bool]) -> None:
-    """Some records of a TFRecord file, frames and checksums as they are: length (8 bytes), 4, data, 4."""
+    """Copies records with their frames: length (8 bytes), checksum (4), data, checksum (4)."""
     content, begin = source.read_bytes(), 0
     with target.open("wb") as cut:
         for number in itertools.count():

@@ -1,4 +1,4 @@
-"""What StatisticsGen computes, of records in memory."""
+"""Computes the statistics that StatisticsGen computes, from records in memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +8,6 @@ from tfx_bsl.coders import example_coder
 
 
 def statistics_of(records: Sequence[bytes]) -> Any:
-    """DatasetFeatureStatisticsList of serialized Examples."""
+    """The DatasetFeatureStatisticsList of serialized Examples."""
     batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(list(records))
     return stats_impl.generate_statistics_in_memory(batch, stats_options.StatsOptions())

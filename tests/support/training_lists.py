@@ -1,4 +1,4 @@
-"""Lists to train on whose best ranker is known, and configs for them."""
+"""Training lists whose best ranking is known, and configs for them."""
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +12,7 @@ BRAND_LIFT = np.array([0.0, 2.0, -2.0, 1.0])
 
 
 def lists_of(count, seed, width=3):
-    """Lists whose relevance is a linear function of two numbers, a brand, a token and the query's wish."""
+    """Lists whose labels depend on the first number (its sign depends on the query's wish) and on the brand."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, 12, count)
     splits = np.append(0, np.cumsum(lengths))
@@ -57,7 +57,7 @@ def scores_of(ranker, data):
 
 
 def exported(folder, ranker):
-    """What a start from a model needs of an exported one."""
+    """Writes the files that a warm start needs from an exported model."""
     for name in ("saved_model.pb", "variables/variables.index"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")

@@ -1,4 +1,4 @@
-"""RankingExampleGen: bad input is reported, counted and quarantined."""
+"""Bad input is reported, counted and quarantined."""
 
 import json
 import logging
@@ -13,8 +13,8 @@ BAD_ROWS = {
     "no group": (("", 1, 1), "group_id: the group id is missing"),
     "no label": (("q1", 1, ""), "label: the label is missing"),
     "label out of range": (("q1", 1, 7), "label: 7 is outside data.label_range [0, 4]"),
-    "infinite": (("q1", "inf", 1), "x: inf is no finite number"),
-    "too large for a float32": (("q1", "1e39", 1), "x: inf is no finite number"),
+    "infinite": (("q1", "inf", 1), "x: inf is not a finite number"),
+    "too large for a float32": (("q1", "1e39", 1), "x: inf is not a finite number"),
     "no number": (("q1", "cheap", 1), "x: expected a number; got 'cheap'"),
     "malformed": (("q1", 1), "malformed row: expected 3 cells; got 2"),
 }
@@ -46,8 +46,8 @@ def test_a_bad_item_costs_the_list_where_a_record_is_a_list(tmp_path):
 
     good = [record(b"g%d" % i, [1.0, 2.0], [0.0, 1.0]) for i in range(40)]
     bad = [
-        (record(b"a", [1.0, float("inf")], [0.0, 1.0]), "x: inf is no finite number", 2),
-        (record(b"b", [1.0, 2.0, 3.0], [0.0, 1.0]), "x: 3 values for 2 items (label says how many there are)", 2),
+        (record(b"a", [1.0, float("inf")], [0.0, 1.0]), "x: inf is not a finite number", 2),
+        (record(b"b", [1.0, 2.0, 3.0], [0.0, 1.0]), "x: expected 2 values, as many as label has; got 3", 2),
         (record(None, [1.0], [0.0]), "group_id: the group id is missing", 1),
         (record(b"c", [1.0, 2.0], [0.0, 9.0]), "label: 9 is outside data.label_range [0, 4]", 2),
         (record(b"d", [], []), "a list without items", 1),
@@ -97,12 +97,12 @@ def test_duplicate_ids_are_counted(tmp_path):
     assert properties["duplicates"] == 60
     assert properties["summary"].endswith("60 duplicate ids")
     cfg = config(tmp_path / "t", format="letor", items={"f1": {}}, duplicates="refuse")
-    with pytest.raises(DataError, match=r"60 of 60 records are bad.*feature id 1 stands twice"):
+    with pytest.raises(DataError, match=r"60 of 60 records are bad.*feature id 1 appears twice"):
         run(cfg, tmp_path / "refused")
 
 
-def test_a_group_id_that_groups_nothing_is_refused(tmp_path):
-    """As where its column is mistaken for the items': any model is perfect on lists of one item."""
+def test_lists_of_one_item_only_are_refused(tmp_path):
+    """For example when the column of item ids is configured as the group id."""
     path = write_csv(tmp_path / "t.csv", [(f"q{i}", i, i % 2) for i in range(60)])
     with pytest.raises(
         DataError, match=r"data.group_id: 'group_id' gives only lists of one item in split train \(\d+ lists\)"
@@ -110,7 +110,7 @@ def test_a_group_id_that_groups_nothing_is_refused(tmp_path):
         run(config(path), tmp_path / "out")
 
 
-def test_lists_that_tell_little_are_counted(tmp_path):
+def test_lists_of_one_item_and_lists_with_equal_labels_are_counted(tmp_path):
     few = [(f"q{i // 2 if i < 20 else i}", i, 1) for i in range(60)]  # 10 lists of two items, 40 of one
     properties = run(config(write_csv(tmp_path / "t.csv", few)), tmp_path / "out")
     counted = "50 lists, 60 items, 0 quarantined, 40 lists of one item, no list has two different values of 'label'"
