@@ -5,11 +5,12 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates g++ python3 python3-dev python3-venv
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --quiet uv
 WORKDIR /build
-# What else it is to have: docker build --build-arg PACKAGES="gcsfs tensorflow[and-cuda]" ...
+# To install more packages into it: docker build --build-arg PACKAGES="gcsfs tensorflow[and-cuda]" ...
 ARG PACKAGES=""
 COPY LICENSE README.md pyproject.toml ./
 COPY components components
 COPY pipelines pipelines
+COPY tfx_ranking tfx_ranking
 COPY requirements/py313.txt pins.txt
 # A wheel, as anybody would install it; the pins are limits, so what only development needs stays out.  Compiled here: who
 # runs it may not write there, and each container would compile TensorFlow again.

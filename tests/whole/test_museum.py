@@ -22,7 +22,7 @@ RELEASES = sorted(path.name for path in MUSEUM.iterdir() if (path / "shop.tar.gz
 def unpack(release: str, folder: pathlib.Path) -> pathlib.Path:
     """Lays the release's folder out under `folder`, as if its commands had run there."""
     with tarfile.open(MUSEUM / release / "shop.tar.gz") as tar:
-        tar.extractall(folder)
+        tar.extractall(folder, filter="data")
     for file in (folder / "ranking.yaml", *folder.rglob("*.jsonl")):
         file.write_text(file.read_text().replace("@ROOT@", str(folder)))
     script = (MUSEUM / release / "metadata.sql").read_text().replace("@ROOT@", str(folder))

@@ -60,6 +60,14 @@ def test_the_wheel_equals_the_tree(tmp_path):
     assert "entry_points.txt" in in_metadata
 
 
+def test_the_image_is_built_from_every_folder():
+    copied = (ROOT / "Dockerfile").read_text()
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    for folder in FOLDERS:
+        assert f"COPY {folder} {folder}\n" in copied
+        assert f"!{folder}" in sent
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_packages_are_installed_by_name_from_this_tree(package):
     module = importlib.import_module(f"tfx_ranking.{package}")
